@@ -1,0 +1,5 @@
+"""``python -m iscale``."""
+
+from iscale.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""Daughter captures: read, checked, and integrated into training spots."""

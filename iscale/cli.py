@@ -1,0 +1,147 @@
+"""The command line: one program, a verb per stage. Heavy imports wait until a command runs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from iscale import __version__
+from iscale.errors import IscaleError
+
+app = typer.Typer(
+    name="iscale",
+    help="Gene expression in every 8 um superpixel of a whole slide, from an H&E image and a few daughter captures.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Project = Annotated[Path, typer.Argument(help="The project folder.", show_default=False)]
+Captures = Annotated[
+    Optional[list[str]], typer.Option("--captures", help="Daughter capture to use; repeat for more. Default: all.")
+]
+PixelSizeRaw = Annotated[Optional[float], typer.Option(help="um per pixel of the mother image, if its file has none.")]
+PixelSize = Annotated[Optional[float], typer.Option(help="um per pixel of the analysis. Default: 0.5.")]
+NGenes = Annotated[Optional[int], typer.Option(help="Most variable genes to impute. Default: 1000.")]
+DistSt = Annotated[Optional[float], typer.Option(help="Merge spots closer than this, analysis pixels. Default: 100.")]
+Encoder = Annotated[Optional[str], typer.Option(help="auto or texture. Default: auto.")]
+Recipe = Annotated[Optional[str], typer.Option(help="default or published.")]
+Seed = Annotated[Optional[int], typer.Option(help="Seed of everything random. Default: 0.")]
+Device = Annotated[Optional[str], typer.Option(help="auto, cpu or cuda. Default: auto.")]
+Out = Annotated[Optional[Path], typer.Option(help="Output folder. Default: PROJECT/iSCALE_output.")]
+Memory = Annotated[Optional[str], typer.Option(help="Memory a worker may use, such as 2GB. Default: 2GB.")]
+Dask = Annotated[Optional[str], typer.Option(help="local, or a scheduler's address. Default: in this process.")]
+Workers = Annotated[Optional[int], typer.Option(help="Processes of --dask local. Default: one per core.")]
+RegionShards = Annotated[
+    Optional[int], typer.Option(help="Side of a region in shards of 128 superpixels. Default: by --memory.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan; write nothing.")]
+Restart = Annotated[bool, typer.Option("--restart", help="Forget what an earlier run left.")]
+
+
+def _stage_command(stage: str, summary: str) -> Any:
+    def command(
+        project: Project,
+        captures: Captures = None,
+        pixel_size_raw: PixelSizeRaw = None,
+        pixel_size: PixelSize = None,
+        n_genes: NGenes = None,
+        dist_st: DistSt = None,
+        encoder: Encoder = None,
+        recipe: Recipe = None,
+        seed: Seed = None,
+        device: Device = None,
+        out: Out = None,
+        memory: Memory = None,
+        dask: Dask = None,
+        workers: Workers = None,
+        region_shards: RegionShards = None,
+        dry_run: DryRun = False,
+        restart: Restart = False,
+    ) -> None:
+        options = {
+            "captures": tuple(captures) if captures else None,
+            "pixel_size_raw": pixel_size_raw,
+            "pixel_size": pixel_size,
+            "n_genes": n_genes,
+            "dist_st": dist_st,
+            "encoder": encoder,
+            "recipe": recipe,
+            "seed": seed,
+            "device": device,
+            "out": out,
+            "memory": memory,
+            "dask": dask,
+            "workers": workers,
+            "region_shards": region_shards,
+        }
+        from iscale import pipeline
+        from iscale.progress import for_terminal
+
+        if dry_run:
+            typer.echo(pipeline.describe_plan(project, stage=stage, restart=restart, **options))
+            return
+        folder = pipeline.run(project, stage=stage, restart=restart, watcher=for_terminal(), **options)
+        typer.echo(f"{stage if stage != 'plot' else 'run'}: done, in {folder}")
+
+    command.__doc__ = summary
+    return command
+
+
+for _name, _stage, _summary in (
+    ("run", "plot", "Run all stages, or what is missing of them."),
+    ("ingest", "ingest", "Rescale the mother image into an OME-Zarr pyramid."),
+    ("tissue", "tissue", "Find the tissue."),
+    ("features", "features", "Encode the image into features per superpixel."),
+    ("fit", "fit", "Integrate the captures and train the ensemble."),
+    ("predict", "predict", "Predict expression in every superpixel."),
+    ("plot", "plot", "Draw spots and predicted maps."),
+):
+    app.command(_name)(_stage_command(_stage, _summary))
+
+
+@app.command()
+def info(run: Annotated[Path, typer.Argument(help="A project, its iSCALE_output, or run.zarr.")]) -> None:
+    """Say what a run holds, from what, and with which parameters."""
+    from iscale.results import open_run
+
+    typer.echo(open_run(run).describe())
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        typer.echo(f"iscale {__version__}")
+        raise typer.Exit
+
+
+def repeat_flag(arguments: list[str], flag: str) -> list[str]:
+    """Let a flag take several values, as the published scripts' flags do.
+
+    >>> repeat_flag(["run", "P", "--captures", "D1", "D2", "--seed", "1"], "--captures")
+    ['run', 'P', '--captures', 'D1', '--captures', 'D2', '--seed', '1']
+    """
+    result: list[str] = []
+    repeating = False
+    for argument in arguments:
+        if argument.startswith("-"):
+            repeating = argument == flag
+        elif repeating and result[-1] != flag:
+            result.append(flag)
+        result.append(argument)
+    return result
+
+
+def main() -> None:
+    """Entry point: errors of the user's making are one message and an exit code, without a traceback."""
+    try:
+        app(repeat_flag(sys.argv[1:], "--captures"))
+    except IscaleError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("Interrupted; what is done is kept, the same command continues.", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,211 @@
+"""Drivers: the same kernels over the same regions, in this process or on a Dask cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import resource
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from iscale.engine.memory import MMAP_THRESHOLD, TRIM_THRESHOLD, trim_eagerly
+from iscale.engine.step import Kernel
+from iscale.errors import InputError, IscaleError, StoreError
+from iscale.geometry import Region
+
+IN_FLIGHT_PER_WORKER = 2
+"""Tasks given to a worker at a time: one runs, one waits."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one region.
+
+    Attributes
+    ----------
+    region, value
+        The region, and what the kernel returned.
+    seconds, peak_bytes
+        Time of the task, and the peak resident memory of its worker so far.
+    error
+        Empty, or why the region failed.
+    """
+
+    region: Region
+    value: Any = None
+    seconds: float = 0.0
+    peak_bytes: int = 0
+    error: str = ""
+
+
+class Driver(Protocol):
+    """Runs a kernel over regions and yields outcomes as they come."""
+
+    name: str
+    workers: int
+
+    def map(self, kernel: Kernel, context: Any, regions: Iterable[Region]) -> Iterator[Outcome]:
+        """Run every region; an ``IscaleError`` of a kernel stops all, anything else fails that region only."""
+        ...
+
+    def close(self) -> None:
+        """Let go of workers that the driver started."""
+        ...
+
+
+def peak_bytes() -> int:
+    """Peak resident memory of this process, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def attempt(kernel: Kernel, context: Any, region: Region) -> Outcome:
+    """Run one region here; errors of the disk are told apart from errors of the region."""
+    start = time.perf_counter()
+    try:
+        value = kernel(context, region)
+    except IscaleError:
+        raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES):
+            raise StoreError(
+                f"Cannot write {error.filename or 'to the output folder'}: {os.strerror(error.errno)}.",
+                "Make room or choose another folder with --out; what is done is kept, the same command continues.",
+            ) from error
+        return Outcome(region, error=f"{type(error).__name__}: {error}")
+    except Exception as error:
+        return Outcome(region, error=f"{type(error).__name__}: {error}")
+    return Outcome(region, value, time.perf_counter() - start, peak_bytes())
+
+
+class SerialDriver:
+    """One region after the other, in this process."""
+
+    name = "serial"
+    workers = 1
+
+    def __init__(self) -> None:
+        trim_eagerly()
+
+    def map(self, kernel: Kernel, context: Any, regions: Iterable[Region]) -> Iterator[Outcome]:
+        """Run the regions in order."""
+        for region in regions:
+            yield attempt(kernel, context, region)
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+class DaskDriver:
+    """One task per region on the workers of a ``distributed`` cluster.
+
+    Parameters
+    ----------
+    where
+        ``"local"``, or the address of a scheduler that runs.
+    workers
+        Worker processes to start for ``"local"``; 0 for one per core.
+    memory_bytes
+        Budget of each worker started here.
+    """
+
+    name = "dask"
+
+    def __init__(self, where: str, workers: int, memory_bytes: int) -> None:
+        from distributed import Client
+
+        self._cluster: Any = None
+        if where == "local":
+            self._cluster = _local_cluster(workers, memory_bytes)
+            self._client = Client(self._cluster)
+        else:
+            try:
+                self._client = Client(where, timeout="10s")
+            except (OSError, ValueError) as error:
+                raise InputError(
+                    f"--dask {where}: no scheduler answers there ({error}).",
+                    "Start one (`dask scheduler`, `dask worker ADDRESS`) or use --dask local.",
+                ) from error
+        self.workers = len(self._client.scheduler_info(n_workers=-1)["workers"])
+        if not self.workers:
+            self.close()
+            raise InputError(f"--dask {where}: the scheduler has no workers.", "Start some: `dask worker ADDRESS`.")
+
+    def map(self, kernel: Kernel, context: Any, regions: Iterable[Region]) -> Iterator[Outcome]:
+        """Keep a bounded number of regions in flight; outcomes come as tasks finish."""
+        from distributed import as_completed
+
+        waiting = iter(regions)
+        pool = as_completed(with_results=False, raise_errors=False)
+        in_flight: dict[str, Region] = {}
+
+        def submit_next() -> None:
+            region = next(waiting, None)
+            if region is not None:
+                future = self._client.submit(attempt, kernel, context, region, pure=False, retries=2)
+                in_flight[future.key] = region
+                pool.add(future)
+
+        for _ in range(IN_FLIGHT_PER_WORKER * self.workers):
+            submit_next()
+        while in_flight:
+            future = next(pool)
+            region = in_flight.pop(future.key)
+            if future.status == "finished":
+                yield future.result()
+            else:
+                error = future.exception()
+                if isinstance(error, IscaleError):
+                    raise error
+                yield Outcome(region, error=f"{type(error).__name__}: {error}")
+            future.release()
+            submit_next()
+
+    def close(self) -> None:
+        """Disconnect, and stop the workers started here."""
+        self._client.close()
+        if self._cluster is not None:
+            self._cluster.close()
+
+
+def _local_cluster(workers: int, memory_bytes: int) -> Any:
+    import dask
+    from distributed import LocalCluster
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = workers or cores
+    threads = str(max(1, cores // workers))
+    # Threads of a worker are its kernels' (BLAS, torch); dask itself runs one task at a time on each.
+    environment = {
+        "MALLOC_TRIM_THRESHOLD_": str(TRIM_THRESHOLD),
+        "MALLOC_MMAP_THRESHOLD_": str(MMAP_THRESHOLD),
+        "OMP_NUM_THREADS": threads,
+        "MKL_NUM_THREADS": threads,
+        "OPENBLAS_NUM_THREADS": threads,
+        "ZARR_THREADING__MAX_WORKERS": threads,
+    }
+    settings = {"distributed.nanny.pre-spawn-environ": environment, "distributed.worker.daemon": True}
+    with dask.config.set(settings):
+        return LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            memory_limit=memory_bytes,
+            dashboard_address="127.0.0.1:0",
+            host="127.0.0.1",
+            silence_logs=40,
+        )
+
+
+@contextlib.contextmanager
+def open_driver(dask: str | None, workers: int, memory_bytes: int) -> Iterator[Driver]:
+    """Open the driver of the ``--dask`` option and close it in the end."""
+    driver: Driver = DaskDriver(dask, workers, memory_bytes) if dask else SerialDriver()
+    try:
+        yield driver
+    finally:
+        driver.close()

@@ -1,0 +1,99 @@
+"""Running a step: what is done is skipped, what finishes is recorded, what fails is reported."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from iscale.engine.drivers import Driver
+from iscale.engine.ledger import Ledger, remaining
+from iscale.engine.step import Step
+from iscale.errors import RegionsFailedError
+from iscale.geometry import Region
+
+
+class Watcher(Protocol):
+    """Someone who is told how a step goes: a progress bar, a log."""
+
+    def start(self, step: str, total: int, done: int) -> None:
+        """A step starts, with ``done`` of its ``total`` regions there already."""
+
+    def advance(self, step: str) -> None:
+        """A region is done."""
+
+    def stop(self, step: str) -> None:
+        """The step is over."""
+
+
+@dataclass
+class StepReport:
+    """What a step took.
+
+    Attributes
+    ----------
+    step, regions, reused
+        Its name, the regions run now, and those found done.
+    seconds, peak_bytes, projected_bytes
+        Wall time, highest resident memory of a worker until its end, and what was projected for a worker.
+    """
+
+    step: str
+    regions: int = 0
+    reused: int = 0
+    seconds: float = 0.0
+    peak_bytes: int = 0
+    projected_bytes: int = 0
+    failed: dict[Region, str] = field(default_factory=dict)
+
+
+def pending(step: Step, ledger: Ledger) -> tuple[Region, ...]:
+    """Regions of a step that a run would have to do."""
+    return remaining(step.plan, ledger.finished(step.fingerprint, step.plan))
+
+
+def execute(step: Step, driver: Driver, ledger: Ledger, watcher: Watcher) -> StepReport:
+    """Run what is missing of a step.
+
+    Raises
+    ------
+    RegionsFailedError
+        After all other regions are done and recorded, if some failed.
+    """
+    finished = ledger.finished(step.fingerprint, step.plan)
+    todo = remaining(step.plan, finished)
+    report = StepReport(step.name, len(todo), len(step.plan.regions) - len(todo))
+    report.projected_bytes = step.plan.worker_bytes
+    if not todo:
+        return report
+    if not finished:
+        ledger.forget()
+        step.prepare()
+        ledger.begin(step.fingerprint, step.plan)
+    values: dict[Region, Any] = dict(finished)
+    start = time.perf_counter()
+    watcher.start(step.name, len(step.plan.regions), report.reused)
+    try:
+        for outcome in driver.map(step.kernel, step.context, todo):
+            if outcome.error:
+                report.failed[outcome.region] = outcome.error
+                continue
+            # The last region is recorded only after `finish`, so that a step is never taken for whole too early.
+            values[outcome.region] = outcome.value
+            if len(values) - len(finished) == len(todo):
+                step.finish([values[region] for region in sorted(values)])
+            ledger.record(outcome.region, outcome.value)
+            report.peak_bytes = max(report.peak_bytes, outcome.peak_bytes)
+            watcher.advance(step.name)
+    finally:
+        watcher.stop(step.name)
+        report.seconds = time.perf_counter() - start
+    if report.failed:
+        raise RegionsFailedError(_failure(report), "The rest is done and kept; the same command tries these again.")
+    return report
+
+
+def _failure(report: StepReport) -> str:
+    lines = [f"{report.step}: {len(report.failed)} of {report.regions} regions failed."]
+    lines += [f"    {region}: {error}" for region, error in sorted(report.failed.items())[:10]]
+    return "\n".join(lines)

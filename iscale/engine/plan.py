@@ -1,0 +1,179 @@
+"""Plans: which regions a step works through, and the memory that each of them will need.
+
+Pure arithmetic: no store, no dask, no torch. A step's output is a two-dimensional grid (pixels of a pyramid level, or
+superpixels) cut into write shards; a region is a block of whole shards, owned by one task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from iscale.errors import MemoryBudgetError
+from iscale.geometry import Region
+
+BASELINE_BYTES = 600 * 2**20
+"""A worker before any task: interpreter, torch, zarr, codecs (measured by ``make bench-memory``)."""
+
+TASKS_PER_WORKER = 4
+"""Regions are kept small enough that every worker gets about this many, so that none waits long for the last."""
+
+MAX_SHARDS_PER_SIDE = 4
+"""Beyond this a larger region saves next to no halo and makes a lost task dearer."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The regions of one step.
+
+    Attributes
+    ----------
+    shape, shard
+        Rows and columns of the output grid, and of one of its write shards.
+    regions
+        Blocks of whole shards that tile the grid.
+    task_bytes
+        Projected peak of one task, without the worker's own ``BASELINE_BYTES``.
+    """
+
+    shape: tuple[int, int]
+    shard: tuple[int, int]
+    regions: tuple[Region, ...]
+    task_bytes: int
+
+    @property
+    def worker_bytes(self) -> int:
+        """Projected peak of a worker that runs this plan."""
+        return BASELINE_BYTES + self.task_bytes
+
+    def shards_of(self, region: Region) -> Iterator[tuple[int, int]]:
+        """Row and column of every shard that a region owns."""
+        for i in range(region.y0 // self.shard[0], -(-region.y1 // self.shard[0])):
+            for j in range(region.x0 // self.shard[1], -(-region.x1 // self.shard[1])):
+                yield i, j
+
+
+def cut(shape: tuple[int, int], shard: tuple[int, int], shards: tuple[int, int]) -> tuple[Region, ...]:
+    """Tile a grid with regions of ``shards`` shards per axis; those at the end may be smaller.
+
+    >>> [str(r) for r in cut((5, 8), (2, 4), (2, 1))]
+    ['y 0:4, x 0:4', 'y 0:4, x 4:8', 'y 4:5, x 0:4', 'y 4:5, x 4:8']
+    """
+    (h, w), step_y, step_x = shape, shard[0] * shards[0], shard[1] * shards[1]
+    return tuple(
+        Region(y, min(y + step_y, h), x, min(x + step_x, w))
+        for y in range(0, h, step_y)
+        for x in range(0, w, step_x)
+    )
+
+
+def plan_regions(
+    step: str,
+    shape: tuple[int, int],
+    shard: tuple[int, int],
+    bytes_of: Callable[[tuple[int, int]], int],
+    *,
+    memory_bytes: int,
+    workers: int = 1,
+    shards_per_side: int | None = None,
+) -> Plan:
+    """Choose the largest regions that fit the memory and still give every worker enough of them.
+
+    Parameters
+    ----------
+    step
+        Name of the step, for the error.
+    shape, shard
+        Rows and columns of the output grid and of a write shard.
+    bytes_of
+        Projected peak bytes of a task whose region has the given rows and columns.
+    memory_bytes
+        Budget of one worker, its baseline included.
+    workers
+        Workers that share the regions.
+    shards_per_side
+        Use regions of this many shards per axis instead of choosing.
+
+    Raises
+    ------
+    MemoryBudgetError
+        If the chosen (or even the smallest) region is over the budget.
+
+    Examples
+    --------
+    >>> plan = plan_regions("t", (640, 640), (128, 128), lambda s: 1000 * s[0] * s[1], memory_bytes=2**30)
+    >>> len(plan.regions), plan.task_bytes
+    (4, 262144000)
+    """
+
+    def peak(side: int) -> int:
+        return bytes_of((min(side * shard[0], shape[0]), min(side * shard[1], shape[1])))
+
+    if shards_per_side is not None:
+        side = shards_per_side
+    else:
+        side = 1
+        for larger in range(2, MAX_SHARDS_PER_SIDE + 1):
+            enough = len(cut(shape, shard, (larger, larger))) >= TASKS_PER_WORKER * workers
+            if enough and BASELINE_BYTES + peak(larger) <= memory_bytes:
+                side = larger
+    plan = Plan(shape, shard, cut(shape, shard, (side, side)), peak(side))
+    check_budget(step, plan, memory_bytes)
+    return plan
+
+
+def single_task(step: str, task_bytes: int, memory_bytes: int) -> Plan:
+    """A plan of one task, for work that is not cut into regions.
+
+    >>> len(single_task("fit", 10, 2**30).regions)
+    1
+    """
+    plan = Plan((1, 1), (1, 1), (Region(0, 1, 0, 1),), task_bytes)
+    check_budget(step, plan, memory_bytes)
+    return plan
+
+
+def check_budget(step: str, plan: Plan, memory_bytes: int) -> None:
+    """Fail before any work if a plan does not fit its budget."""
+    if plan.worker_bytes <= memory_bytes:
+        return
+    raise MemoryBudgetError(
+        f"{step} needs {format_bytes(plan.worker_bytes)} per worker ({format_bytes(BASELINE_BYTES)} for the program, "
+        f"{format_bytes(plan.task_bytes)} for a region of {plan.regions[0].shape[0]} x {plan.regions[0].shape[1]}), "
+        f"the budget is {format_bytes(memory_bytes)}.",
+        f"Give it more: --memory {-(-plan.worker_bytes // 10**8) / 10:.1f}GB.",
+    )
+
+
+def parse_bytes(text: str) -> int:
+    """Bytes of a size with its unit.
+
+    >>> parse_bytes("2GB"), parse_bytes("512 MiB"), parse_bytes("1.5g")
+    (2000000000, 536870912, 1500000000)
+    """
+    units = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+    body = text.strip().lower().removesuffix("b")
+    base = body.removesuffix("i")
+    number, unit = base.rstrip("kmgt"), base[len(base.rstrip("kmgt")) :]
+    if unit not in units:
+        raise ValueError(text)
+    factor = units[unit]
+    if body.endswith("i"):
+        factor = 1024 ** (len("kmgt".partition(unit)[0]) + 1)
+    value = float(number) * factor
+    if not 0 < value < 2**60:
+        raise ValueError(text)
+    return int(value)
+
+
+def format_bytes(n: float) -> str:
+    """A size for people.
+
+    >>> format_bytes(1536000000), format_bytes(700)
+    ('1.54 GB', '700 B')
+    """
+    for unit in ("B", "KB", "MB", "GB"):
+        if n < 1000:
+            return f"{n:.3g} {unit}"
+        n /= 1000
+    return f"{n:.3g} TB"

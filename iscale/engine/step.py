@@ -1,0 +1,54 @@
+"""A step: a kernel, the regions to run it on, and the fingerprint that tells whether it must run again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from iscale.engine.plan import Plan
+from iscale.geometry import Region
+
+Kernel = Callable[[Any, Region], Any]
+"""``kernel(context, region)`` writes the region to the store and returns something small and JSON-able."""
+
+
+def nothing(*_: Any) -> None:
+    """Do nothing: a step that needs no preparation or no ending."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One pass over regions.
+
+    Attributes
+    ----------
+    name
+        Unique in a run; the ledger's name.
+    kernel, context
+        A function at module level, and its small, picklable first argument: paths and numbers, never arrays or models.
+    plan
+        The regions, and the memory that each will need.
+    fingerprint
+        What the result depends on.
+    prepare
+        Called once, in the driving process, before a step starts anew: makes the empty arrays.
+    finish
+        Called once, in the driving process, when all regions are done, with what they returned in the plan's order
+        of place.
+    disk_bytes, files
+        Projected upper bounds of what the step leaves on disk.
+    note
+        What a reader of the plan should know beyond the numbers.
+    """
+
+    name: str
+    kernel: Kernel
+    context: Any
+    plan: Plan
+    fingerprint: str
+    prepare: Callable[[], None] = nothing
+    finish: Callable[[list[Any]], None] = nothing
+    disk_bytes: int = 0
+    files: int = 0
+    note: str = ""

@@ -1,0 +1,136 @@
+"""Stage ``features``: the encoder mapped over regions of the image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iscale.encoders import get_encoder
+from iscale.encoders.base import FeatureGroup
+from iscale.engine.ledger import fingerprint
+from iscale.engine.plan import plan_regions
+from iscale.engine.step import Step
+from iscale.geometry import PATCH_PX, SUPERPIXEL_PX, Region, SlideGrid
+from iscale.store import layout
+from iscale.store.run_store import RunStore
+
+PATCH_SUPERPIXELS = PATCH_PX // SUPERPIXEL_PX
+
+
+@dataclass(frozen=True)
+class FeaturesContext:
+    """What a task needs to know: where the store is, and which encoder on which device."""
+
+    store: RunStore
+    encoder: str
+    device: str
+
+
+def encode_region(context: FeaturesContext, region: Region) -> int:
+    """Encode the tissue of a region; returns the number of tissue superpixels."""
+    store = context.store
+    tissue = np.asarray(store.array("tissue/mask")[region.slices])
+    if not tissue.any():
+        return 0
+    encoder = get_encoder(context.encoder, context.device)
+    core = _around_tissue(tissue, region)
+    image = read_with_halo(store, core.scaled(SUPERPIXEL_PX), encoder.halo_px)
+    inside = tissue[core.within(region)]
+    encoded = encoder.encode(image, inside)
+    for group in encoder.groups:
+        cells, part = region.coarsened(group.stride), core.coarsened(group.stride)
+        values = np.full((len(group.features), *cells.shape), np.nan, dtype=np.float16)
+        values[(slice(None), *part.within(cells))] = _off_tissue_is_nan(encoded[group.name], inside, group)
+        store.write(f"features/{group.name}", cells, values)
+    return int(tissue.sum())
+
+
+def read_with_halo(store: RunStore, core_px: Region, halo_px: int) -> NDArray[np.uint8]:
+    """Analysis image of a core and its halo: (c, y, x); beyond the slide, the slide's edge is repeated."""
+    array = store.array("image/0")
+    shape = array.shape[-2:]
+    window = core_px.grown(halo_px, (shape[0], shape[1]))
+    image = np.asarray(array[(slice(None), *window.slices)])
+    y, x = core_px.within(window)
+    margins = [(0, 0)] + [
+        (halo_px - s.start, halo_px - (n - s.stop)) for s, n in zip((y, x), window.shape, strict=True)
+    ]
+    return np.pad(image, margins, mode="edge")
+
+
+def _around_tissue(tissue: NDArray[np.bool_], region: Region) -> Region:
+    """Whole patches around the tissue of a region: what lies outside need not be computed."""
+    rows, columns = np.flatnonzero(tissue.any(1)), np.flatnonzero(tissue.any(0))
+    patches = Region(
+        region.y0 + int(rows[0]), region.y0 + int(rows[-1]) + 1, region.x0 + int(columns[0]), region.x0 + int(columns[-1]) + 1
+    ).coarsened(PATCH_SUPERPIXELS)
+    return patches.scaled(PATCH_SUPERPIXELS)
+
+
+def _off_tissue_is_nan(
+    values: NDArray[np.float32], tissue: NDArray[np.bool_], group: FeatureGroup
+) -> NDArray[np.float32]:
+    rows, columns = (n // group.stride for n in tissue.shape)
+    kept = tissue.reshape(rows, group.stride, columns, group.stride).any(axis=(1, 3))
+    return np.where(kept, values, np.float32(np.nan))
+
+
+def features_step(
+    store: RunStore,
+    grid: SlideGrid,
+    encoder_name: str,
+    device: str,
+    *,
+    inputs: tuple[str, ...],
+    memory_bytes: int,
+    workers: int,
+    shards_per_side: int | None,
+) -> Step:
+    """The step that fills ``features/``.
+
+    Parameters
+    ----------
+    inputs
+        Fingerprints of the image and of the tissue mask.
+    """
+    encoder = get_encoder(encoder_name, device)
+    shape, side = grid.superpixel_shape, layout.SHARD_SUPERPIXELS
+    n_features = sum(len(group.features) for group in encoder.groups)
+
+    def bytes_of(rows_columns: tuple[int, int]) -> int:
+        core = rows_columns[0] * SUPERPIXEL_PX, rows_columns[1] * SUPERPIXEL_PX
+        stored = 2 * n_features * rows_columns[0] * rows_columns[1]
+        return encoder.task_bytes(core) + 2 * stored
+
+    arrays = {
+        group.name: layout.features(group.name, len(group.features), shape, group.stride) for group in encoder.groups
+    }
+
+    def prepare() -> None:
+        attributes = {
+            "encoder": encoder.identity(),
+            "groups": [
+                {"name": g.name, "features": list(g.features), "stride": g.stride, "smooth": g.smooth}
+                for g in encoder.groups
+            ],
+        }
+        store.make_group("features", attributes)
+        for group in encoder.groups:
+            store.make(arrays[group.name], {"smooth_superpixels": group.smooth, "stride_superpixels": group.stride})
+
+    return Step(
+        name="features",
+        kernel=encode_region,
+        context=FeaturesContext(store, encoder_name, device),
+        plan=plan_regions(
+            "features", shape, (side, side), bytes_of,
+            memory_bytes=memory_bytes, workers=workers, shards_per_side=shards_per_side,
+        ),
+        fingerprint=fingerprint("features", encoder.identity(), *inputs),
+        prepare=prepare,
+        disk_bytes=sum(array.bytes for array in arrays.values()),
+        files=sum(array.files for array in arrays.values()),
+        note=f"encoder {encoder.name}, {n_features} features",
+    )

@@ -1,0 +1,126 @@
+"""A job: what a project and its options amount to, found out from headers and tables before any work."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+from iscale.captures.integrate import integrate
+from iscale.captures.read import read_capture
+from iscale.captures.spots import Capture, TrainingSpots
+from iscale.config import Options
+from iscale.errors import InputError
+from iscale.geometry import SlideGrid
+from iscale.project import ProjectFiles, find_project, read_gene_names, spot_radius_um
+from iscale.slide.fingerprint import file_fingerprint
+from iscale.slide.pixel_size import resolve_pixel_size
+from iscale.slide.reader import open_slide
+from iscale.store.run_store import RunStore
+
+OUTPUT_FOLDER = "iSCALE_output"
+
+
+class Job:
+    """A project with its options; everything is read when first asked for, and checked as it is read.
+
+    Parameters
+    ----------
+    project
+        The project folder.
+    options
+        The options of the run.
+    """
+
+    def __init__(self, project: Path, options: Options) -> None:
+        self.project = project
+        self.options = options
+        self.notices: list[str] = []
+
+    @functools.cached_property
+    def files(self) -> ProjectFiles:
+        """Files of the project."""
+        return find_project(self.project, self.options.captures)
+
+    @functools.cached_property
+    def store(self) -> RunStore:
+        """Where the output goes."""
+        return RunStore(self.options.out or self.project / OUTPUT_FOLDER)
+
+    @functools.cached_property
+    def grid(self) -> SlideGrid:
+        """Grids of the mother image."""
+        reader = open_slide(self.files.mother_image)
+        try:
+            shape, stated = reader.levels[0], (reader.pixel_size_um, reader.pixel_size_source)
+        finally:
+            reader.close()
+        pixel_size = self.options.pixel_size
+        if self.files.mother_is_analysis:
+            return SlideGrid(shape, pixel_size, pixel_size)
+        written = self.files.pixel_size_raw
+        text = (written.read_text(errors="replace").strip(), str(written)) if written else (None, "pixel-size-raw.txt")
+        raw, source = resolve_pixel_size(stated, text, (self.options.pixel_size_raw, "--pixel-size-raw"))
+        self.notices.append(f"mother image: {shape[1]} x {shape[0]} px of {raw:g} um ({source})")
+        return SlideGrid(shape, raw, pixel_size)
+
+    @functools.cached_property
+    def slide_fingerprint(self) -> str:
+        """Fingerprint of the mother image's file."""
+        return file_fingerprint(self.files.mother_image)
+
+    @functools.cached_property
+    def captures(self) -> tuple[Capture, ...]:
+        """The daughter captures, read and checked against the mother image."""
+        captures = []
+        for files in self.files.captures:
+            radius = spot_radius_um(
+                self.files,
+                files,
+                raw_pixel_size_um=None if self.files.mother_is_analysis else self.grid.raw_pixel_size_um,
+                pixel_size_um=self.grid.pixel_size_um,
+            )
+            capture = read_capture(
+                files,
+                radius_um=radius,
+                pixel_size_um=self.grid.pixel_size_um,
+                analysis_shape_px=self.grid.content_shape_px,
+                raw_to_analysis=self.grid.scale,
+            )
+            self.notices += capture.notices
+            captures.append(capture)
+        return tuple(captures)
+
+    @functools.cached_property
+    def spots(self) -> TrainingSpots:
+        """The integrated training spots."""
+        named = read_gene_names(self.files.gene_names) if self.files.gene_names else ()
+        spots = integrate(
+            self.captures,
+            n_genes=self.options.n_genes,
+            extra_genes=named,
+            dist_st_px=self.options.dist_st,
+            analysis_shape_px=self.grid.content_shape_px,
+            pixel_size_um=self.grid.pixel_size_um,
+        )
+        self.notices += spots.notices
+        return spots
+
+    @functools.cached_property
+    def device(self) -> str:
+        """The torch device that the kernels use."""
+        import torch
+
+        wanted = self.options.device
+        if wanted == "auto":
+            return "cuda" if torch.cuda.is_available() else "cpu"
+        if wanted.startswith("cuda") and not torch.cuda.is_available():
+            raise InputError(f"--device {wanted}: torch sees no CUDA device here.", "Use --device cpu, or auto.")
+        return wanted
+
+    @functools.cached_property
+    def encoder(self) -> str:
+        """Name of the encoder."""
+        if self.options.encoder == "auto":
+            self.notices.append("encoder: texture (fixed filters, no weights; HIPT is not part of this version)")
+            return "texture"
+        return self.options.encoder

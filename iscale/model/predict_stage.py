@@ -1,0 +1,173 @@
+"""Stage ``predict``: the ensemble mapped over the features of every tissue superpixel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from iscale.encoders.base import FeatureGroup
+from iscale.engine.ledger import fingerprint
+from iscale.engine.plan import plan_regions
+from iscale.engine.step import Step
+from iscale.features.read import read_features
+from iscale.geometry import Region, SlideGrid
+from iscale.model.ensemble import Ensemble, load_ensemble
+from iscale.store import layout
+from iscale.store.run_store import RunStore
+
+TILE = 64
+"""Side, in superpixels, of the tiles that the network sees at a time."""
+
+GENES_AT_ONCE = 64
+"""Genes of which all states are held at a time."""
+
+
+@dataclass(frozen=True)
+class PredictContext:
+    """What a task needs to know; the fingerprint tells a worker when the model it holds is old."""
+
+    store: RunStore
+    grid: SlideGrid
+    groups: tuple[FeatureGroup, ...]
+    genes: int
+    device: str
+    model: str
+
+
+@lru_cache(maxsize=1)
+def _ensemble(store: RunStore, device: str, model: str) -> Ensemble:
+    del model
+    return load_ensemble(store.folder / "model", device)
+
+
+def predict_region(context: PredictContext, region: Region) -> int:
+    """Predict the tissue of a region, a shard of genes at a time; returns the number of tissue superpixels."""
+    store = context.store
+    tissue = np.asarray(store.array("tissue/mask")[region.slices])
+    if not tissue.any():
+        return 0
+    ensemble = _ensemble(store, context.device, context.model)
+    tiles = [tile for tile in region.tiles(TILE) if tissue[tile.within(region)].any()]
+    hidden = [_hidden(context, ensemble, tile, tissue[tile.within(region)]) for tile in tiles]
+
+    depth = np.full(region.shape, np.nan, dtype=np.float16)
+    for tile, state in zip(tiles, hidden, strict=True):
+        depth[tile.within(region)][tissue[tile.within(region)]] = ensemble.depth(state).cpu().numpy()
+    store.write("expression/depth", region, depth)
+
+    for start in range(0, context.genes, layout.GENES_PER_SHARD):
+        stop = min(start + layout.GENES_PER_SHARD, context.genes)
+        mean = np.full((stop - start, *region.shape), np.nan, dtype=np.float16)
+        spread = mean.copy()
+        for tile, state in zip(tiles, hidden, strict=True):
+            within = tile.within(region)
+            _fill(ensemble, state, slice(start, stop), tissue[within], mean[:, *within], spread[:, *within])
+        _write_genes(store, "expression/expression", slice(start, stop), region, mean)
+        _write_genes(store, "expression/uncertainty", slice(start, stop), region, spread)
+    return int(tissue.sum())
+
+
+def _hidden(context: PredictContext, ensemble: Ensemble, tile: Region, tissue: NDArray[np.bool_]) -> Any:
+    """What the genes of a tile's tissue superpixels are computed from."""
+    features = read_features(context.store, context.groups, tile)[:, tissue].T
+    i, j = np.nonzero(tissue)
+    step = context.grid.superpixel_um
+    xy_um = np.stack([(tile.x0 + j + 0.5) * step, (tile.y0 + i + 0.5) * step], axis=1)
+    device = torch.device(context.device)
+    return ensemble.hidden(
+        torch.from_numpy(np.ascontiguousarray(features)).to(device),
+        torch.from_numpy(xy_um.astype(np.float32)).to(device),
+    )
+
+
+def _fill(
+    ensemble: Ensemble,
+    hidden: Any,
+    genes: slice,
+    tissue: NDArray[np.bool_],
+    mean: NDArray[np.float16],
+    spread: NDArray[np.float16],
+) -> None:
+    """Write the genes of one tile into (gene, y, x) views of the region's arrays."""
+    for start in range(genes.start, genes.stop, GENES_AT_ONCE):
+        part = slice(start, min(start + GENES_AT_ONCE, genes.stop))
+        rows = slice(part.start - genes.start, part.stop - genes.start)
+        estimate, deviation = ensemble.expression(hidden, part)
+        mean[rows, tissue] = estimate.cpu().numpy()
+        spread[rows, tissue] = deviation.cpu().numpy()
+
+
+def _write_genes(
+    store: RunStore, path: str, genes: slice, region: Region, values: NDArray[np.float16]
+) -> None:
+    """Write a shard of genes: ``genes`` starts at a shard and ends at one or at the last gene."""
+    if genes.start % layout.GENES_PER_SHARD:
+        raise ValueError(f"{path}: genes {genes} are not whole shards")
+    store.array(path, "r+")[(genes, *region.slices)] = values
+
+
+def predict_step(
+    context: PredictContext,
+    gene_names: tuple[str, ...],
+    *,
+    recipe: str,
+    inputs: tuple[str, ...],
+    memory_bytes: int,
+    workers: int,
+    shards_per_side: int | None,
+) -> Step:
+    """The step that fills ``expression/``.
+
+    Parameters
+    ----------
+    inputs
+        Fingerprints of the features and of the model.
+    """
+    store, grid = context.store, context.grid
+    shape, side = grid.superpixel_shape, layout.SHARD_SUPERPIXELS
+    n_features = sum(len(group.features) for group in context.groups)
+    arrays = [
+        layout.genes("expression/expression", len(gene_names), shape),
+        layout.genes("expression/uncertainty", len(gene_names), shape),
+        layout.plane("expression/depth", shape),
+    ]
+
+    def bytes_of(rows_columns: tuple[int, int]) -> int:
+        n = rows_columns[0] * rows_columns[1]
+        from iscale.model.ensemble import hidden_bytes
+
+        genes_written = min(layout.GENES_PER_SHARD, len(gene_names))
+        tile = TILE * TILE * (12 * n_features + 4 * 16 * GENES_AT_ONCE) + 64 * 2**20
+        return n * hidden_bytes(recipe, n_features) + 2 * 2 * 2 * n * genes_written + tile
+
+    def prepare() -> None:
+        store.make_group("expression", {"recipe": recipe, "model": context.model})
+        described = {
+            "expression/expression": "expected counts per superpixel: their sum over a spot's disc is the spot's count",
+            "expression/uncertainty": "spread (standard deviation) over the ensemble, of the expected counts",
+            "expression/depth": "expected counts of all genes together, per superpixel",
+        }
+        for array in arrays:
+            store.make(array, {"long_name": described[array.path], "units": "counts"})
+        store.put("expression/gene", gene_names, ("gene",))
+        store.put_coordinates("expression", shape, grid.superpixel_um)
+
+    return Step(
+        name="predict",
+        kernel=predict_region,
+        context=context,
+        plan=plan_regions(
+            "predict", shape, (side, side), bytes_of,
+            memory_bytes=memory_bytes, workers=workers, shards_per_side=shards_per_side,
+        ),
+        fingerprint=fingerprint("predict", {"genes": list(gene_names)}, *inputs),
+        prepare=prepare,
+        disk_bytes=sum(array.bytes for array in arrays),
+        files=sum(array.files for array in arrays) + 5,
+        note=f"{len(gene_names)} genes",
+    )

@@ -1,0 +1,222 @@
+"""The pipeline: which stages there are, what each needs, and the steps that they amount to for a job."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from iscale import __version__
+from iscale.config import Options, load_options
+from iscale.engine.drivers import open_driver, peak_bytes
+from iscale.engine.execute import StepReport, execute, pending
+from iscale.engine.ledger import Ledger
+from iscale.engine.plan import format_bytes
+from iscale.engine.step import Step
+from iscale.errors import StoreError
+from iscale.job import Job
+from iscale.progress import Silence
+
+STAGES = {
+    "ingest": ("ingest",),
+    "tissue": ("ingest", "tissue"),
+    "features": ("ingest", "tissue", "features"),
+    "fit": ("ingest", "tissue", "features", "fit"),
+    "predict": ("ingest", "tissue", "features", "fit", "predict"),
+    "plot": ("ingest", "tissue", "features", "fit", "predict", "plot"),
+}
+"""A stage, and the stages to run for it, in order."""
+
+
+def steps(job: Job, stage: str) -> Iterator[Step]:
+    """Steps of a stage and of all that it needs, in order; each is made when the ones before are through."""
+    wanted = STAGES[stage]
+    resources = {
+        "memory_bytes": job.options.memory_bytes,
+        "workers": _workers(job.options),
+        "shards_per_side": job.options.region_shards,
+    }
+    from iscale.slide.stage import ingest_steps
+
+    image = ""
+    for step in ingest_steps(job.store, job.files.mother_image, job.grid, job.slide_fingerprint, **resources):
+        image = step.fingerprint
+        yield step
+    if "tissue" not in wanted:
+        return
+    from iscale.tissue.stage import tissue_steps
+
+    tissue = ""
+    for step in tissue_steps(job.store, job.grid, job.files.user_mask, inputs=(image,), **resources):
+        tissue = step.fingerprint
+        yield step
+    if "features" not in wanted:
+        return
+    from iscale.features.stage import features_step
+
+    features = features_step(job.store, job.grid, job.encoder, job.device, inputs=(image, tissue), **resources)
+    yield features
+    if "fit" in wanted:
+        yield from _model_steps(job, features.fingerprint, wanted, resources)
+
+
+def _model_steps(
+    job: Job, features: str, wanted: tuple[str, ...], resources: dict[str, Any]
+) -> Iterator[Step]:
+    from iscale.captures.stage import integrate_step
+    from iscale.encoders import get_encoder
+    from iscale.model.fit_stage import FitContext, fit_step
+    from iscale.model.predict_stage import PredictContext, predict_step
+
+    options, memory = job.options, job.options.memory_bytes
+    integrate = integrate_step(job.store, job.captures, job.spots, job.grid, memory)
+    yield integrate
+    groups = get_encoder(job.encoder, job.device).groups
+    context = FitContext(job.store, job.grid, groups, options.recipe, options.seed, job.device)
+    fit = fit_step(context, job.spots, inputs=(features, integrate.fingerprint), memory_bytes=memory)
+    yield fit
+    if "predict" not in wanted:
+        return
+    genes = job.spots.genes
+    predict = predict_step(
+        PredictContext(job.store, job.grid, groups, len(genes), job.device, fit.fingerprint),
+        genes,
+        recipe=options.recipe,
+        inputs=(features, fit.fingerprint),
+        **resources,
+    )
+    yield predict
+    if "plot" in wanted:
+        from iscale.plots.stage import plot_steps
+
+        yield from plot_steps(
+            job.store, job.grid, job.captures, genes,
+            inputs=(integrate.fingerprint, predict.fingerprint), memory_bytes=memory,
+        )
+
+
+def _workers(options: Options) -> int:
+    if options.dask is None:
+        return 1
+    return options.workers or os.cpu_count() or 1
+
+
+def check_inputs(job: Job, stage: str) -> None:
+    """Read every input of a stage, so that what is wrong with one is told before any work."""
+    _ = job.files, job.grid, job.device, job.encoder
+    if "fit" in STAGES[stage]:
+        _ = job.spots
+
+
+def run(project: str | Path, *, stage: str = "plot", restart: bool = False, watcher: Any = None, **options: Any) -> Path:
+    """Run the pipeline on a project, or what is missing of it.
+
+    Parameters
+    ----------
+    project
+        The project folder.
+    stage
+        Last stage to run; all that it needs runs before.
+    restart
+        Forget what an earlier run left, and start anew.
+    watcher
+        Who is told of progress; nobody by default.
+    **options
+        Fields of :class:`iscale.config.Options`; they win over the project's ``iscale.toml``.
+
+    Returns
+    -------
+    Path
+        The output folder, for :func:`iscale.open_run`.
+
+    Raises
+    ------
+    IscaleError
+        If an input cannot be used, the store cannot be written, or regions failed.
+    """
+    watcher = watcher or Silence()
+    root = Path(project).expanduser()
+    job = Job(root, load_options(root, options))
+    check_inputs(job, stage)
+    if restart:
+        job.store.clear()
+    job.store.check()
+    _check_disk(job, stage)
+    job.store.create()
+    for notice in job.notices:
+        watcher.say(notice)
+    reports: list[StepReport] = []
+    start = time.time()
+    job.store.sweep()
+    with open_driver(job.options.dask, job.options.workers, job.options.memory_bytes) as driver:
+        try:
+            for step in steps(job, stage):
+                reports.append(execute(step, driver, Ledger(job.store.ledgers, step.name), watcher))
+        finally:
+            _write_report(job, stage, reports, start)
+    return job.store.folder
+
+
+def _check_disk(job: Job, stage: str) -> None:
+    """Refuse to start where the disk cannot hold even a compressed run."""
+    folder = job.store.folder
+    existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    free = shutil.disk_usage(existing).free
+    needed = sum(step.disk_bytes for step in steps(job, stage) if pending(step, Ledger(job.store.ledgers, step.name)))
+    if free < needed / COMPRESSION:
+        raise StoreError(
+            f"{existing}: {format_bytes(free)} free, the run needs up to {format_bytes(needed)} "
+            f"(at the very least {format_bytes(needed / COMPRESSION)}).",
+            "Make room, choose another folder with --out, or impute fewer genes (--n-genes).",
+        )
+
+
+COMPRESSION = 10
+"""Glass compresses to nothing: only below a tenth of the uncompressed size is a run sure not to fit."""
+
+
+def _write_report(job: Job, stage: str, reports: list[StepReport], start: float) -> None:
+    report = {
+        "iscale": __version__,
+        "project": str(job.project.resolve()),
+        "stage": stage,
+        "options": job.options.model_dump(mode="json"),
+        "notices": job.notices,
+        "seconds": round(time.time() - start, 1),
+        "client_peak_bytes": peak_bytes(),
+        "steps": [{k: v for k, v in asdict(r).items() if k != "failed"} for r in reports],
+    }
+    path = job.store.folder / "report.json"
+    path.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def describe_plan(project: str | Path, *, stage: str = "plot", restart: bool = False, **options: Any) -> str:
+    """What a run would do, as text: steps, regions, memory, disk, files, and what would be reused.
+
+    Nothing is written. Raises what :func:`run` would raise before its first step.
+    """
+    root = Path(project).expanduser()
+    job = Job(root, load_options(root, options))
+    check_inputs(job, stage)
+    if not restart:
+        job.store.check()
+    head = f"{'step':<14}{'regions':>9}{'reused':>9}{'memory':>10}{'disk':>10}{'files':>8}  note"
+    lines, disk, files, peak = [*job.notices, head], 0, 0, 0
+    for step in steps(job, stage):
+        total = len(step.plan.regions)
+        todo = total if restart else len(pending(step, Ledger(job.store.ledgers, step.name)))
+        lines.append(
+            f"{step.name:<14}{total:>9}{total - todo:>9}{format_bytes(step.plan.worker_bytes):>10}"
+            f"{format_bytes(step.disk_bytes):>10}{step.files:>8}  {step.note}"
+        )
+        disk, files, peak = disk + step.disk_bytes, files + step.files, max(peak, step.plan.worker_bytes)
+    lines.append(
+        f"peak memory per worker {format_bytes(peak)} of {format_bytes(job.options.memory_bytes)}; "
+        f"at most {format_bytes(disk)} on disk before compression, {files} files"
+    )
+    return "\n".join(lines)

@@ -1,0 +1,169 @@
+"""Reading a run: lazy, named arrays over the store, whatever of it exists so far."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+
+from iscale.encoders.base import FeatureGroup
+from iscale.errors import InputError
+from iscale.store.layout import GENES_PER_CHUNK, SHARD_SUPERPIXELS
+from iscale.store.run_store import RunStore
+
+READ_SIDE = 8 * SHARD_SUPERPIXELS
+"""Side of a Dask chunk of the opened arrays, in superpixels: few tasks for a whole slide, and a slice reads less."""
+
+
+def open_run(path: str | Path) -> Run:
+    """Open a run.
+
+    Parameters
+    ----------
+    path
+        A project folder, its ``iSCALE_output``, or the ``run.zarr`` in that.
+
+    Raises
+    ------
+    InputError
+        If there is no run.
+    StoreError
+        If the run is of another version.
+    """
+    given = Path(path).expanduser()
+    for folder in (given.parent if given.name == "run.zarr" else given, given / "iSCALE_output"):
+        store = RunStore(folder)
+        if (store.path / "zarr.json").is_file():
+            store.check()
+            return Run(store)
+    raise InputError(f"{given}: no run.zarr here, nor in its iSCALE_output.", "Make one: iscale run PROJECT.")
+
+
+class Run:
+    """What a run holds; arrays are ``xarray.DataArray`` that read what is asked of them, when it is.
+
+    Parameters
+    ----------
+    store
+        The store.
+    """
+
+    def __init__(self, store: RunStore) -> None:
+        self.store = store
+
+    @functools.cached_property
+    def expression(self) -> xr.DataArray:
+        """Expected counts per superpixel: (gene, y, x) float16, y and x in um; NaN off tissue."""
+        return self._expression("expression")
+
+    @functools.cached_property
+    def uncertainty(self) -> xr.DataArray:
+        """Spread of the expected counts over the ensemble: (gene, y, x) float16."""
+        return self._expression("uncertainty")
+
+    @functools.cached_property
+    def depth(self) -> xr.DataArray:
+        """Expected counts of all genes together: (y, x) float16; ``expression / depth`` is composition."""
+        return self._expression("depth")
+
+    @functools.cached_property
+    def tissue(self) -> xr.DataArray:
+        """Which superpixels are tissue: (y, x) bool."""
+        return self._open("tissue", "mask")
+
+    @functools.cached_property
+    def features(self) -> xr.DataArray:
+        """What the model sees: (feature, y, x) float32, every group at superpixels and smoothed."""
+        from iscale.features.lazy import lazy_features
+
+        self._need("features")
+        groups = tuple(
+            FeatureGroup(g["name"], tuple(g["features"]), g["stride"], g["smooth"])
+            for g in self.store.attributes("features")["groups"]
+        )
+        return lazy_features(self.store, groups, self.tissue)
+
+    @functools.cached_property
+    def captures(self) -> dict[str, Any]:
+        """The daughter captures as AnnData; positions in full-resolution pixels of the mother image."""
+        import anndata as ad
+
+        self._need("captures")
+        names = zarr.open_group(self.store.path, path="captures", mode="r").group_keys()
+        return {name: ad.read_zarr(self.store.path / "captures" / name) for name in sorted(names)}
+
+    @functools.cached_property
+    def training(self) -> xr.Dataset:
+        """The integrated spots: counts (spot, gene), location, held-out flag and held-out scores."""
+        self._need("training")
+        return xr.open_zarr(self.store.path, group="training", consolidated=False, chunks={})
+
+    @functools.cached_property
+    def image(self) -> xr.DataTree:
+        """Levels of the image pyramid, each a child whose ``image`` is (c, y, x) uint8, y and x in um."""
+        self._need("image")
+        attributes = self.store.attributes("image")
+        scales = attributes["ome"]["multiscales"][0]["datasets"]
+        levels = {}
+        for dataset in scales:
+            step = dataset["coordinateTransformations"][0]["scale"][-1]
+            array = self._lazy(f"image/{dataset['path']}", {"y": 1024, "x": 1024})
+            centres = {dim: (dim, (np.arange(array.sizes[dim]) + 0.5) * step, {"units": "um"}) for dim in "yx"}
+            levels[dataset["path"]] = xr.Dataset({"image": array.assign_coords({"c": list("RGB"), **centres})})
+        return xr.DataTree.from_dict(levels)
+
+    def describe(self) -> str:
+        """What the run holds, from what, with which parameters, as text."""
+        report = self.store.folder / "report.json"
+        lines = [f"run: {self.store.path}"]
+        if report.is_file():
+            last = json.loads(report.read_text())
+            lines += [f"made by: iscale {last['iscale']}, from {last['project']}"]
+            lines += [f"  {key} = {value}" for key, value in last["options"].items() if value is not None]
+            lines += [f"  {notice}" for notice in last["notices"]]
+        lines += [line for part in ("image", "tissue", "features", "captures", "training", "expression")
+                  if (line := self._describe(part))]
+        return "\n".join(lines)
+
+    def _describe(self, part: str) -> str:
+        if not (self.store.path / part / "zarr.json").is_file():
+            return f"{part}: not there yet"
+        group = zarr.open_group(self.store.path, path=part, mode="r")
+        arrays = [f"{name} {dict(zip(a.metadata.dimension_names or (), a.shape, strict=False))} {a.dtype}"
+                  for name, a in sorted(group.arrays()) if a.ndim > 1]
+        inner = arrays or sorted(group.group_keys())
+        return f"{part}: " + "; ".join(inner)
+
+    def _expression(self, name: str) -> xr.DataArray:
+        return self._open("expression", name)
+
+    def _open(self, group: str, name: str) -> xr.DataArray:
+        self._need(f"{group}/{name}")
+        coordinates = {
+            dim: (dim, np.asarray(self.store.array(f"{group}/{dim}")[...]))
+            for dim in self.store.array(f"{group}/{name}").metadata.dimension_names or ()
+        }
+        array = self._lazy(f"{group}/{name}", {"gene": GENES_PER_CHUNK, "y": READ_SIDE, "x": READ_SIDE})
+        array = array.assign_coords(coordinates)
+        for dim in "yx":
+            array[dim].attrs["units"] = "um"
+        return array.rename(name)
+
+    def _lazy(self, path: str, chunks: dict[str, int]) -> xr.DataArray:
+        import dask.array as da
+
+        stored = self.store.array(path)
+        dims = stored.metadata.dimension_names
+        sizes = tuple(min(chunks.get(dim, n), n) for dim, n in zip(dims, stored.shape, strict=True))
+        return xr.DataArray(da.from_array(stored, chunks=sizes, name=None), dims=dims, attrs=dict(stored.attrs))
+
+    def _need(self, path: str) -> None:
+        if not (self.store.path / path / "zarr.json").is_file():
+            stage = {"expression": "predict", "training": "fit", "captures": "fit", "image": "ingest"}
+            verb = stage.get(path.split("/")[0], path.split("/")[0])
+            raise InputError(f"{self.store.path}: has no {path} yet.", f"Make it: iscale {verb} PROJECT.")

@@ -1,0 +1,1 @@
+"""The store: how every array of a run is laid out, made, and opened."""

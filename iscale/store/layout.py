@@ -1,0 +1,130 @@
+"""Shapes of arrays, read chunks and write shards: pure arithmetic.
+
+A *shard* is one file and the unit of writing: a task owns whole shards. A *chunk* is the unit of reading inside a shard.
+Shards of all superpixel arrays lie on one lattice, so that a task of any stage owns whole shards of all its outputs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil, prod
+
+from iscale.geometry import SUPERPIXEL_PX
+
+SHARD_SUPERPIXELS = 128
+"""Side of a write shard of features and expression, in superpixels."""
+
+SHARD_PX = SHARD_SUPERPIXELS * SUPERPIXEL_PX
+"""Side of a write shard of the image, in pixels: the same place on the slide."""
+
+MASK_SHARD_SUPERPIXELS = 512
+"""Side of a write shard of the tissue mask, whose superpixels are a byte each."""
+
+GENES_PER_SHARD = 512
+"""Genes that share a file: keeps a slide with 3,000 genes at tens of thousands of files."""
+
+GENES_PER_CHUNK = 4
+"""Genes read together: a compromise between one gene over the slide and all genes in a window (docs/benchmarks.md)."""
+
+SMALLEST_LEVEL_PX = 512
+"""The pyramid ends at the first level whose longer side is at most this."""
+
+
+@dataclass(frozen=True)
+class ArrayLayout:
+    """An array of the store before it exists.
+
+    Attributes
+    ----------
+    path
+        Inside the store.
+    dims, shape, dtype
+        Names of the axes, their lengths, and the NumPy type.
+    chunks, shards
+        Read chunk and write shard, in elements per axis; a shard is whole chunks.
+    fill
+        Value of what was never written.
+    """
+
+    path: str
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: str
+    chunks: tuple[int, ...]
+    shards: tuple[int, ...]
+    fill: float = 0
+
+    @property
+    def files(self) -> int:
+        """Most files the array can have: one per shard."""
+        return prod(ceil(n / s) for n, s in zip(self.shape, self.shards, strict=True)) + 1
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the array before compression."""
+        sizes = {"uint8": 1, "bool": 1, "float16": 2, "float32": 4}
+        return prod(self.shape) * sizes[self.dtype]
+
+
+def level_shapes(shape_px: tuple[int, int]) -> tuple[tuple[int, int], ...]:
+    """Heights and widths of the pyramid's levels, each half of the one before.
+
+    >>> level_shapes((1024, 2304))
+    ((1024, 2304), (512, 1152), (256, 576), (128, 288))
+    """
+    shapes = [shape_px]
+    while max(shapes[-1]) > SMALLEST_LEVEL_PX:
+        h, w = shapes[-1]
+        shapes.append((ceil(h / 2), ceil(w / 2)))
+    return tuple(shapes)
+
+
+def image_level(level: int, shape: tuple[int, int]) -> ArrayLayout:
+    """A level of the image pyramid: (c=3, y, x) uint8, white where not written."""
+    return ArrayLayout(
+        f"image/{level}", ("c", "y", "x"), (3, *shape), "uint8", (3, 512, 512), (3, SHARD_PX, SHARD_PX), 255
+    )
+
+
+def mask(path: str, shape: tuple[int, int]) -> ArrayLayout:
+    """A yes or no per superpixel: (y, x) bool."""
+    side = MASK_SHARD_SUPERPIXELS
+    return ArrayLayout(path, ("y", "x"), shape, "bool", (SHARD_SUPERPIXELS, SHARD_SUPERPIXELS), (side, side))
+
+
+def features(group: str, n_features: int, shape: tuple[int, int], stride: int) -> ArrayLayout:
+    """A feature group on its lattice: (feature, y, x) float16, NaN off tissue."""
+    side = SHARD_SUPERPIXELS // stride
+    lattice = (ceil(shape[0] / stride), ceil(shape[1] / stride))
+    chunk = min(64, n_features)
+    shard = ceil(n_features / chunk) * chunk
+    return ArrayLayout(
+        f"features/{group}",
+        ("feature", "y", "x"),
+        (n_features, *lattice),
+        "float16",
+        (chunk, side // 2, side // 2),
+        (shard, side, side),
+        float("nan"),
+    )
+
+
+def genes(path: str, n_genes: int, shape: tuple[int, int]) -> ArrayLayout:
+    """A value per gene and superpixel: (gene, y, x) float16, NaN off tissue.
+
+    >>> layout = genes("expression/expression", 3000, (6272, 6272))
+    >>> layout.chunks, layout.shards, layout.files
+    ((4, 128, 128), (512, 128, 128), 14407)
+    """
+    side = SHARD_SUPERPIXELS
+    chunk = min(GENES_PER_CHUNK, n_genes)
+    shard = min(GENES_PER_SHARD, ceil(n_genes / chunk) * chunk)
+    return ArrayLayout(
+        path, ("gene", "y", "x"), (n_genes, *shape), "float16", (chunk, side, side), (shard, side, side), float("nan")
+    )
+
+
+def plane(path: str, shape: tuple[int, int]) -> ArrayLayout:
+    """A value per superpixel: (y, x) float16, NaN off tissue."""
+    side = SHARD_SUPERPIXELS
+    return ArrayLayout(path, ("y", "x"), shape, "float16", (side, side), (side, side), float("nan"))

@@ -1,0 +1,170 @@
+"""The Zarr store of a run: opened with its version checked, arrays made as their layout says."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import ZstdCodec
+
+from iscale import __version__
+from iscale.errors import StoreError
+from iscale.geometry import Region
+from iscale.store.layout import ArrayLayout
+
+STORE_VERSION = 1
+"""Raised when a change makes older runs unreadable."""
+
+
+@dataclass(frozen=True)
+class RunStore:
+    """Where a run lies: small and picklable, opened anew by every task.
+
+    Parameters
+    ----------
+    folder
+        The output folder, ``iSCALE_output``; the store is ``run.zarr`` in it, the ledgers lie beside it.
+    """
+
+    folder: Path
+
+    @property
+    def path(self) -> Path:
+        """The Zarr store."""
+        return self.folder / "run.zarr"
+
+    @property
+    def ledgers(self) -> Path:
+        """Folder of the ledgers."""
+        return self.folder / ".iscale"
+
+    @property
+    def scratch(self) -> Path:
+        """Folder of files that are gone when the run is over."""
+        return self.folder / ".iscale" / "scratch"
+
+    def create(self) -> None:
+        """Make the folder and the root group, or check those that are there.
+
+        Raises
+        ------
+        StoreError
+            If the folder cannot be written, or holds a run of another version.
+        """
+        self.check()
+        try:
+            self.ledgers.mkdir(parents=True, exist_ok=True)
+            probe = self.ledgers / f"probe-{os.getpid()}"
+            probe.write_bytes(b"x")
+            probe.unlink()
+        except OSError as error:
+            raise StoreError(
+                f"{self.folder}: cannot be written ({error.strerror}).", "Choose another folder with --out."
+            ) from error
+        if not self.path.exists():
+            attributes = {"iscale": {"store_version": STORE_VERSION, "created_by": __version__}}
+            zarr.create_group(self.path, zarr_format=3, attributes=attributes)
+
+    def check(self) -> None:
+        """Refuse a store that is not ours or not of this version; one that does not exist yet is fine."""
+        if not self.path.exists():
+            return
+        remedy = "Run with --restart to replace it, or choose another folder with --out."
+        try:
+            found = dict(zarr.open_group(self.path, mode="r").attrs).get("iscale")
+        except (OSError, ValueError, KeyError) as error:
+            raise StoreError(f"{self.path}: not a readable Zarr group ({error}).", remedy) from error
+        version = found.get("store_version") if isinstance(found, dict) else None
+        if version != STORE_VERSION:
+            raise StoreError(
+                f"{self.path}: holds a run of store version {version}, this is iscale {__version__} with store "
+                f"version {STORE_VERSION}.",
+                remedy,
+            )
+
+    def clear(self) -> None:
+        """Remove the store and its ledgers (``--restart``); other files of the folder stay."""
+        for folder in (self.ledgers, self.path):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def make(self, layout: ArrayLayout, attributes: dict[str, Any] | None = None) -> None:
+        """Make an empty array, in place of one that is there."""
+        root = zarr.open_group(self.path, mode="r+")
+        root.create_array(
+            layout.path,
+            shape=layout.shape,
+            dtype=layout.dtype,
+            chunks=layout.chunks,
+            shards=layout.shards,
+            compressors=ZstdCodec(level=1),
+            fill_value=np.dtype(layout.dtype).type(layout.fill),
+            dimension_names=layout.dims,
+            attributes=attributes or {},
+            overwrite=True,
+        )
+
+    def make_group(self, path: str, attributes: dict[str, Any]) -> None:
+        """Make an empty group, in place of one that is there with all it holds."""
+        zarr.open_group(self.path, mode="r+").create_group(path, overwrite=True, attributes=attributes)
+
+    def put(self, path: str, values: NDArray[Any] | Sequence[str], dims: tuple[str, ...], **attributes: Any) -> None:
+        """Write a small array whole: a coordinate, a table's column."""
+        if not isinstance(values, np.ndarray):
+            values = np.array(values, dtype=np.dtypes.StringDType())
+        root = zarr.open_group(self.path, mode="r+")
+        array = root.create_array(
+            path,
+            shape=values.shape,
+            dtype=values.dtype,
+            chunks=tuple(max(1, n) for n in values.shape),
+            dimension_names=dims,
+            attributes=attributes,
+            overwrite=True,
+        )
+        array[...] = values
+
+    def put_coordinates(self, group: str, shape: tuple[int, int], step_um: float) -> None:
+        """Write ``y`` and ``x``: centres of a grid's cells, in um from the slide's corner."""
+        for dim, n in zip("yx", shape, strict=True):
+            centres = (np.arange(n) + 0.5) * step_um
+            self.put(f"{group}/{dim}", centres, (dim,), units="um", long_name=f"{dim} of the cell's centre")
+
+    def array(self, path: str, mode: str = "r") -> zarr.Array[Any]:
+        """Open an array."""
+        opened = zarr.open_array(self.path, path=path, mode=mode)  # type: ignore[arg-type]
+        return opened
+
+    def write(self, path: str, region: Region, values: NDArray[Any]) -> None:
+        """Write a region of the last two axes, which must be whole shards.
+
+        Zarr itself takes half a shard in silence, and two tasks that do so lose each other's data.
+        """
+        array = self.array(path, "r+")
+        shard, shape = array.shards or array.chunks, array.shape
+        for start, stop, side, n in (
+            (region.y0, region.y1, shard[-2], shape[-2]),
+            (region.x0, region.x1, shard[-1], shape[-1]),
+        ):
+            if start % side or (stop % side and stop != n):
+                raise ValueError(f"{path}: region {region} is not whole shards of {shard[-2]} x {shard[-1]}")
+        array[(..., *region.slices)] = values
+
+    def attributes(self, path: str) -> dict[str, Any]:
+        """Attributes of a group or array."""
+        return dict(zarr.open(self.path, path=path, mode="r").attrs)
+
+    def set_attributes(self, path: str, **attributes: Any) -> None:
+        """Add attributes to a group or array."""
+        zarr.open(self.path, path=path, mode="r+").attrs.update(attributes)
+
+    def sweep(self) -> None:
+        """Remove what killed writers left half-written."""
+        for partial in self.path.rglob("*.partial"):
+            partial.unlink(missing_ok=True)
