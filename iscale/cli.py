@@ -26,6 +26,7 @@ Captures = Annotated[
 PixelSizeRaw = Annotated[Optional[float], typer.Option(help="um per pixel of the mother image, if its file has none.")]
 PixelSize = Annotated[Optional[float], typer.Option(help="um per pixel of the analysis. Default: 0.5.")]
 NGenes = Annotated[Optional[int], typer.Option(help="Most variable genes to impute. Default: 1000.")]
+NPlots = Annotated[Optional[int], typer.Option(help="Genes to draw. Default: 30.")]
 DistSt = Annotated[Optional[float], typer.Option(help="Merge spots closer than this, analysis pixels. Default: 100.")]
 Encoder = Annotated[Optional[str], typer.Option(help="auto or texture. Default: auto.")]
 Recipe = Annotated[Optional[str], typer.Option(help="default or published.")]
@@ -49,6 +50,7 @@ def _stage_command(stage: str, summary: str) -> Any:
         pixel_size_raw: PixelSizeRaw = None,
         pixel_size: PixelSize = None,
         n_genes: NGenes = None,
+        n_plots: NPlots = None,
         dist_st: DistSt = None,
         encoder: Encoder = None,
         recipe: Recipe = None,
@@ -67,6 +69,7 @@ def _stage_command(stage: str, summary: str) -> Any:
             "pixel_size_raw": pixel_size_raw,
             "pixel_size": pixel_size,
             "n_genes": n_genes,
+            "n_plots": n_plots,
             "dist_st": dist_st,
             "encoder": encoder,
             "recipe": recipe,

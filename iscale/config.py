@@ -20,9 +20,12 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     captures: tuple[str, ...] | None = Field(None, description="Daughter captures to use; default: all aligned ones.")
-    pixel_size_raw: float | None = Field(None, description="um per pixel of the mother image, if its file does not say.")
+    pixel_size_raw: float | None = Field(
+        None, description="um per pixel of the mother image, if its file does not say."
+    )
     pixel_size: float = Field(0.5, ge=0.05, le=20, description="um per pixel at which the analysis is done.")
     n_genes: int = Field(1000, ge=1, description="Genes to impute: those of highest variance over the spots.")
+    n_plots: int = Field(30, ge=1, description="Genes to draw: the first of those imputed.")
     dist_st: float = Field(100.0, ge=0, description="Spots closer than this are merged, in analysis pixels; 0: none.")
     encoder: Literal["auto", "texture"] = Field("auto", description="How the image becomes features.")
     recipe: Literal["default", "published"] = Field("default", description="How the model is trained.")

@@ -60,9 +60,7 @@ class Region:
         >>> Region(3, 9, 0, 4).coarsened(4)
         Region(y0=0, y1=3, x0=0, x1=1)
         """
-        return Region(
-            self.y0 // factor, -(-self.y1 // factor), self.x0 // factor, -(-self.x1 // factor)
-        )
+        return Region(self.y0 // factor, -(-self.y1 // factor), self.x0 // factor, -(-self.x1 // factor))
 
     def grown(self, halo: int, shape: tuple[int, int]) -> Region:
         """This region with ``halo`` more cells on every side, clipped to a grid of ``shape``.
@@ -94,9 +92,7 @@ class Region:
         """
         for y in range(self.y0 // side * side, self.y1, side):
             for x in range(self.x0 // side * side, self.x1, side):
-                yield Region(
-                    max(y, self.y0), min(y + side, self.y1), max(x, self.x0), min(x + side, self.x1)
-                )
+                yield Region(max(y, self.y0), min(y + side, self.y1), max(x, self.x0), min(x + side, self.x1))
 
     def __str__(self) -> str:
         return f"y {self.y0}:{self.y1}, x {self.x0}:{self.x1}"

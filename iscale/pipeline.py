@@ -7,7 +7,6 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from iscale.config import Options, load_options
 from iscale.engine.drivers import open_driver, peak_bytes
 from iscale.engine.execute import StepReport, execute, pending
 from iscale.engine.ledger import Ledger
-from iscale.engine.plan import format_bytes
+from iscale.engine.plan import Resources, format_bytes
 from iscale.engine.step import Step
 from iscale.errors import StoreError
 from iscale.job import Job
@@ -36,15 +35,11 @@ STAGES = {
 def steps(job: Job, stage: str) -> Iterator[Step]:
     """Steps of a stage and of all that it needs, in order; each is made when the ones before are through."""
     wanted = STAGES[stage]
-    resources = {
-        "memory_bytes": job.options.memory_bytes,
-        "workers": _workers(job.options),
-        "shards_per_side": job.options.region_shards,
-    }
+    resources = Resources(job.options.memory_bytes, _workers(job.options), job.options.region_shards)
     from iscale.slide.stage import ingest_steps
 
     image = ""
-    for step in ingest_steps(job.store, job.files.mother_image, job.grid, job.slide_fingerprint, **resources):
+    for step in ingest_steps(job.store, job.files.mother_image, job.grid, job.slide_fingerprint, resources=resources):
         image = step.fingerprint
         yield step
     if "tissue" not in wanted:
@@ -52,33 +47,31 @@ def steps(job: Job, stage: str) -> Iterator[Step]:
     from iscale.tissue.stage import tissue_steps
 
     tissue = ""
-    for step in tissue_steps(job.store, job.grid, job.files.user_mask, inputs=(image,), **resources):
+    for step in tissue_steps(job.store, job.grid, job.files.user_mask, inputs=(image,), resources=resources):
         tissue = step.fingerprint
         yield step
     if "features" not in wanted:
         return
     from iscale.features.stage import features_step
 
-    features = features_step(job.store, job.grid, job.encoder, job.device, inputs=(image, tissue), **resources)
+    features = features_step(job.store, job.grid, job.encoder, job.device, inputs=(image, tissue), resources=resources)
     yield features
     if "fit" in wanted:
         yield from _model_steps(job, features.fingerprint, wanted, resources)
 
 
-def _model_steps(
-    job: Job, features: str, wanted: tuple[str, ...], resources: dict[str, Any]
-) -> Iterator[Step]:
+def _model_steps(job: Job, features: str, wanted: tuple[str, ...], resources: Resources) -> Iterator[Step]:
     from iscale.captures.stage import integrate_step
     from iscale.encoders import get_encoder
     from iscale.model.fit_stage import FitContext, fit_step
     from iscale.model.predict_stage import PredictContext, predict_step
 
-    options, memory = job.options, job.options.memory_bytes
-    integrate = integrate_step(job.store, job.captures, job.spots, job.grid, memory)
+    options = job.options
+    integrate = integrate_step(job.store, job.captures, job.spots, job.grid, resources)
     yield integrate
     groups = get_encoder(job.encoder, job.device).groups
     context = FitContext(job.store, job.grid, groups, options.recipe, options.seed, job.device)
-    fit = fit_step(context, job.spots, inputs=(features, integrate.fingerprint), memory_bytes=memory)
+    fit = fit_step(context, job.spots, inputs=(features, integrate.fingerprint), resources=resources)
     yield fit
     if "predict" not in wanted:
         return
@@ -88,15 +81,19 @@ def _model_steps(
         genes,
         recipe=options.recipe,
         inputs=(features, fit.fingerprint),
-        **resources,
+        resources=resources,
     )
     yield predict
     if "plot" in wanted:
         from iscale.plots.stage import plot_steps
 
         yield from plot_steps(
-            job.store, job.grid, job.captures, genes,
-            inputs=(integrate.fingerprint, predict.fingerprint), memory_bytes=memory,
+            job.store,
+            job.grid,
+            job.spots.captures,
+            genes[: options.n_plots],
+            inputs=(integrate.fingerprint, predict.fingerprint),
+            resources=resources,
         )
 
 
@@ -113,7 +110,9 @@ def check_inputs(job: Job, stage: str) -> None:
         _ = job.spots
 
 
-def run(project: str | Path, *, stage: str = "plot", restart: bool = False, watcher: Any = None, **options: Any) -> Path:
+def run(
+    project: str | Path, *, stage: str = "plot", restart: bool = False, watcher: Any = None, **options: Any
+) -> Path:
     """Run the pipeline on a project, or what is missing of it.
 
     Parameters
@@ -181,6 +180,13 @@ COMPRESSION = 10
 
 
 def _write_report(job: Job, stage: str, reports: list[StepReport], start: float) -> None:
+    """Write what the run took; a step that was reused whole keeps what it took when it ran."""
+    path = job.store.folder / "report.json"
+    try:
+        earlier = {record["step"]: record for record in json.loads(path.read_text())["steps"]}
+    except (OSError, ValueError, KeyError):
+        earlier = {}
+    records = [_record(report) if report.regions else earlier.get(report.step, _record(report)) for report in reports]
     report = {
         "iscale": __version__,
         "project": str(job.project.resolve()),
@@ -189,10 +195,14 @@ def _write_report(job: Job, stage: str, reports: list[StepReport], start: float)
         "notices": job.notices,
         "seconds": round(time.time() - start, 1),
         "client_peak_bytes": peak_bytes(),
-        "steps": [{k: v for k, v in asdict(r).items() if k != "failed"} for r in reports],
+        "steps": records,
     }
-    path = job.store.folder / "report.json"
     path.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def _record(report: StepReport) -> dict[str, Any]:
+    failed = {str(region): error for region, error in report.failed.items()}
+    return {**{k: v for k, v in vars(report).items() if k != "failed"}, "failed": failed}
 
 
 def describe_plan(project: str | Path, *, stage: str = "plot", restart: bool = False, **options: Any) -> str:

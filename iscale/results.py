@@ -101,7 +101,8 @@ class Run:
     def training(self) -> xr.Dataset:
         """The integrated spots: counts (spot, gene), location, held-out flag and held-out scores."""
         self._need("training")
-        return xr.open_zarr(self.store.path, group="training", consolidated=False, chunks={})
+        opened: xr.Dataset = xr.open_zarr(self.store.path, group="training", consolidated=False, chunks={})
+        return opened
 
     @functools.cached_property
     def image(self) -> xr.DataTree:
@@ -126,16 +127,22 @@ class Run:
             lines += [f"made by: iscale {last['iscale']}, from {last['project']}"]
             lines += [f"  {key} = {value}" for key, value in last["options"].items() if value is not None]
             lines += [f"  {notice}" for notice in last["notices"]]
-        lines += [line for part in ("image", "tissue", "features", "captures", "training", "expression")
-                  if (line := self._describe(part))]
+        lines += [
+            line
+            for part in ("image", "tissue", "features", "captures", "training", "expression")
+            if (line := self._describe(part))
+        ]
         return "\n".join(lines)
 
     def _describe(self, part: str) -> str:
         if not (self.store.path / part / "zarr.json").is_file():
             return f"{part}: not there yet"
         group = zarr.open_group(self.store.path, path=part, mode="r")
-        arrays = [f"{name} {dict(zip(a.metadata.dimension_names or (), a.shape, strict=False))} {a.dtype}"
-                  for name, a in sorted(group.arrays()) if a.ndim > 1]
+        arrays = [
+            f"{name} {dict(zip(_dims(a), a.shape, strict=False))} {a.dtype}"
+            for name, a in sorted(group.arrays())
+            if a.ndim > 1
+        ]
         inner = arrays or sorted(group.group_keys())
         return f"{part}: " + "; ".join(inner)
 
@@ -146,7 +153,7 @@ class Run:
         self._need(f"{group}/{name}")
         coordinates = {
             dim: (dim, np.asarray(self.store.array(f"{group}/{dim}")[...]))
-            for dim in self.store.array(f"{group}/{name}").metadata.dimension_names or ()
+            for dim in _dims(self.store.array(f"{group}/{name}"))
         }
         array = self._lazy(f"{group}/{name}", {"gene": GENES_PER_CHUNK, "y": READ_SIDE, "x": READ_SIDE})
         array = array.assign_coords(coordinates)
@@ -158,7 +165,7 @@ class Run:
         import dask.array as da
 
         stored = self.store.array(path)
-        dims = stored.metadata.dimension_names
+        dims = _dims(stored)
         sizes = tuple(min(chunks.get(dim, n), n) for dim, n in zip(dims, stored.shape, strict=True))
         return xr.DataArray(da.from_array(stored, chunks=sizes, name=None), dims=dims, attrs=dict(stored.attrs))
 
@@ -167,3 +174,8 @@ class Run:
             stage = {"expression": "predict", "training": "fit", "captures": "fit", "image": "ingest"}
             verb = stage.get(path.split("/")[0], path.split("/")[0])
             raise InputError(f"{self.store.path}: has no {path} yet.", f"Make it: iscale {verb} PROJECT.")
+
+
+def _dims(array: zarr.Array[Any]) -> tuple[str, ...]:
+    """Names of an array's axes."""
+    return tuple(str(name) for name in getattr(array.metadata, "dimension_names", None) or ())

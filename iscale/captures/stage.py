@@ -11,14 +11,14 @@ import pandas as pd
 
 from iscale.captures.spots import Capture, TrainingSpots
 from iscale.engine.ledger import fingerprint
-from iscale.engine.plan import single_task
+from iscale.engine.plan import Resources, single_task
 from iscale.engine.step import Step, nothing
 from iscale.geometry import SlideGrid
 from iscale.store.run_store import RunStore
 
 
 def integrate_step(
-    store: RunStore, captures: Sequence[Capture], spots: TrainingSpots, grid: SlideGrid, memory_bytes: int
+    store: RunStore, captures: Sequence[Capture], spots: TrainingSpots, grid: SlideGrid, resources: Resources
 ) -> Step:
     """The step that writes ``captures/`` and ``training/``, which the driving process holds already."""
 
@@ -32,7 +32,7 @@ def integrate_step(
         name="integrate",
         kernel=nothing,
         context=None,
-        plan=single_task("integrate", 0, memory_bytes),
+        plan=single_task("integrate", 0, resources),
         fingerprint=spots_fingerprint(captures, spots, grid),
         finish=write,
         disk_bytes=sum(int(c.counts.data.nbytes + c.counts.indices.nbytes) for c in captures) + spots.counts.nbytes,
@@ -93,7 +93,7 @@ def write_training(store: RunStore, spots: TrainingSpots, grid: SlideGrid) -> No
 def read_training(store: RunStore, grid: SlideGrid) -> TrainingSpots:
     """Read the integrated spots back."""
 
-    def values(name: str) -> np.ndarray:  # type: ignore[type-arg]
+    def values(name: str) -> np.ndarray:
         return np.asarray(store.array(f"training/{name}")[...])
 
     return TrainingSpots(

@@ -23,6 +23,25 @@ MAX_SHARDS_PER_SIDE = 4
 
 
 @dataclass(frozen=True)
+class Resources:
+    """What a run may use.
+
+    Attributes
+    ----------
+    memory_bytes
+        Budget of one worker, its baseline included.
+    workers
+        Workers that share the regions.
+    shards_per_side
+        Use regions of this many shards per axis instead of choosing.
+    """
+
+    memory_bytes: int
+    workers: int = 1
+    shards_per_side: int | None = None
+
+
+@dataclass(frozen=True)
 class Plan:
     """The regions of one step.
 
@@ -61,9 +80,7 @@ def cut(shape: tuple[int, int], shard: tuple[int, int], shards: tuple[int, int])
     """
     (h, w), step_y, step_x = shape, shard[0] * shards[0], shard[1] * shards[1]
     return tuple(
-        Region(y, min(y + step_y, h), x, min(x + step_x, w))
-        for y in range(0, h, step_y)
-        for x in range(0, w, step_x)
+        Region(y, min(y + step_y, h), x, min(x + step_x, w)) for y in range(0, h, step_y) for x in range(0, w, step_x)
     )
 
 
@@ -72,10 +89,7 @@ def plan_regions(
     shape: tuple[int, int],
     shard: tuple[int, int],
     bytes_of: Callable[[tuple[int, int]], int],
-    *,
-    memory_bytes: int,
-    workers: int = 1,
-    shards_per_side: int | None = None,
+    resources: Resources,
 ) -> Plan:
     """Choose the largest regions that fit the memory and still give every worker enough of them.
 
@@ -87,12 +101,8 @@ def plan_regions(
         Rows and columns of the output grid and of a write shard.
     bytes_of
         Projected peak bytes of a task whose region has the given rows and columns.
-    memory_bytes
-        Budget of one worker, its baseline included.
-    workers
-        Workers that share the regions.
-    shards_per_side
-        Use regions of this many shards per axis instead of choosing.
+    resources
+        What the run may use.
 
     Raises
     ------
@@ -101,46 +111,46 @@ def plan_regions(
 
     Examples
     --------
-    >>> plan = plan_regions("t", (640, 640), (128, 128), lambda s: 1000 * s[0] * s[1], memory_bytes=2**30)
+    >>> plan = plan_regions("t", (640, 640), (128, 128), lambda s: 1000 * s[0] * s[1], Resources(2**30))
     >>> len(plan.regions), plan.task_bytes
-    (4, 262144000)
+    (9, 65536000)
     """
 
     def peak(side: int) -> int:
         return bytes_of((min(side * shard[0], shape[0]), min(side * shard[1], shape[1])))
 
-    if shards_per_side is not None:
-        side = shards_per_side
+    if resources.shards_per_side is not None:
+        side = resources.shards_per_side
     else:
-        side = 1
+        side, shards = 1, len(cut(shape, shard, (1, 1)))
         for larger in range(2, MAX_SHARDS_PER_SIDE + 1):
-            enough = len(cut(shape, shard, (larger, larger))) >= TASKS_PER_WORKER * workers
-            if enough and BASELINE_BYTES + peak(larger) <= memory_bytes:
+            enough = shards >= larger**2 * TASKS_PER_WORKER * resources.workers
+            if enough and BASELINE_BYTES + peak(larger) <= resources.memory_bytes:
                 side = larger
     plan = Plan(shape, shard, cut(shape, shard, (side, side)), peak(side))
-    check_budget(step, plan, memory_bytes)
+    check_budget(step, plan, resources)
     return plan
 
 
-def single_task(step: str, task_bytes: int, memory_bytes: int) -> Plan:
+def single_task(step: str, task_bytes: int, resources: Resources) -> Plan:
     """A plan of one task, for work that is not cut into regions.
 
-    >>> len(single_task("fit", 10, 2**30).regions)
+    >>> len(single_task("fit", 10, Resources(2**30)).regions)
     1
     """
     plan = Plan((1, 1), (1, 1), (Region(0, 1, 0, 1),), task_bytes)
-    check_budget(step, plan, memory_bytes)
+    check_budget(step, plan, resources)
     return plan
 
 
-def check_budget(step: str, plan: Plan, memory_bytes: int) -> None:
+def check_budget(step: str, plan: Plan, resources: Resources) -> None:
     """Fail before any work if a plan does not fit its budget."""
-    if plan.worker_bytes <= memory_bytes:
+    if plan.worker_bytes <= resources.memory_bytes:
         return
     raise MemoryBudgetError(
         f"{step} needs {format_bytes(plan.worker_bytes)} per worker ({format_bytes(BASELINE_BYTES)} for the program, "
         f"{format_bytes(plan.task_bytes)} for a region of {plan.regions[0].shape[0]} x {plan.regions[0].shape[1]}), "
-        f"the budget is {format_bytes(memory_bytes)}.",
+        f"the budget is {format_bytes(resources.memory_bytes)}.",
         f"Give it more: --memory {-(-plan.worker_bytes // 10**8) / 10:.1f}GB.",
     )
 

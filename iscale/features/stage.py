@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from iscale.encoders import get_encoder
 from iscale.encoders.base import FeatureGroup
 from iscale.engine.ledger import fingerprint
-from iscale.engine.plan import plan_regions
+from iscale.engine.plan import Resources, plan_regions
 from iscale.engine.step import Step
 from iscale.geometry import PATCH_PX, SUPERPIXEL_PX, Region, SlideGrid
 from iscale.store import layout
@@ -63,10 +63,9 @@ def read_with_halo(store: RunStore, core_px: Region, halo_px: int) -> NDArray[np
 def _around_tissue(tissue: NDArray[np.bool_], region: Region) -> Region:
     """Whole patches around the tissue of a region: what lies outside need not be computed."""
     rows, columns = np.flatnonzero(tissue.any(1)), np.flatnonzero(tissue.any(0))
-    patches = Region(
-        region.y0 + int(rows[0]), region.y0 + int(rows[-1]) + 1, region.x0 + int(columns[0]), region.x0 + int(columns[-1]) + 1
-    ).coarsened(PATCH_SUPERPIXELS)
-    return patches.scaled(PATCH_SUPERPIXELS)
+    y, x = region.y0, region.x0
+    box = Region(y + int(rows[0]), y + int(rows[-1]) + 1, x + int(columns[0]), x + int(columns[-1]) + 1)
+    return box.coarsened(PATCH_SUPERPIXELS).scaled(PATCH_SUPERPIXELS)
 
 
 def _off_tissue_is_nan(
@@ -84,9 +83,7 @@ def features_step(
     device: str,
     *,
     inputs: tuple[str, ...],
-    memory_bytes: int,
-    workers: int,
-    shards_per_side: int | None,
+    resources: Resources,
 ) -> Step:
     """The step that fills ``features/``.
 
@@ -125,8 +122,11 @@ def features_step(
         kernel=encode_region,
         context=FeaturesContext(store, encoder_name, device),
         plan=plan_regions(
-            "features", shape, (side, side), bytes_of,
-            memory_bytes=memory_bytes, workers=workers, shards_per_side=shards_per_side,
+            "features",
+            shape,
+            (side, side),
+            bytes_of,
+            resources,
         ),
         fingerprint=fingerprint("features", encoder.identity(), *inputs),
         prepare=prepare,

@@ -12,7 +12,7 @@ from iscale.captures.spots import TrainingSpots
 from iscale.captures.stage import read_training
 from iscale.encoders.base import FeatureGroup
 from iscale.engine.ledger import fingerprint
-from iscale.engine.plan import single_task
+from iscale.engine.plan import Resources, single_task
 from iscale.engine.step import Step
 from iscale.geometry import Region, SlideGrid
 from iscale.model.discs import disc_offsets
@@ -60,12 +60,12 @@ def _save(context: FitContext, result: FitResult) -> None:
     store = context.store
     store.put("training/held_out", result.held_out.astype(np.bool_), ("spot",))
     for name, scores in result.held_out_scores.items():
-        store.put(f"training/held_out_{name}", np.asarray(scores, np.float64), ("gene",), long_name="Pearson correlation")
+        store.put(
+            f"training/held_out_{name}", np.asarray(scores, np.float64), ("gene",), long_name="Pearson correlation"
+        )
 
 
-def fit_step(
-    context: FitContext, spots: TrainingSpots, *, inputs: tuple[str, ...], memory_bytes: int
-) -> Step:
+def fit_step(context: FitContext, spots: TrainingSpots, *, inputs: tuple[str, ...], resources: Resources) -> Step:
     """The step that fills ``model/``.
 
     Parameters
@@ -82,7 +82,7 @@ def fit_step(
         name="fit",
         kernel=fit_model,
         context=context,
-        plan=single_task("fit", task_bytes, memory_bytes),
+        plan=single_task("fit", task_bytes, resources),
         fingerprint=fingerprint("fit", parameters, *inputs),
         disk_bytes=20 * 2**20,
         files=4,

@@ -33,7 +33,7 @@ def gather_discs(
         (y0, x0), (y1, x1) = centres[members].min(axis=0), centres[members].max(axis=0) + 1
         window = Region(int(y0), int(y1), int(x0), int(x1)).grown(reach, shape)
         features = read_features(store, groups, window)
-        for spot in members:
+        for spot in members.tolist():
             offsets = disc_offsets(spots.radius_um[spot] / grid.superpixel_um)
             rows[spot] = _disc_rows(features, window, centres[spot] + offsets)
     order = sorted(rows)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from iscale.encoders.base import FeatureGroup
 from iscale.engine.ledger import fingerprint
-from iscale.engine.plan import plan_regions
+from iscale.engine.plan import Resources, plan_regions
 from iscale.engine.step import Step
 from iscale.features.read import read_features
 from iscale.geometry import Region, SlideGrid
@@ -22,6 +22,9 @@ from iscale.store.run_store import RunStore
 
 TILE = 64
 """Side, in superpixels, of the tiles that the network sees at a time."""
+
+HIDDEN_BYTES = 2 * 5 * 256 * 4
+"""Of what the genes of a superpixel are computed from, at most: five states of width 256, float32, and a copy."""
 
 GENES_AT_ONCE = 64
 """Genes of which all states are held at a time."""
@@ -102,9 +105,7 @@ def _fill(
         spread[rows, tissue] = deviation.cpu().numpy()
 
 
-def _write_genes(
-    store: RunStore, path: str, genes: slice, region: Region, values: NDArray[np.float16]
-) -> None:
+def _write_genes(store: RunStore, path: str, genes: slice, region: Region, values: NDArray[np.float16]) -> None:
     """Write a shard of genes: ``genes`` starts at a shard and ends at one or at the last gene."""
     if genes.start % layout.GENES_PER_SHARD:
         raise ValueError(f"{path}: genes {genes} are not whole shards")
@@ -117,9 +118,7 @@ def predict_step(
     *,
     recipe: str,
     inputs: tuple[str, ...],
-    memory_bytes: int,
-    workers: int,
-    shards_per_side: int | None,
+    resources: Resources,
 ) -> Step:
     """The step that fills ``expression/``.
 
@@ -139,11 +138,9 @@ def predict_step(
 
     def bytes_of(rows_columns: tuple[int, int]) -> int:
         n = rows_columns[0] * rows_columns[1]
-        from iscale.model.ensemble import hidden_bytes
-
         genes_written = min(layout.GENES_PER_SHARD, len(gene_names))
         tile = TILE * TILE * (12 * n_features + 4 * 16 * GENES_AT_ONCE) + 64 * 2**20
-        return n * hidden_bytes(recipe, n_features) + 2 * 2 * 2 * n * genes_written + tile
+        return n * HIDDEN_BYTES + 2 * 2 * 2 * n * genes_written + tile
 
     def prepare() -> None:
         store.make_group("expression", {"recipe": recipe, "model": context.model})
@@ -162,8 +159,11 @@ def predict_step(
         kernel=predict_region,
         context=context,
         plan=plan_regions(
-            "predict", shape, (side, side), bytes_of,
-            memory_bytes=memory_bytes, workers=workers, shards_per_side=shards_per_side,
+            "predict",
+            shape,
+            (side, side),
+            bytes_of,
+            resources,
         ),
         fingerprint=fingerprint("predict", {"genes": list(gene_names)}, *inputs),
         prepare=prepare,

@@ -14,7 +14,7 @@ import numpy as np
 
 from iscale.engine.execute import pending
 from iscale.engine.ledger import Ledger, fingerprint
-from iscale.engine.plan import Plan, format_bytes, plan_regions
+from iscale.engine.plan import Plan, Resources, format_bytes, plan_regions
 from iscale.engine.step import Step
 from iscale.errors import InputError
 from iscale.geometry import Region, SlideGrid
@@ -109,9 +109,7 @@ def ingest_steps(
     grid: SlideGrid,
     slide_fingerprint: str,
     *,
-    memory_bytes: int,
-    workers: int,
-    shards_per_side: int | None,
+    resources: Resources,
 ) -> Iterator[Step]:
     """The steps that fill ``image/``, one per pyramid level, and before them the decoding of a slide that needs it."""
     reader = _reader(slide, None)
@@ -148,15 +146,15 @@ def ingest_steps(
         return Step(
             name=f"image/{level}",
             kernel=halve_region if level else rescale_region,
-            context=LevelContext(store, level) if level else IngestContext(store, slide.resolve(), decoded if reader.needs_decoding else None, grid),
+            context=LevelContext(store, level)
+            if level
+            else IngestContext(store, slide.resolve(), decoded if reader.needs_decoding else None, grid),
             plan=plan_regions(
                 f"image/{level}",
                 shape,
                 (shard, shard),
                 lambda _: tile_bytes,
-                memory_bytes=memory_bytes,
-                workers=workers,
-                shards_per_side=shards_per_side,
+                resources,
             ),
             fingerprint=identity,
             prepare=prepare,

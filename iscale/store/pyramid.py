@@ -30,9 +30,7 @@ def ome_metadata(name: str, n_levels: int, pixel_size_um: float) -> dict[str, An
             {"type": "translation", "translation": [0.0, shift, shift]},
         ]
 
-    axes = [{"name": "c", "type": "channel"}] + [
-        {"name": axis, "type": "space", "unit": "micrometer"} for axis in "yx"
-    ]
+    axes = [{"name": "c", "type": "channel"}] + [{"name": axis, "type": "space", "unit": "micrometer"} for axis in "yx"]
     colours = (("red", "FF0000"), ("green", "00FF00"), ("blue", "0000FF"))
     window = {"min": 0, "max": 255, "start": 0, "end": 255}
     return {

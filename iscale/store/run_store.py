@@ -138,8 +138,7 @@ class RunStore:
 
     def array(self, path: str, mode: str = "r") -> zarr.Array[Any]:
         """Open an array."""
-        opened = zarr.open_array(self.path, path=path, mode=mode)  # type: ignore[arg-type]
-        return opened
+        return zarr.open_array(self.path, path=path, mode=mode)
 
     def write(self, path: str, region: Region, values: NDArray[Any]) -> None:
         """Write a region of the last two axes, which must be whole shards.

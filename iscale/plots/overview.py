@@ -1,0 +1,88 @@
+"""Overviews of stored arrays, small enough to draw, reduced tile by tile."""
+
+from __future__ import annotations
+
+from math import ceil
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from iscale.geometry import Region
+from iscale.store.run_store import RunStore
+
+LONGEST_SIDE = 1024
+"""Cells on the longer side of a drawn map."""
+
+TILE = 1024
+"""Superpixels read at a time, per side."""
+
+
+def reduction(shape: tuple[int, ...]) -> int:
+    """Superpixels per side of a drawn cell: a power of two.
+
+    >>> reduction((600, 800)), reduction((6250, 6250))
+    (1, 8)
+    """
+    factor = 1
+    while ceil(max(shape[-2:]) / factor) > LONGEST_SIDE:
+        factor *= 2
+    return factor
+
+
+def mean_map(array: zarr.Array, row: int, factor: int) -> NDArray[np.float32]:  # type: ignore[type-arg]
+    """Mean of one row of a (row, y, x) array over blocks of ``factor`` x ``factor``, of what is not NaN."""
+    height, width = array.shape[-2:]
+    result = np.full((ceil(height / factor), ceil(width / factor)), np.nan, dtype=np.float32)
+    for tile in Region(0, height, 0, width).tiles(TILE):
+        values = np.asarray(array[(row, *tile.slices)], dtype=np.float32)
+        result[tile.coarsened(factor).slices] = block_mean(values, factor)
+    return result
+
+
+def block_mean(values: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
+    """Mean over blocks, of what is not NaN; NaN where nothing is.
+
+    >>> block_mean(np.array([[1, 3], [np.nan, np.nan]], np.float32), 2).tolist()
+    [[2.0]]
+    """
+    if factor == 1:
+        return values
+    pad = [(0, -n % factor) for n in values.shape]
+    blocks = np.pad(values, pad, constant_values=np.nan)
+    blocks = blocks.reshape(blocks.shape[0] // factor, factor, blocks.shape[1] // factor, factor)
+    there = np.isfinite(blocks)
+    count = there.sum(axis=(1, 3))
+    total = np.where(there, blocks, 0).sum(axis=(1, 3))
+    return np.where(count, total / np.maximum(count, 1), np.nan).astype(np.float32)
+
+
+def image_overview(
+    store: RunStore, region_um: tuple[float, float, float, float]
+) -> tuple[NDArray[np.uint8], tuple[float, float, float, float]]:
+    """Pixels around a box, from the finest pyramid level at which it is small.
+
+    Parameters
+    ----------
+    store
+        The store.
+    region_um
+        x0, x1, y0, y1 of the box.
+
+    Returns
+    -------
+    image, extent
+        (y, x, c) pixels, and left, right, bottom, top of what they cover, in um.
+    """
+    pixel_um = store.attributes("image")["pixel_size_um"]
+    x0, x1, y0, y1 = region_um
+    level, step = 0, pixel_um
+    while max(x1 - x0, y1 - y0) / step > LONGEST_SIDE:
+        level, step = level + 1, step * 2
+    array = store.array(f"image/{level}")
+    height, width = array.shape[-2:]
+    j0, j1 = (int(np.clip(v / step, 0, width)) for v in (x0, x1))
+    i0, i1 = (int(np.clip(v / step, 0, height)) for v in (y0, y1))
+    window = Region(min(i0, height - 1), max(i1, i0 + 1), min(j0, width - 1), max(j1, j0 + 1))
+    pixels = np.moveaxis(np.asarray(array[(slice(None), *window.slices)]), 0, -1)
+    return pixels, (window.x0 * step, window.x1 * step, window.y1 * step, window.y0 * step)
