@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 import zarr
+from numpy.typing import NDArray
 
 from iscale.encoders.base import FeatureGroup
 from iscale.errors import InputError
@@ -58,17 +59,17 @@ class Run:
 
     @functools.cached_property
     def expression(self) -> xr.DataArray:
-        """Expected counts per superpixel: (gene, y, x) float16, y and x in um; NaN off tissue."""
+        """Expected counts per superpixel: (gene, y, x) float32, y and x in um; NaN off tissue."""
         return self._expression("expression")
 
     @functools.cached_property
     def uncertainty(self) -> xr.DataArray:
-        """Spread of the expected counts over the ensemble: (gene, y, x) float16."""
+        """Spread of the expected counts over the ensemble: (gene, y, x) float32."""
         return self._expression("uncertainty")
 
     @functools.cached_property
     def depth(self) -> xr.DataArray:
-        """Expected counts of all genes together: (y, x) float16; ``expression / depth`` is composition."""
+        """Expected counts of all genes together: (y, x) float32; ``expression / depth`` is composition."""
         return self._expression("depth")
 
     @functools.cached_property
@@ -167,13 +168,25 @@ class Run:
         stored = self.store.array(path)
         dims = _dims(stored)
         sizes = tuple(min(chunks.get(dim, n), n) for dim, n in zip(dims, stored.shape, strict=True))
-        return xr.DataArray(da.from_array(stored, chunks=sizes, name=None), dims=dims, attrs=dict(stored.attrs))
+        source = _AsFloat32(stored) if stored.dtype == np.float16 else stored
+        return xr.DataArray(da.from_array(source, chunks=sizes, name=False), dims=dims, attrs=dict(stored.attrs))
 
     def _need(self, path: str) -> None:
         if not (self.store.path / path / "zarr.json").is_file():
             stage = {"expression": "predict", "training": "fit", "captures": "fit", "image": "ingest"}
             verb = stage.get(path.split("/")[0], path.split("/")[0])
             raise InputError(f"{self.store.path}: has no {path} yet.", f"Make it: iscale {verb} PROJECT.")
+
+
+class _AsFloat32:
+    """A stored float16 array, read as float32: sums of float16 overflow at 65,504, and nobody expects that."""
+
+    def __init__(self, stored: zarr.Array[Any]) -> None:
+        self._stored = stored
+        self.shape, self.ndim, self.dtype = stored.shape, stored.ndim, np.dtype(np.float32)
+
+    def __getitem__(self, place: Any) -> NDArray[np.float32]:
+        return np.asarray(self._stored[place], dtype=np.float32)
 
 
 def _dims(array: zarr.Array[Any]) -> tuple[str, ...]:
