@@ -106,6 +106,10 @@ def _workers(options: Options) -> int:
 def check_inputs(job: Job, stage: str) -> None:
     """Read every input of a stage, so that what is wrong with one is told before any work."""
     _ = job.files, job.grid, job.device, job.encoder
+    if job.files.user_mask and "tissue" in STAGES[stage]:
+        from iscale.tissue.user_mask import read_user_mask
+
+        read_user_mask(job.files.user_mask, job.grid)
     if "fit" in STAGES[stage]:
         _ = job.spots
 

@@ -8,6 +8,7 @@ from hashlib import sha256
 import anndata as ad
 import numpy as np
 import pandas as pd
+import zarr
 
 from iscale.captures.spots import Capture, TrainingSpots
 from iscale.engine.ledger import fingerprint
@@ -76,7 +77,8 @@ def write_capture(store: RunStore, capture: Capture, grid: SlideGrid) -> None:
         },
     )
     with ad.settings.override(zarr_write_format=3, auto_shard_zarr_v3=False):
-        data.write_zarr(store.path / "captures" / capture.name)
+        # Not `write_zarr`, which consolidates metadata: that is outside the Zarr v3 specification, and warned of.
+        ad.io.write_elem(zarr.open_group(store.path, path="captures", mode="r+"), capture.name, data)
 
 
 def write_training(store: RunStore, spots: TrainingSpots, grid: SlideGrid) -> None:

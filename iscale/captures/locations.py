@@ -1,0 +1,153 @@
+"""Spot locations: reading ``locs.*``, and whether the spots lie on the image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from iscale.captures.tables import decode, text_lines
+from iscale.errors import InputError
+
+ID_NAMES = ("spot", "spot_id", "id", "barcode", "cell", "cell_id")
+LOCS_REMEDY = "Write it with three columns separated by tabs: spot, x, y."
+
+
+@dataclass(frozen=True)
+class Locations:
+    """Spots and where they lie.
+
+    Attributes
+    ----------
+    ids
+        Spot ids, unique.
+    xy
+        (spot, 2) float64: x, y in the file's own pixels; finite.
+    """
+
+    ids: list[str]
+    xy: NDArray[np.float64]
+
+
+def read_locations(path: Path) -> Locations:
+    """Read ``locs.tsv``, ``locs.tsv.gz`` or ``locs.parquet``.
+
+    Columns are found by name, whatever their case: ``x``, ``y``, and one of ``spot``, ``barcode``, ``id`` ...;
+    without such a name the ids are the first column, or the index of the table.
+
+    Raises
+    ------
+    InputError
+        Where the file is damaged, has no such columns, names a spot twice or has a coordinate that is no finite number.
+    """
+    table = _read_parquet(path) if path.name.lower().endswith(".parquet") else _read_tsv(path)
+    lower = {str(name).lower(): name for name in reversed(table.columns)}
+    if "x" not in lower or "y" not in lower:
+        found = ", ".join(str(name) for name in table.columns[:6])
+        raise InputError(f"{path} has no columns x and y (it has: {found}).", LOCS_REMEDY)
+    if table.empty:
+        raise InputError(f"{path} names no spots.", LOCS_REMEDY)
+    others = [name for name in table.columns if name not in (lower["x"], lower["y"])]
+    named = [lower[name] for name in ID_NAMES if name in lower]
+    if not (named or others):
+        raise InputError(f"{path} has only the columns x and y: the spots have no ids.", LOCS_REMEDY)
+    ids = [str(v) for v in table[(named or others)[0]]]
+    twice = sorted({name for name, is_twice in zip(ids, pd.Index(ids).duplicated(), strict=True) if is_twice})
+    if twice:
+        raise InputError(
+            f"{path} names {len(twice)} spots more than once: {', '.join(twice[:3])}.", "Give every spot one row."
+        )
+    xy = np.column_stack([pd.to_numeric(table[lower[axis]], errors="coerce").to_numpy(np.float64) for axis in "xy"])
+    bad = np.flatnonzero(~np.isfinite(xy).all(axis=1))
+    if len(bad):
+        x, y = (table[lower[axis]].iloc[bad[0]] for axis in "xy")
+        raise InputError(
+            f"{path}: {len(bad)} of {len(xy)} spots have no finite position, first {ids[bad[0]]!r} at ({x}, {y}).",
+            "Give every spot a position, or take it out of the file.",
+        )
+    return Locations(ids, xy)
+
+
+def _read_tsv(path: Path) -> pd.DataFrame:
+    rows = [[decode(path, field) for field in line.split(b"\t")] for line in text_lines(path)]
+    if not rows:
+        raise InputError(f"{path} is empty.", LOCS_REMEDY)
+    header, body = rows[0], rows[1:]
+    if len(header) == 1:
+        raise InputError(f"{path} is not separated by tabs: its first line is {header[0][:60]!r}.", LOCS_REMEDY)
+    if body and len(body[0]) == len(header) + 1:  # the ids are an index without a name
+        header = ["", *header]
+    ragged = next((i for i, row in enumerate(body) if len(row) != len(header)), None)
+    if ragged is not None:
+        raise InputError(
+            f"{path}: row {ragged + 1} has {len(body[ragged])} cells, the header names {len(header)} columns.",
+            "Write the table again; it may have been cut off.",
+        )
+    return pd.DataFrame(body, columns=header)
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    try:
+        table = pd.read_parquet(path)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as Parquet: {error}", "Write it again.") from None
+    return table if isinstance(table.index, pd.RangeIndex) else table.reset_index()
+
+
+def check_on_image(
+    path: Path, xy_px: NDArray[np.float64], shape_px: tuple[int, int], raw_to_analysis: float | None
+) -> None:
+    """Refuse spots that lie outside of the analysis image, with a guess at why.
+
+    Parameters
+    ----------
+    path
+        The file they come from, for the message.
+    xy_px
+        (spot, 2): x, y in pixels of the analysis image.
+    shape_px
+        Height and width of the analysis image.
+    raw_to_analysis
+        Analysis pixels per pixel of the raw image, tried as the cause; None where there is no raw image.
+
+    Raises
+    ------
+    InputError
+        Where a spot's centre is not on the image.
+    """
+    inside = _inside(xy_px, shape_px)
+    if inside.all():
+        return
+    (x0, y0), (x1, y1) = xy_px.min(axis=0), xy_px.max(axis=0)
+    outside = int((~inside).sum())
+    raise InputError(
+        f"{path}: {outside} of {len(xy_px)} spots lie outside of the image. The spots span x {x0:.0f} to {x1:.0f}, "
+        f"y {y0:.0f} to {y1:.0f}; the analysis image is {shape_px[1]} px wide and {shape_px[0]} px high.",
+        _guess(xy_px, shape_px, raw_to_analysis),
+    )
+
+
+def _inside(xy: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.bool_]:
+    return np.asarray(np.all((xy >= 0) & (xy < (shape[1], shape[0])), axis=1))
+
+
+def _guess(xy: NDArray[np.float64], shape: tuple[int, int], raw_to_analysis: float | None) -> str:
+    if raw_to_analysis is not None and raw_to_analysis != 1 and _inside(xy * raw_to_analysis, shape).all():
+        return (
+            f"Multiplied by {raw_to_analysis:.4g} all lie inside: they look like pixels of the raw image. "
+            "Locations count in pixels of the analysis image."
+        )
+    if _inside(xy[:, ::-1], shape).all():
+        return "With x and y swapped all lie inside: check the order of the columns."
+    far = xy.max(axis=0)
+    if (xy >= 0).all():
+        factor = min(shape[1] / far[0], shape[0] / far[1])
+        return (
+            f"A constant factor of {factor:.3g} or less would bring all inside: check that the locations count in "
+            "pixels of the analysis image, and its pixel size."
+        )
+    return "Check the alignment, and take spots that lie beside the image out of the file."

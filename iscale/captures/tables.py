@@ -1,0 +1,253 @@
+"""Count tables of any accepted format, as a sparse matrix with the names of its rows and columns.
+
+Nothing here knows what is a spot and what a gene: ``iscale.captures.read`` decides that by the ids of the locations.
+A table is never held dense: text is read line by line, Parquet by groups of columns, AnnData by groups of rows.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn, cast
+
+import h5py  # type: ignore[import-untyped]
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from anndata.io import read_elem, sparse_dataset
+from numpy.typing import NDArray
+from scipy import sparse
+
+from iscale.errors import InputError
+
+COLUMNS_AT_ONCE = 512
+CELLS_AT_ONCE = 8 << 20
+COUNTS_REMEDY = "Give raw counts: whole numbers, 0 or more, in every cell."
+
+
+@dataclass(frozen=True)
+class CountTable:
+    """A table of counts as it lies in its file.
+
+    Attributes
+    ----------
+    rows, columns
+        Names, as written; not checked for duplicates.
+    counts
+        (row, column) float32, CSR; finite and not negative.
+    """
+
+    rows: list[str]
+    columns: list[str]
+    counts: sparse.csr_matrix
+
+
+def read_counts(path: Path) -> CountTable:
+    """Read ``cnts.tsv``, ``cnts.tsv.gz``, ``cnts.parquet`` or ``cnts.h5ad``.
+
+    Raises
+    ------
+    InputError
+        Where the file is damaged or not such a table, or a cell is no finite number of 0 or more.
+    """
+    if path.name.lower().endswith(".parquet"):
+        table = _read_parquet(path)
+    elif path.name.lower().endswith(".h5ad"):
+        table = _read_h5ad(path)
+    else:
+        table = _read_tsv(path)
+    if not table.rows or not table.columns:
+        raise InputError(
+            f"{path} holds {len(table.rows)} rows and {len(table.columns)} columns of counts.",
+            "Give a table of counts with spots and genes.",
+        )
+    return table
+
+
+def open_text(path: Path) -> BinaryIO:
+    """Open a text file, through gzip where its name ends in ``.gz``."""
+    return cast(BinaryIO, gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb"))
+
+
+def text_lines(path: Path) -> Iterator[bytes]:
+    """Lines of a text file that are not blank, without their ends.
+
+    Raises
+    ------
+    InputError
+        Where a gzip file is truncated or none.
+    """
+    count = 0
+    try:
+        with open_text(path) as file:
+            for line in file:
+                count += 1
+                if stripped := line.rstrip(b"\r\n"):
+                    yield stripped.removeprefix(b"\xef\xbb\xbf") if count == 1 else stripped
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(
+            f"{path} is truncated or no gzip file: {count} lines could be read ({error}).", "Copy or compress it again."
+        ) from None
+
+
+def decode(path: Path, raw: bytes) -> str:
+    """Text of a field, without the quotes that R writes.
+
+    Raises
+    ------
+    InputError
+        Where the bytes are not UTF-8.
+    """
+    try:
+        return raw.decode().strip().strip('"')
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not a text file.", "Write it as tab-separated UTF-8 text.") from None
+
+
+def _read_tsv(path: Path) -> CountTable:
+    lines = text_lines(path)
+    header, first = next(lines, None), next(lines, None)
+    if header is None or first is None:
+        raise InputError(f"{path} holds no counts: it ends after {header is not None:d} lines.", "Write it again.")
+    if b"\t" not in header:
+        found = next(
+            (name for sep, name in ((b",", "commas"), (b";", "semicolons"), (b" ", "blanks")) if sep in first), ""
+        )
+        problem = f"looks separated by {found}" if found else "has only one column"
+        raise InputError(f"{path} is not separated by tabs: it {problem}.", "Write it with tabs between the columns.")
+    columns = [decode(path, field) for field in header.split(b"\t")]
+    if len(columns) == first.count(b"\t") + 1:  # else R's way, without a name above the ids
+        columns = columns[1:]
+    return _tsv_rows(path, columns, first, lines)
+
+
+def _tsv_rows(path: Path, columns: list[str], first: bytes, lines: Iterator[bytes]) -> CountTable:
+    rows: list[str] = []
+    indices: list[NDArray[np.int32]] = []
+    values: list[NDArray[np.float32]] = []
+    for line in (line for part in ([first], lines) for line in part):
+        name, _, rest = line.partition(b"\t")
+        rows.append(decode(path, name))
+        row = _parse_cells(path, rest, rows, columns)
+        kept = np.flatnonzero(row).astype(np.int32)
+        indices.append(kept)
+        values.append(row[kept])
+    lengths = np.array([len(i) for i in indices], dtype=np.int64)
+    indptr = np.concatenate([[0], np.cumsum(lengths)])
+    counts = sparse.csr_matrix(
+        (np.concatenate(values), np.concatenate(indices), indptr), shape=(len(rows), len(columns)), dtype=np.float32
+    )
+    return CountTable(rows, columns, counts)
+
+
+def _parse_cells(path: Path, line: bytes, rows: list[str], columns: list[str]) -> NDArray[np.float32]:
+    """Numbers of one line. Nearly all cells of a count table are one digit, which needs no parser."""
+    text = np.frombuffer(line + b"\t", dtype=np.uint8)
+    ends = np.flatnonzero(text == ord("\t"))
+    if len(ends) != len(columns):
+        raise InputError(
+            f"{path}: row {len(rows)} ({rows[-1]!r}) has {len(ends)} cells, the header names {len(columns)} columns.",
+            "Write the table again; it may have been cut off.",
+        )
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    digit = text[starts].astype(np.int16) - ord("0")
+    simple = (ends - starts == 1) & (digit >= 0) & (digit <= 9)
+    row = np.where(simple, digit, 0).astype(np.float32)
+    for at in np.flatnonzero(~simple).tolist():
+        cell = line[starts[at] : ends[at]]
+        try:
+            row[at] = float(cell)
+        except ValueError:
+            shown = repr(cell.decode(errors="replace")[:40]) if cell.strip() else "empty"
+            _refuse_cell(path, rows[-1], columns[at], f"{shown}, not a number")
+    _check_cells(path, row[None], rows[-1:], columns)
+    return row
+
+
+def _check_cells(path: Path, values: NDArray[Any], rows: list[str], columns: list[str]) -> None:
+    """Refuse numbers that are not finite or below 0, in a (row, column) block."""
+    bad = ~(np.isfinite(values) & (values >= 0))
+    if bad.any():
+        row, column = np.argwhere(bad)[0].tolist()
+        more = int(bad.sum()) - 1
+        shown = f"{values[row, column]:g}" + (f" (and {more} more cells like it)" if more else "")
+        _refuse_cell(path, rows[row], columns[column], shown)
+
+
+def _refuse_cell(path: Path, row: str, column: str, shown: str) -> NoReturn:
+    raise InputError(f"{path}: the count in row {row!r}, column {column!r} is {shown}.", COUNTS_REMEDY)
+
+
+def _read_parquet(path: Path) -> CountTable:
+    try:
+        file = pq.ParquetFile(path)
+        names = list(file.schema_arrow.names)
+        id_column = _parquet_id_column(file.schema_arrow)
+        rows = [str(v) for v in file.read(columns=[id_column]).column(0).to_pylist()]
+        columns = [name for name in names if name != id_column]
+        blocks: list[sparse.csc_matrix] = []
+        for at in range(0, len(columns), COLUMNS_AT_ONCE):
+            part = columns[at : at + COLUMNS_AT_ONCE]
+            blocks.append(_parquet_block(path, file.read(columns=part), rows, part))
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path} cannot be read as Parquet: {error}", "Write it again.") from None
+    if not blocks:
+        raise InputError(f"{path} has no columns beside the ids.", "Give a table of counts with spots and genes.")
+    return CountTable(rows, columns, sparse.csr_matrix(sparse.hstack(blocks, format="csr")))
+
+
+def _parquet_id_column(schema: pa.Schema) -> str:
+    """The index that pandas wrote, else the first column."""
+    pandas = json.loads((schema.metadata or {}).get(b"pandas", b"{}"))
+    stored = [c for c in pandas.get("index_columns", []) if isinstance(c, str)]
+    return stored[0] if stored else str(schema.names[0])
+
+
+def _parquet_block(path: Path, block: pa.Table, rows: list[str], columns: list[str]) -> sparse.csc_matrix:
+    for name, column in zip(columns, block.columns, strict=True):
+        if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+            raise InputError(f"{path}: column {name!r} holds {column.type}, not numbers.", COUNTS_REMEDY)
+    values = np.column_stack([column.to_numpy().astype(np.float32) for column in block.columns])
+    _check_cells(path, values, rows, columns)
+    return sparse.csc_matrix(values)
+
+
+def _read_h5ad(path: Path) -> CountTable:
+    try:
+        with h5py.File(path, "r") as file:
+            rows, columns = ([str(name) for name in read_elem(file[axis]).index] for axis in ("obs", "var"))
+            node = file["X"]
+            if isinstance(node, h5py.Group):
+                counts = sparse.csr_matrix(sparse_dataset(node).to_memory())
+                _check_stored(path, counts, rows, columns)
+            else:
+                counts = _h5ad_dense(path, node, rows, columns)
+    except (OSError, KeyError, AttributeError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path} cannot be read as AnnData: {error}", "Write it with anndata, with the counts in X."
+        ) from None
+    if counts.shape != (len(rows), len(columns)):
+        raise InputError(f"{path}: X is {counts.shape}, obs x var is {(len(rows), len(columns))}.", "Write it again.")
+    return CountTable(rows, columns, counts.astype(np.float32))
+
+
+def _h5ad_dense(path: Path, node: h5py.Dataset, rows: list[str], columns: list[str]) -> sparse.csr_matrix:
+    step = max(1, CELLS_AT_ONCE // max(1, len(columns)))
+    blocks = []
+    for at in range(0, len(rows), step):
+        values = node[at : at + step]
+        _check_cells(path, values, rows[at : at + step], columns)
+        blocks.append(sparse.csr_matrix(values.astype(np.float32)))
+    return sparse.csr_matrix(sparse.vstack(blocks, format="csr"))
+
+
+def _check_stored(path: Path, counts: sparse.csr_matrix, rows: list[str], columns: list[str]) -> None:
+    bad = np.flatnonzero(~(np.isfinite(counts.data) & (counts.data >= 0)))
+    if len(bad):
+        row = int(np.searchsorted(counts.indptr, bad[0], side="right")) - 1
+        more = f" (and {len(bad) - 1} more cells like it)" if len(bad) > 1 else ""
+        _refuse_cell(path, rows[row], columns[counts.indices[bad[0]]], f"{counts.data[bad[0]]:g}{more}")

@@ -1,0 +1,152 @@
+"""The ensemble of the default recipe: appearance and place, added; factors shared by genes; one output for depth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from iscale.model.basis import RANDOM_FEATURES, Appearance, nearness
+from iscale.model.ensemble import Ensemble, expect_tensors
+
+FACTORS = 32
+"""Directions of variation of the genes over the spots, at most."""
+ROW_BLOCK, GENE_BLOCK = 1024, 64
+"""Superpixels and genes that are computed at a time, so that the states' values stay in cache."""
+SHARPNESS = 8.0
+
+
+@dataclass(frozen=True)
+class AdditiveTensors:
+    """All numbers of the ensemble, float32; an output is a factor, or (the last) the logarithm of depth.
+
+    Attributes
+    ----------
+    centre, scale, frequencies, phase
+        See :class:`iscale.model.basis.Appearance`.
+    anchors
+        (anchor, 2): places, in um.
+    constant, linear, waves, place
+        (state, 1, output), (state, feature, output), (state, random, output) and (state, anchor, output).
+    loading, level
+        (factor, gene) and (gene,): ``log1p`` of a spot's counts is ``factors @ loading + level``.
+    share
+        (gene,): what turns a spot's counts into the expected counts of one superpixel.
+    """
+
+    centre: Tensor
+    scale: Tensor
+    frequencies: Tensor
+    phase: Tensor
+    anchors: Tensor
+    constant: Tensor
+    linear: Tensor
+    waves: Tensor
+    place: Tensor
+    loading: Tensor
+    level: Tensor
+    share: Tensor
+
+
+class AdditiveEnsemble(Ensemble):
+    """States that differ in their random features and in the fifth of the spots that they have not seen."""
+
+    recipe = "default"
+
+    def __init__(self, genes: tuple[str, ...], parts: AdditiveTensors) -> None:
+        self.genes = genes
+        self.parts = parts
+        self.n_states = len(parts.constant)
+        self._appearance = Appearance(parts.centre, parts.scale, parts.frequencies, parts.phase)
+
+    def hidden(self, features: Tensor, xy_um: Tensor) -> Tensor:
+        """(state, n, factor + 1): factors, which mean the same in every state, and the logarithm of depth."""
+        parts, n = self.parts, len(features)
+        result = features.new_empty(self.n_states, n, parts.constant.shape[2])
+        for start in range(0, n, ROW_BLOCK):
+            rows = slice(start, start + ROW_BLOCK)
+            scaled = self._appearance.scaled(features[rows])
+            block = torch.matmul(scaled, parts.linear) + parts.constant
+            block += torch.matmul(self._appearance.waves(scaled), parts.waves)
+            block += torch.matmul(nearness(xy_um[rows], parts.anchors), parts.place)
+            result[:, rows] = block
+        return result
+
+    def expression(self, hidden: Tensor, genes: slice) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation over states: see :meth:`Ensemble.expression`."""
+        start, stop, _ = genes.indices(len(self.genes))
+        n = hidden.shape[1]
+        mean, spread = hidden.new_empty(2, stop - start, n).unbind()
+        for a in range(start, stop, GENE_BLOCK):
+            gene = slice(a, min(a + GENE_BLOCK, stop))
+            loading, level = self.parts.loading[:, gene].T, self.parts.level[gene, None]
+            share = self.parts.share[gene, None]
+            for b in range(0, n, ROW_BLOCK):
+                at = slice(gene.start - start, gene.stop - start), slice(b, b + ROW_BLOCK)
+                counts = positive_counts(torch.matmul(loading, hidden[:, b : b + ROW_BLOCK, :-1].mT) + level)
+                torch.mul(counts.mean(dim=0), share, out=mean[at])
+                torch.mul(counts.std(dim=0, correction=0), share, out=spread[at])
+        return mean, spread
+
+    def depth(self, hidden: Tensor) -> Tensor:
+        """Mean over states: see :meth:`Ensemble.depth`."""
+        return hidden[..., -1].exp().mean(dim=0)
+
+    def task_bytes(self, n_superpixels: int, n_genes: int) -> int:
+        """Features, places, hidden layer and results of the tile; the values of one block; the ensemble itself."""
+        n_features, n_outputs = self.parts.linear.shape[1:]
+        tile = n_superpixels * 4 * (n_features + 2 + 2 * n_genes + self.n_states * n_outputs + 2)
+        rows = self.n_states * (2 * RANDOM_FEATURES + 3 * n_outputs) + 2 * n_features + 2 * len(self.parts.anchors)
+        block = 4 * ROW_BLOCK * max(rows, 4 * GENE_BLOCK * self.n_states)
+        return tile + block + 4 * sum(tensor.numel() for tensor in self.tensors().values())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All numbers, by the names of :class:`AdditiveTensors`."""
+        return {field.name: getattr(self.parts, field.name) for field in fields(AdditiveTensors)}
+
+
+def positive_counts(log_counts: Tensor) -> Tensor:
+    """``expm1``, bent over ``2 ln(2) / SHARPNESS`` so that it ends at 0 and never below; overwrites its argument."""
+    return F.softplus(log_counts, beta=SHARPNESS).expm1_()
+
+
+def hidden_bytes(n_features: int, n_states: int) -> int:  # noqa: ARG001
+    """Bytes per superpixel of what :meth:`AdditiveEnsemble.hidden` gives, at most."""
+    return 4 * n_states * (FACTORS + 1)
+
+
+def from_parts(
+    genes: tuple[str, ...], n_states: int, tensors: dict[str, Tensor], settings: dict[str, Any]
+) -> AdditiveEnsemble:
+    """Build an ensemble from what :meth:`AdditiveEnsemble.tensors` gave.
+
+    Raises
+    ------
+    ValueError
+        If a tensor is missing, or shapes do not belong together.
+    """
+    if settings:
+        raise ValueError(f"the default recipe has no settings, found {sorted(settings)}")
+    features, outputs = tensors["linear"].shape[1:]
+    anchors = len(tensors["anchors"])
+    expect_tensors(
+        tensors,
+        {
+            "centre": (features,),
+            "scale": (features,),
+            "frequencies": (n_states, features, RANDOM_FEATURES),
+            "phase": (n_states, 1, RANDOM_FEATURES),
+            "anchors": (anchors, 2),
+            "constant": (n_states, 1, outputs),
+            "linear": (n_states, features, outputs),
+            "waves": (n_states, RANDOM_FEATURES, outputs),
+            "place": (n_states, anchors, outputs),
+            "loading": (outputs - 1, len(genes)),
+            "level": (len(genes),),
+            "share": (len(genes),),
+        },
+    )
+    return AdditiveEnsemble(genes, AdditiveTensors(**tensors))

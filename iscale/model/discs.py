@@ -1,0 +1,128 @@
+"""Discs of spots: which superpixels a spot measures, and how rows of features are grouped by spot. Pure numpy.
+
+A spot of radius ``r`` superpixels (a real number) centred in superpixel (i, j) covers the superpixels (i + di, j + dj)
+with ``di^2 + dj^2 <= r^2`` (method, section 4).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+def disc_offsets(radius: float) -> NDArray[np.int64]:
+    """All integer offsets within a radius.
+
+    Parameters
+    ----------
+    radius
+        Radius in superpixels, not negative. A relative 1e-9 is added, so that 0.3 / 0.1 reaches offset 3.
+
+    Returns
+    -------
+    ndarray
+        (offset, 2): di, dj, in row-major order.
+
+    Examples
+    --------
+    >>> disc_offsets(1.0).tolist()
+    [[-1, 0], [0, -1], [0, 0], [0, 1], [1, 0]]
+    >>> len(disc_offsets(50 / 12))
+    57
+    """
+    if not (np.isfinite(radius) and radius >= 0):
+        raise ValueError(f"radius of a disc must be finite and not negative, not {radius}")
+    reach = radius * (1 + 1e-9)
+    span = np.arange(-int(reach), int(reach) + 1)
+    di, dj = np.meshgrid(span, span, indexing="ij")
+    inside = di**2 + dj**2 <= reach**2
+    return np.stack([di[inside], dj[inside]], axis=1).astype(np.int64)
+
+
+def disc_sizes(radius_um: ArrayLike, superpixel_um: float) -> NDArray[np.int64]:
+    """Number of superpixels in the full disc of each spot, as if the tissue had no border.
+
+    >>> disc_sizes([50.0, 0.0, 50.0], 12.0).tolist()
+    [57, 1, 57]
+    """
+    radii, which = np.unique(np.asarray(radius_um, dtype=np.float64), return_inverse=True)
+    sizes = np.array([len(disc_offsets(r / superpixel_um)) for r in radii], dtype=np.int64)
+    return sizes[which]
+
+
+def disc_rows(
+    centre: NDArray[np.int64], radius_um: NDArray[np.float64], superpixel_um: float, shape: tuple[int, int]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Superpixels in the discs of spots, those outside the slide left out.
+
+    Parameters
+    ----------
+    centre
+        (spot, 2): row and column of the superpixel that each spot's centre lies in.
+    radius_um
+        (spot,) radii in um.
+    superpixel_um
+        Side of a superpixel in um.
+    shape
+        Rows and columns of superpixels of the slide.
+
+    Returns
+    -------
+    spot, position
+        (row,) index of the spot, ascending, and (row, 2) row and column of the superpixel.
+    """
+    radii, kind = np.unique(radius_um, return_inverse=True)
+    offsets = [disc_offsets(r / superpixel_um) for r in radii]
+    spot = np.repeat(np.arange(len(centre)), np.array([len(o) for o in offsets], dtype=np.int64)[kind])
+    start = np.searchsorted(spot, np.arange(len(centre) + 1))
+    position = centre[spot]
+    for k, offset in enumerate(offsets):
+        first = start[:-1][kind == k]
+        position[first[:, None] + np.arange(len(offset))] += offset
+    inside = ((position >= 0) & (position < shape)).all(axis=1)
+    return spot[inside], position[inside]
+
+
+def spot_starts(spot: NDArray[np.int64], n_spots: int) -> NDArray[np.int64]:
+    """Where each spot's rows begin: rows of spot ``s`` are ``starts[s]:starts[s + 1]``.
+
+    Raises
+    ------
+    ValueError
+        If the rows are not sorted by spot, or name a spot that is not there.
+
+    Examples
+    --------
+    >>> spot_starts(np.array([0, 0, 2]), 4).tolist()
+    [0, 2, 2, 3, 3]
+    """
+    if len(spot) and (np.any(np.diff(spot) < 0) or spot[0] < 0 or spot[-1] >= n_spots):
+        raise ValueError(f"rows must be sorted by spot, with spots from 0 to {n_spots - 1}")
+    return np.searchsorted(spot, np.arange(n_spots + 1)).astype(np.int64)
+
+
+def rows_of(starts: NDArray[np.int64], spots: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows of some spots, in the order of the spots.
+
+    Parameters
+    ----------
+    starts
+        What :func:`spot_starts` gave.
+    spots
+        (k,) indices of spots, in any order.
+
+    Returns
+    -------
+    rows, owner
+        (row,) indices of the rows, and for each the position of its spot in ``spots``.
+
+    Examples
+    --------
+    >>> rows, owner = rows_of(np.array([0, 2, 2, 5]), np.array([2, 0]))
+    >>> rows.tolist(), owner.tolist()
+    ([2, 3, 4, 0, 1], [0, 0, 0, 1, 1])
+    """
+    count = starts[spots + 1] - starts[spots]
+    owner = np.repeat(np.arange(len(spots)), count)
+    within = np.arange(len(owner)) - np.repeat(np.cumsum(count) - count, count)
+    return starts[spots][owner] + within, owner

@@ -1,0 +1,220 @@
+"""What every trained model offers, whatever its recipe, and how it lies on disk.
+
+A folder holds ``ensemble.safetensors`` (the numbers) and ``ensemble.json`` (recipe, genes, settings, and the sha256 of
+the numbers, so that files of two fits cannot be mixed). Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, cast
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from iscale.errors import InputError, StoreError
+from iscale.model.data import Epoch, OnEpoch, TrainingData
+
+FORMAT = 1
+TENSORS_FILE, SETTINGS_FILE = "ensemble.safetensors", "ensemble.json"
+RECIPES: Mapping[str, str] = {"default": "iscale.model.default", "published": "iscale.model.published"}
+"""Recipe's name to the module that trains it and builds its ensemble."""
+
+_REFIT = "Run the fit again (`iscale fit PROJECT --restart`)."
+
+
+class Ensemble(ABC):
+    """States of a model, trained together, that predict expected counts per superpixel.
+
+    Attributes
+    ----------
+    recipe
+        Name of the recipe, a key of ``RECIPES``.
+    genes
+        (gene,) names.
+    n_states
+        Number of states.
+    """
+
+    recipe: ClassVar[str]
+    genes: tuple[str, ...]
+    n_states: int
+
+    @abstractmethod
+    def hidden(self, features: Tensor, xy_um: Tensor) -> Tensor:
+        """What the other predictions of a tile start from.
+
+        Parameters
+        ----------
+        features
+            (n, feature) float32, on the ensemble's device.
+        xy_um
+            (n, 2) float32: x, y of the superpixels' centres.
+        """
+
+    @abstractmethod
+    def expression(self, hidden: Tensor, genes: slice) -> tuple[Tensor, Tensor]:
+        """Expected counts per superpixel of some genes.
+
+        Returns
+        -------
+        estimate, spread
+            (gene, n) float32 each: the estimate over states, whose sum over a spot's disc is the spot's expected
+            count, and the standard deviation over states.
+        """
+
+    @abstractmethod
+    def depth(self, hidden: Tensor) -> Tensor:
+        """(n,) float32: expected counts of all genes together per superpixel."""
+
+    @abstractmethod
+    def task_bytes(self, n_superpixels: int, n_genes: int) -> int:
+        """Peak bytes of predicting a tile, features and results included, ``n_genes`` at a time."""
+
+    @abstractmethod
+    def tensors(self) -> dict[str, Tensor]:
+        """All numbers that predictions depend on, by name."""
+
+    def settings(self) -> dict[str, Any]:
+        """Anything else that predictions depend on, JSON-able."""
+        return {}
+
+    def save(self, folder: Path) -> None:
+        """Write the ensemble into a folder, which is made; the same ensemble gives the same bytes.
+
+        Raises
+        ------
+        StoreError
+            If the folder cannot be written.
+        """
+        tensors = {name: t.detach().cpu().contiguous() for name, t in self.tensors().items()}
+        data = save_tensors(tensors)
+        description = {
+            "format": FORMAT,
+            "recipe": self.recipe,
+            "n_states": self.n_states,
+            "genes": list(self.genes),
+            "settings": self.settings(),
+            "sha256": hashlib.sha256(data).hexdigest(),
+        }
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            _replace(folder / TENSORS_FILE, data)
+            _replace(folder / SETTINGS_FILE, json.dumps(description, indent=1).encode())
+        except OSError as error:
+            raise StoreError(f"{folder} cannot be written: {error}", "Free space or choose another folder.") from error
+
+
+def load_ensemble(folder: Path, device: torch.device | str = "cpu") -> Ensemble:
+    """Read an ensemble of any recipe.
+
+    Raises
+    ------
+    StoreError
+        If files are missing, damaged, of another version, or do not belong together.
+    """
+    description, data = _read(folder)
+    try:
+        tensors = {name: tensor.to(device) for name, tensor in load_tensors(data).items()}
+        recipe = recipe_module(description["recipe"])
+        return recipe.from_parts(tuple(description["genes"]), description["n_states"], tensors, description["settings"])
+    except (SafetensorError, KeyError, TypeError, ValueError, InputError) as error:
+        raise StoreError(f"{folder} does not hold a whole ensemble: {error}", _REFIT) from error
+
+
+def hidden_bytes(recipe: str, n_features: int, n_states: int = 5) -> int:
+    """Bytes per superpixel of what an ensemble's ``hidden`` gives, known before there is an ensemble."""
+    return recipe_module(recipe).hidden_bytes(n_features, n_states)
+
+
+class Recipe(Protocol):
+    """What a recipe's module has."""
+
+    REFIT: bool
+    """Whether, once it is scored, the recipe is trained again on all spots, the held-out ones included."""
+
+    def train(
+        self,
+        data: TrainingData,
+        *,
+        seed: int,
+        n_states: int,
+        max_epochs: int | None = None,
+        on_epoch: OnEpoch | None = None,
+    ) -> tuple[Ensemble, list[Epoch]]:
+        """Train on the spots that are not held out, on the data's device; give the ensemble and its history."""
+        ...
+
+    def from_parts(
+        self, genes: tuple[str, ...], n_states: int, tensors: dict[str, Tensor], settings: dict[str, Any]
+    ) -> Ensemble:
+        """Build an ensemble from what ``tensors`` and ``settings`` gave; ValueError where they do not fit."""
+        ...
+
+    def hidden_bytes(self, n_features: int, n_states: int) -> int:
+        """Bytes per superpixel of what the ensemble's ``hidden`` gives."""
+        ...
+
+
+def recipe_module(name: str) -> Recipe:
+    """Module of a recipe.
+
+    Raises
+    ------
+    InputError
+        If there is no such recipe.
+    """
+    if name not in RECIPES:
+        raise InputError(f"there is no recipe {name!r}", f"Recipes are: {', '.join(RECIPES)}.")
+    return cast(Recipe, importlib.import_module(RECIPES[name]))
+
+
+def expect_tensors(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Check names, shapes, types and values of loaded tensors.
+
+    Raises
+    ------
+    ValueError
+        Naming the first tensor that is not float32 of the expected shape with finite values.
+    """
+    if set(tensors) != set(shapes):
+        raise ValueError(f"tensors are {sorted(tensors)}, expected {sorted(shapes)}")
+    for name, shape in shapes.items():
+        tensor = tensors[name]
+        if tuple(tensor.shape) != shape or tensor.dtype != torch.float32:
+            raise ValueError(f"{name} is {tensor.dtype} of shape {tuple(tensor.shape)}, expected float32 of {shape}")
+        if not bool(torch.isfinite(tensor).all()):
+            raise ValueError(f"{name} holds values that are not finite")
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write a file so that it is there whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(data)
+    part.replace(path)
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], bytes]:
+    try:
+        description = json.loads((folder / SETTINGS_FILE).read_bytes())
+        data = (folder / TENSORS_FILE).read_bytes()
+    except FileNotFoundError as error:
+        raise StoreError(f"{folder} holds no ensemble: {Path(error.filename).name} is missing", _REFIT) from error
+    except (OSError, ValueError) as error:
+        raise StoreError(f"the ensemble in {folder} cannot be read: {error}", _REFIT) from error
+    found = description.get("format") if isinstance(description, dict) else None
+    if found != FORMAT:
+        raise StoreError(f"{folder / SETTINGS_FILE} is of format {found}; this version reads {FORMAT}", _REFIT)
+    if hashlib.sha256(data).hexdigest() != description.get("sha256"):
+        raise StoreError(
+            f"{folder / TENSORS_FILE} is not the file that {SETTINGS_FILE} was written with: sha256 differs", _REFIT
+        )
+    return description, data

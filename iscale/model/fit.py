@@ -1,0 +1,176 @@
+"""Train a recipe on the captures' spots and score it on spots that it has not seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from iscale.captures.spots import DiscFeatures, TrainingSpots
+from iscale.errors import InputError
+from iscale.model.data import Epoch, OnEpoch, TrainingData, training_data
+from iscale.model.discs import rows_of
+from iscale.model.ensemble import Ensemble, recipe_module
+from iscale.model.threads import all_cores
+
+SCORED_SPOTS = 64
+"""Held-out spots that are predicted at a time."""
+NORMALISED_DEPTH = 1e4
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """A trained ensemble, and how well it did.
+
+    Attributes
+    ----------
+    ensemble
+        Predicts expected counts per superpixel. A recipe that is quick has been trained again, once scored, on all
+        spots.
+    history
+        Per epoch: ``epoch``, ``train_loss``, ``held_out_loss``.
+    held_out
+        (spot,): spots that were held out of the training that was scored.
+    held_out_scores
+        Of the ensemble that had not seen them. Per gene, Pearson correlation over the held-out spots between measured
+        and predicted: ``counts`` (log1p of counts) and ``depth_normalised`` (log1p of counts per 10,000). NaN where
+        either is constant.
+    """
+
+    ensemble: Ensemble
+    history: list[Epoch]
+    held_out: NDArray[np.bool_]
+    held_out_scores: dict[str, NDArray[np.float64]]
+
+
+def fit(
+    spots: TrainingSpots,
+    discs: DiscFeatures,
+    *,
+    pixel_size_um: float,
+    superpixel_um: float,
+    recipe: str = "default",
+    seed: int = 0,
+    n_states: int = 5,
+    device: torch.device | str = "cpu",
+    max_epochs: int | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> FitResult:
+    """Train an ensemble.
+
+    The same inputs and seed give the same bytes, on the same number of cores.
+
+    Parameters
+    ----------
+    spots
+        Measured spots of all captures.
+    discs
+        Features of the superpixels in their discs.
+    pixel_size_um
+        Side of an analysis pixel.
+    superpixel_um
+        Side of a superpixel.
+    recipe
+        ``"default"`` or ``"published"``.
+    seed
+        Fixes the held-out spots, initial weights and the order of spots.
+    n_states
+        Independent initialisations, trained together.
+    device
+        Where to train; the ensemble stays there.
+    max_epochs
+        Upper limit of epochs; None for the recipe's own.
+    on_epoch
+        Called after each epoch with its line of the history.
+
+    Raises
+    ------
+    InputError
+        If the recipe is unknown, too few spots lie on tissue, or a number is not finite.
+    """
+    for name, value in (("n_states", n_states), ("max_epochs", 1 if max_epochs is None else max_epochs)):
+        if value < 1:
+            raise InputError(f"{name} is {value}", "It must be at least 1.")
+    module = recipe_module(recipe)
+    data = training_data(
+        spots,
+        discs,
+        pixel_size_um=pixel_size_um,
+        superpixel_um=superpixel_um,
+        seed=seed,
+        device=torch.device(device),
+    )
+    with all_cores():
+        ensemble, history = module.train(data, seed=seed, n_states=n_states, max_epochs=max_epochs, on_epoch=on_epoch)
+        scores = score(ensemble, data, data.held_out_spots)
+        if module.REFIT:
+            everything = replace(data, held_out=np.zeros_like(data.held_out))
+            ensemble, _ = module.train(everything, seed=seed, n_states=n_states, max_epochs=max_epochs)
+        return FitResult(ensemble, history, data.held_out, scores)
+
+
+def score(ensemble: Ensemble, data: TrainingData, spots: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
+    """Pearson correlation per gene between measured and predicted values of spots.
+
+    Parameters
+    ----------
+    ensemble
+        What predicts.
+    data
+        Features and counts.
+    spots
+        (k,) indices of the spots to score.
+
+    Returns
+    -------
+    dict
+        ``counts`` and ``depth_normalised``, each (gene,) float64: see :class:`FitResult`.
+    """
+    predicted, depth = predict_spots(ensemble, data, spots)
+    counts = data.counts[spots].cpu().numpy().astype(np.float64)
+    measured_depth = data.depth[spots].cpu().numpy().astype(np.float64)
+    return {
+        "counts": _pearson(np.log1p(counts), np.log1p(predicted)),
+        "depth_normalised": _pearson(_per_depth(counts, measured_depth), _per_depth(predicted, depth)),
+    }
+
+
+def predict_spots(
+    ensemble: Ensemble, data: TrainingData, spots: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Expected counts (spot, gene) and depth (spot,): sums over the superpixels of each disc that have features."""
+    expression = np.zeros((len(spots), len(data.genes)))
+    depth = np.zeros(len(spots))
+    with torch.no_grad():
+        for a in range(0, len(spots), SCORED_SPOTS):
+            at = slice(a, a + SCORED_SPOTS)
+            rows, owner = rows_of(data.starts, spots[at])
+            hidden = _hidden(ensemble, data, rows, spots[at][owner])
+            first = np.searchsorted(owner, np.arange(len(spots[at])))
+            estimate = ensemble.expression(hidden, slice(0, len(data.genes)))[0].cpu().numpy()
+            expression[at] = np.add.reduceat(estimate, first, axis=1, dtype=np.float64).T
+            depth[at] = np.add.reduceat(ensemble.depth(hidden).cpu().numpy(), first, dtype=np.float64)
+    return expression, depth
+
+
+def _hidden(ensemble: Ensemble, data: TrainingData, rows: NDArray[np.int64], spot: NDArray[np.int64]) -> Tensor:
+    """Rows of discs as the ensemble sees them; the place of a row is taken to be its spot's centre."""
+    return ensemble.hidden(data.features[rows], data.xy_um[spot])
+
+
+def _per_depth(counts: NDArray[np.float64], depth: NDArray[np.float64]) -> NDArray[np.float64]:
+    share = np.divide(counts, depth[:, None], out=np.zeros_like(counts), where=depth[:, None] > 0)
+    return np.log1p(NORMALISED_DEPTH * share)
+
+
+def _pearson(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Correlation of the columns of (spot, gene) arrays; NaN where one is constant."""
+    a, b = a - a.mean(axis=0), b - b.mean(axis=0)
+    norm = np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0))
+    correlation: NDArray[np.float64] = np.divide(
+        (a * b).sum(axis=0), norm, out=np.full(a.shape[1], np.nan), where=norm > 0
+    )
+    return correlation

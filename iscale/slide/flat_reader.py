@@ -1,0 +1,196 @@
+"""JPEG and PNG, which have no random access: decoded once into a plain array, which is then read by region."""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from iscale.errors import InputError, StoreError
+from iscale.geometry import Region
+from iscale.slide.base import (
+    DAMAGED,
+    NO_SOURCE,
+    Pixels,
+    SlideReader,
+    bands_of,
+    check_free_memory,
+    check_region,
+    on_white,
+    write_npy,
+)
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_BIT_DEPTH_AT = 24
+
+BYTES_PER_PIXEL = 4
+"""Pillow keeps RGB in four bytes."""
+
+PROGRESSIVE_BYTES_PER_PIXEL = 6
+"""A progressive JPEG's coefficients are all held until its end: two bytes for each of up to three full channels."""
+
+DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, zlib.error, struct.error)
+"""What Pillow raises on broken JPEG and PNG files."""
+
+
+class FlatImage:
+    """A JPEG or PNG: its size is known, its pixels only after `decode_to`.
+
+    The resolution that such files state is that of a screen or a printer: no pixel size is taken from them.
+
+    Raises
+    ------
+    InputError
+        The file is neither, whatever its name says, or has more than 8 bits per channel.
+    """
+
+    needs_decoding = True
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with _opened(path) as image:
+            w, h = image.size
+            per_pixel = BYTES_PER_PIXEL
+            if image.info.get("progressive") or image.info.get("progression"):
+                per_pixel += PROGRESSIVE_BYTES_PER_PIXEL
+        self.levels: tuple[tuple[int, int], ...] = ((h, w),)
+        self.decoding_bytes = h * w * per_pixel + (128 << 20)
+        self.pixel_size_um: float | None = None
+        self.pixel_size_source = NO_SOURCE
+
+    def read(self, level: int, region: Region) -> Pixels:
+        """Not possible before `decode_to`; `open_decoded` then reads what that wrote."""
+        raise ValueError(
+            f"{self.path}: no random access to {region} of level {level}, decode it first (needs_decoding)"
+        )
+
+    def decode_to(self, npy: Path) -> None:
+        """Write the image as an uncompressed (y, x, 3) uint8 ``.npy``.
+
+        Takes `decoding_bytes` of memory while it works.
+
+        Raises
+        ------
+        InputError
+            The file is damaged, or does not fit into the free memory.
+        StoreError
+            The disk does not take the array.
+        """
+        check_free_memory(self.path, self.decoding_bytes, self.levels[0])
+        with _opened(self.path) as image:
+            try:
+                image.load()
+            except DECODING_ERRORS as error:
+                raise InputError(f"{self.path} cannot be decoded ({error})", DAMAGED) from error
+            write_npy(npy, self.levels[0], (_rgb(image, band) for band in bands_of(self.levels[0])))
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+class DecodedImage:
+    """A slide of one level whose pixels lie in an uncompressed ``.npy``, memory-mapped.
+
+    Parameters
+    ----------
+    npy
+        What `decode_to` wrote: (y, x, 3) uint8.
+    source
+        The reader that wrote it: path, pixel size and messages are its.
+
+    Raises
+    ------
+    StoreError
+        ``npy`` is not that array.
+    """
+
+    needs_decoding = False
+    decoding_bytes = 0
+
+    def __init__(self, npy: Path, source: SlideReader) -> None:
+        self.path = source.path
+        self.levels = source.levels[:1]
+        self.pixel_size_um = source.pixel_size_um
+        self.pixel_size_source = source.pixel_size_source
+        try:
+            self._pixels: Pixels = np.load(npy, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{npy} cannot be read ({error})", "Run again with --restart.") from error
+        if self._pixels.shape != (*self.levels[0], 3) or self._pixels.dtype != np.uint8:
+            raise StoreError(
+                f"{npy} holds {self._pixels.shape} {self._pixels.dtype}, the slide is {self.levels[0]}",
+                "Run again with --restart.",
+            )
+
+    def read(self, level: int, region: Region) -> Pixels:
+        """RGB pixels (y, x, 3) uint8 of a region of level 0."""
+        check_region(self.path, self.levels, level, region)
+        return np.array(self._pixels[region.slices])
+
+    def decode_to(self, npy: Path) -> None:
+        """Copy the array."""
+        write_npy(npy, self.levels[0], (self.read(0, band) for band in bands_of(self.levels[0])))
+
+    def close(self) -> None:
+        """Let go of the memory map."""
+        self._pixels = np.empty((0, 0, 3), np.uint8)
+
+
+def open_decoded(npy: Path | str, source: SlideReader) -> DecodedImage:
+    """A reader of what ``source.decode_to(npy)`` wrote."""
+    return DecodedImage(Path(npy), source)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """The image, header read; without Pillow's limit on size, which honest slides exceed (memory is checked)."""
+    if _png_bit_depth(path) == 16:
+        raise InputError(f"{path} has 16 bits per channel", "Convert it to 8 bits per channel.")
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            try:
+                image = Image.open(path, formats=("JPEG", "PNG"))
+            except UnidentifiedImageError:
+                raise InputError(
+                    f"{path} is neither a JPEG nor a PNG image ({_looks_like(path)})",
+                    "Give the slide in a format that iscale reads, under its right suffix.",
+                ) from None
+            except DECODING_ERRORS as error:
+                raise InputError(f"{path} cannot be opened as an image ({error})", DAMAGED) from error
+            with image:
+                yield image
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+def _png_bit_depth(path: Path) -> int | None:
+    """Bits per channel of a PNG (Pillow would cut 16 to 8 in silence); None for other files."""
+    with path.open("rb") as file:
+        head = file.read(PNG_BIT_DEPTH_AT + 1)
+    return head[PNG_BIT_DEPTH_AT] if head.startswith(PNG_SIGNATURE) and len(head) > PNG_BIT_DEPTH_AT else None
+
+
+def _rgb(image: Image.Image, band: Region) -> Pixels:
+    """A band of a loaded image as (rows, x, 3), transparency on white."""
+    part = image.crop((band.x0, band.y0, band.x1, band.y1))
+    if part.has_transparency_data:
+        return on_white(np.asarray(part.convert("RGBA")))
+    return np.asarray(part.convert("RGB"))
+
+
+def _looks_like(path: Path) -> str:
+    """What the first bytes of a file are, for a message."""
+    with path.open("rb") as file:
+        head = file.read(64)
+    if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return "it is a TIFF"
+    printable = all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head)
+    return f"it is text: {head[:24].decode('ascii')!r}" if printable else f"it begins with {head[:8].hex(' ')}"

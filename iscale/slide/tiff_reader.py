@@ -1,0 +1,324 @@
+"""TIFF files that are not a scanner's own format: plain, planar and OME-TIFF, tiled or in strips, through tifffile."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import tifffile
+
+from iscale.errors import InputError
+from iscale.geometry import Region
+from iscale.slide.base import (
+    DAMAGED,
+    NO_SOURCE,
+    Pixels,
+    bands_of,
+    check_free_memory,
+    check_region,
+    damaged,
+    on_white,
+    write_npy,
+)
+from iscale.slide.pixel_size import UM_PER_UNIT, checked_pixel_size, from_resolution, square
+
+logging.getLogger("tifffile").addHandler(logging.NullHandler())  # what it logs of broken files, our errors say
+
+LARGEST_SEGMENT_BYTES = 64 << 20
+"""A TIFF whose tiles or strips decode to more is read only whole."""
+
+WIDEST_STRIPS_PX = 16384
+"""Strips span the width: of wider compressed slides every region would decode many times what it needs."""
+
+EXPORT = "Export the slide as 8-bit RGB (brightfield), e.g. as a tiled pyramidal TIFF."
+
+INTERLEAVED = {"YXS", "YX", "YXC"}
+PLANAR = {"SYX", "CYX"}
+
+
+@dataclass(frozen=True)
+class _Level:
+    """One pyramid level: the TIFF pages that hold its channels, one page, or one for each of three."""
+
+    pages: tuple[Any, ...]
+    key: Any
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return int(self.key.imagelength), int(self.key.imagewidth)
+
+    @property
+    def segment(self) -> tuple[int, int]:
+        """Height and width of a tile or strip."""
+        if self.key.is_tiled:
+            return int(self.key.tilelength), int(self.key.tilewidth)
+        return min(int(self.key.rowsperstrip), self.shape[0]), self.shape[1]
+
+    @property
+    def samples(self) -> int:
+        """Channels, whether in one page or one in each."""
+        return int(self.key.samplesperpixel) * len(self.pages)
+
+    @property
+    def planes(self) -> int:
+        """Separate planes of segments that a page holds (PlanarConfiguration 2)."""
+        return int(self.key.shaped[0])
+
+
+class TiffReader:
+    """A TIFF read segment by segment (tile or strip), so that a region costs the segments it touches.
+
+    Grey images become RGB. The file's first image of the largest size is the slide; SubIFDs are its pyramid.
+
+    Parameters
+    ----------
+    path
+        The TIFF file.
+
+    Raises
+    ------
+    InputError
+        Not a TIFF, cut short, or not 8-bit grey, RGB or RGBA.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._tiff = open_tiff(path)
+        try:
+            self._describe()
+        except BaseException:
+            self._tiff.close()
+            raise
+
+    def _describe(self) -> None:
+        """Set the attributes from the file's directories."""
+        path = self.path
+        series = max(self._tiff.series, key=lambda s: s.keyframe.imagelength * s.keyframe.imagewidth)
+        _check_kind(path, series)
+        self._levels = tuple(_level(level) for level in series.levels)
+        self.levels: tuple[tuple[int, int], ...] = tuple(level.shape for level in self._levels)
+        for level in self._levels:
+            for page in level.pages:
+                check_complete(path, page)
+        self.pixel_size_um, self.pixel_size_source = stated_pixel_size(self._tiff, path)
+        first = self._levels[0]
+        self._mapped = _memory_map(path, first)
+        segment_bytes = math.prod(first.segment) * first.samples
+        compressed = first.key.compression != tifffile.COMPRESSION.NONE
+        wide_strips = compressed and not first.key.is_tiled and first.shape[1] > WIDEST_STRIPS_PX
+        large = segment_bytes > LARGEST_SEGMENT_BYTES and self._mapped is None
+        self.needs_decoding = large or wide_strips
+        self.decoding_bytes = 3 * segment_bytes + 6 * math.prod(first.shape[1:]) * first.segment[0] + (64 << 20)
+
+    def read(self, level: int, region: Region) -> Pixels:
+        """RGB pixels (y, x, 3) uint8 of a region of a level, transparency on white."""
+        check_region(self.path, self.levels, level, region)
+        source = self._levels[level]
+        if level == 0 and self._mapped is not None:
+            return _to_rgb(np.array(self._mapped[region.slices]), source)
+        channels = np.full((*region.shape, source.samples), 255, np.uint8)
+        try:
+            for i, page in enumerate(source.pages):
+                self._fill(channels[..., i:] if len(source.pages) > 1 else channels, page, source, region)
+        except Exception as error:  # codecs raise classes of their own
+            raise damaged(self.path, level, region, error) from error
+        return _to_rgb(channels, source)
+
+    def decode_to(self, npy: Path) -> None:
+        """Write level 0 as an uncompressed (y, x, 3) uint8 ``.npy``, one row of segments after the other."""
+        shape, rows = self.levels[0], self._levels[0].segment[0]
+        check_free_memory(self.path, self.decoding_bytes, shape)
+        write_npy(npy, shape, (self.read(0, band) for band in bands_of(shape, rows)))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._mapped = None
+        self._tiff.close()
+
+    def _fill(self, out: Pixels, page: Any, source: _Level, region: Region) -> None:
+        """Put a page's pixels of ``region`` into ``out`` (y, x, channel), one segment at a time."""
+        for plane in range(source.planes):
+            for index, corner in _segments(source, region):
+                number = plane * _segments_per_plane(source) + index
+                pixels = self._segment(page, source, number)
+                if pixels is None:
+                    continue
+                y, x = corner
+                cell = Region(y, y + pixels.shape[0], x, x + pixels.shape[1])
+                both = Region(
+                    max(cell.y0, region.y0),
+                    min(cell.y1, region.y1),
+                    max(cell.x0, region.x0),
+                    min(cell.x1, region.x1),
+                )
+                last = plane + pixels.shape[2]
+                out[both.within(region)][..., plane:last] = pixels[both.within(cell)]
+
+    def _segment(self, page: Any, source: _Level, number: int) -> Pixels | None:
+        """A tile or strip (y, x, channel), decoded; None where the file leaves it out."""
+        offset, size = page.dataoffsets[number], page.databytecounts[number]
+        if size == 0:
+            return None
+        handle = self._tiff.filehandle
+        handle.seek(offset)
+        data = handle.read(size)
+        if len(data) != size:
+            raise EOFError(f"segment {number}: {len(data)} of {size} bytes")
+        tables = {"jpegtables": source.key.jpegtables} if source.key.jpegtables is not None else {}
+        decoded, _, shape = source.key.decode(data, number, **tables)
+        if decoded is None:
+            return None
+        pixels: Pixels = decoded[0, : shape[1], : shape[2]]
+        return pixels
+
+
+def open_tiff(path: Path) -> tifffile.TiffFile:
+    """The TIFF file, its directories parsed.
+
+    Raises
+    ------
+    InputError
+        Not a TIFF, or its directories are cut off.
+    """
+    try:
+        tiff = tifffile.TiffFile(path)
+    except (tifffile.TiffFileError, OSError, ValueError) as error:
+        raise InputError(f"{path} is not a readable TIFF ({error})", DAMAGED) from error
+    try:
+        if not tiff.pages or not tiff.series:
+            raise ValueError("no image in it")
+    except Exception as error:  # corrupt directories raise whatever their bytes lead to
+        tiff.close()
+        raise InputError(f"{path} is not a readable TIFF ({error})", DAMAGED) from error
+    return tiff
+
+
+def check_complete(path: Path, page: Any) -> None:
+    """Refuse a page whose pixel data reach beyond the end of the file.
+
+    Raises
+    ------
+    InputError
+        The file was cut off, with the bytes it should have and has.
+    """
+    offsets, counts = np.asarray(page.dataoffsets, np.int64), np.asarray(page.databytecounts, np.int64)
+    if not len(offsets) or len(offsets) != len(counts):
+        raise InputError(f"{path}: an image in it has no pixel data", DAMAGED)
+    size = path.stat().st_size
+    end = int((offsets + counts).max())
+    if end > size:
+        missing = int(((offsets + counts) > size).sum())
+        raise InputError(
+            f"{path} is cut off: it has {size} bytes, its image data reach to byte {end} "
+            f"({missing} of {len(offsets)} tiles or strips are missing)",
+            DAMAGED,
+        )
+
+
+def stated_pixel_size(tiff: tifffile.TiffFile, path: Path) -> tuple[float | None, str]:
+    """Pixel size in um and its source, from OME metadata or else from the resolution tags of the first page.
+
+    Raises
+    ------
+    InputError
+        It is stated, and impossible or not square.
+    """
+    if tiff.ome_metadata:
+        stated = _ome_pixel_size(tiff.ome_metadata, path)
+        if stated is not None:
+            return stated
+    tags = tiff.pages[0].tags
+    unit = {tifffile.RESUNIT.INCH: 25400.0, tifffile.RESUNIT.CENTIMETER: 1e4}.get(tags.valueof("ResolutionUnit", 2))
+    x, y = tags.valueof("XResolution"), tags.valueof("YResolution")
+    if unit is None or x is None or y is None or 0 in (x[1], y[1]):
+        return None, NO_SOURCE
+    sides = from_resolution(x[0] / x[1], y[0] / y[1], unit)
+    if sides is None:
+        return None, NO_SOURCE
+    source = f"{path.name} (TIFF resolution tags)"
+    return square(*sides, source), source
+
+
+def _ome_pixel_size(xml: str, path: Path) -> tuple[float, str] | None:
+    try:
+        root = ElementTree.fromstring(xml)
+    except ElementTree.ParseError:
+        return None
+    pixels = root.find(".//{*}Pixels")
+    if pixels is None or pixels.get("PhysicalSizeX") is None:
+        return None
+    source = f"{path.name} (OME PhysicalSizeX)"
+    sides = []
+    for axis in "XY":
+        unit = pixels.get(f"PhysicalSize{axis}Unit", "µm")
+        factor = UM_PER_UNIT.get(unit.strip() if unit.strip() in UM_PER_UNIT else unit.strip().lower())
+        if factor is None:  # "pixel" and "reference frame" are units without a length
+            return None
+        value = str(pixels.get(f"PhysicalSize{axis}") or pixels.get("PhysicalSizeX"))
+        sides.append(checked_pixel_size(f"{float(value) * factor}" if _is_number(value) else value, source))
+    return square(sides[0], sides[1], source), source
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*", text) is not None
+
+
+def _check_kind(path: Path, series: Any) -> None:
+    """Refuse what is not an 8-bit brightfield image."""
+    key = series.keyframe
+    axes = series.get_axes(squeeze=True)
+    if key.dtype != np.uint8:
+        bits = key.bitspersample
+        raise InputError(f"{path} has {bits} bits per channel ({key.dtype}), not 8", EXPORT)
+    if axes not in INTERLEAVED | PLANAR:
+        raise InputError(f"{path} is a stack with axes {axes} {series.get_shape(squeeze=True)}, not one image", EXPORT)
+    samples = int(key.samplesperpixel) * (len(series.pages) if axes == "CYX" else 1)
+    photometric = getattr(key.photometric, "name", str(key.photometric))
+    if photometric not in ("RGB", "YCBCR", "MINISBLACK", "MINISWHITE", "CFA", "LINEAR_RAW"):
+        raise InputError(f"{path} has colours of kind {photometric}", EXPORT)
+    if samples not in (1, 3) and not (samples == 4 and photometric == "RGB"):
+        raise InputError(f"{path} has {samples} channels ({photometric}), not 1 (grey), 3 (RGB) or 4 (RGBA)", EXPORT)
+
+
+def _level(series: Any) -> _Level:
+    key = series.keyframe
+    pages = tuple(series.pages) if int(key.samplesperpixel) == 1 else (series.pages[0],)
+    return _Level(pages, key)
+
+
+def _memory_map(path: Path, level: _Level) -> Pixels | None:
+    """Pixels (y, x, channel) of an image that lies uncompressed and in one piece, as ImageJ writes it."""
+    if len(level.pages) > 1 or level.planes > 1 or not level.key.is_memmappable:
+        return None
+    shape = (*level.shape, level.samples)
+    return np.memmap(path, np.uint8, "r", offset=int(level.key.dataoffsets[0]), shape=shape)
+
+
+def _segments_per_plane(level: _Level) -> int:
+    (h, w), (sh, sw) = level.shape, level.segment
+    return math.ceil(h / sh) * math.ceil(w / sw)
+
+
+def _segments(level: _Level, region: Region) -> Iterator[tuple[int, tuple[int, int]]]:
+    """Index within its plane, and corner (y, x), of every segment that a region touches."""
+    (_, w), (sh, sw) = level.shape, level.segment
+    across = math.ceil(w / sw)
+    for row in range(region.y0 // sh, math.ceil(region.y1 / sh)):
+        for column in range(region.x0 // sw, math.ceil(region.x1 / sw)):
+            yield row * across + column, (row * sh, column * sw)
+
+
+def _to_rgb(channels: Pixels, level: _Level) -> Pixels:
+    """Channels (y, x, c) as stored, as RGB."""
+    if level.key.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
+        channels = 255 - channels
+    if channels.shape[2] == 1:
+        return np.repeat(channels, 3, axis=2)
+    return on_white(channels) if channels.shape[2] == 4 else channels

@@ -1,0 +1,139 @@
+"""Colour against glass: optical density, how glass looks across the slide, and colours that are ink, not stain.
+
+Optical density (OD) is -log10 of the transmitted share of light, per channel; stains add up in it (Ruifrok and Johnston,
+Anal. Quant. Cytol. Histol. 2001). All here is relative to the glass at the same place, so vignetting, a tinted slide and
+a smooth shadow are not seen as stain.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+Array = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+
+FILL = 250.0
+"""Pixels brighter than this in all channels are what scanners and padding put where nothing was scanned, or pure glass."""
+
+INK_DENSITY = 0.25
+"""Ink is looked for where a channel is denser than this: fainter colours have no reliable hue."""
+
+_TRIMS = 4
+_SAMPLES = 40_000
+_FEWEST = 200
+
+
+@dataclass(frozen=True)
+class Glass:
+    """The colour of glass as a smooth field over the slide: per channel, a quadratic of the position.
+
+    Attributes
+    ----------
+    coefficients
+        Per channel the 6 coefficients of 1, u, v, u^2, uv, v^2; u and v run from -1 to 1 over the slide's width and
+        height; values are optical densities against pure white.
+    lowest, highest
+        Per channel the range of densities seen on glass: the field is cut to it, so that it does not run away where no
+        glass was seen.
+    """
+
+    coefficients: tuple[tuple[float, ...], ...]
+    lowest: tuple[float, ...]
+    highest: tuple[float, ...]
+
+    def density(self, y: npt.ArrayLike, x: npt.ArrayLike) -> Array:
+        """Density of glass (y, x, 3) at relative positions: ``y`` (rows) and ``x`` (columns) from 0 to 1."""
+        v, u = np.meshgrid(2 * np.asarray(y) - 1, 2 * np.asarray(x) - 1, indexing="ij")
+        field = _terms(u, v) @ np.asarray(self.coefficients, np.float64).T
+        return np.clip(field, self.lowest, self.highest).astype(np.float32)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Glass:
+        """The inverse of `dataclasses.asdict`, also after a way through JSON."""
+        return cls(
+            tuple(tuple(channel) for channel in values["coefficients"]),
+            tuple(values["lowest"]),
+            tuple(values["highest"]),
+        )
+
+
+def density(rgb: npt.NDArray[Any]) -> Array:
+    """Optical density (..., 3) of RGB values 0 to 255, against pure white."""
+    return -np.log10((rgb.astype(np.float32) + 1) / 256)
+
+
+def strength(relative: Array) -> Array:
+    """How much stain (...): the norm of a density (..., 3) relative to glass."""
+    return np.sqrt((relative * relative).sum(-1))
+
+
+def fit_glass(od: Array, is_glass: Mask) -> Glass:
+    """Fit the colour of glass to the pixels that look like it, leaving out those that fit badly.
+
+    Parameters
+    ----------
+    od
+        (y, x, 3) density against white.
+    is_glass
+        (y, x): smooth pixels, most of which are glass. With too few of them glass is taken as pure white.
+    """
+    rows, columns = np.nonzero(is_glass)
+    if len(rows) < _FEWEST:
+        return Glass(((0.0,) * 6,) * 3, (0.0,) * 3, (0.0,) * 3)
+    picked = np.linspace(0, len(rows) - 1, min(_SAMPLES, len(rows))).astype(int)
+    rows, columns = rows[picked], columns[picked]
+    values = od[rows, columns].astype(np.float64)
+    u = 2 * (columns + 0.5) / od.shape[1] - 1
+    v = 2 * (rows + 0.5) / od.shape[0] - 1
+    terms = _terms(u, v)
+    keep = _near_median(values.sum(1), 6.0)
+    coefficients = np.zeros((6, 3))
+    for _ in range(_TRIMS):
+        coefficients = np.linalg.lstsq(terms[keep], values[keep], rcond=None)[0]
+        keep = _near_median((values - terms @ coefficients).sum(1), 3.0)
+    lowest, highest = np.percentile(values[keep], [1, 99], axis=0)
+    return Glass(tuple(map(tuple, coefficients.T.tolist())), tuple(lowest.tolist()), tuple(highest.tolist()))
+
+
+def ink(relative: Array, texture: Array) -> Mask:
+    """Pixels (y, x) whose colour is that of a pen.
+
+    Eosin takes green from the light, haematoxylin red and green alike, DAB blue most of all. So what takes least of green
+    is green ink, and what takes most of red and hardly any blue is blue ink. Blue, red and black ink are told from
+    counterstain, blood, pigment and folds by being even, too: regions of that colour count where they have an even core.
+
+    Parameters
+    ----------
+    relative
+        (y, x, 3) density relative to glass.
+    texture
+        (y, x) standard deviation of density in a small window.
+    """
+    red, green, blue = np.moveaxis(relative, -1, 0)
+    most, least = relative.max(-1), relative.min(-1)
+    dense = most > INK_DENSITY
+    green_ink = dense & (green < 0.8 * red) & (green < 0.8 * blue)
+    blue_ink = dense & (red > 1.12 * green) & (blue < 0.45 * red)
+    red_ink = dense & (red < 0.3 * green) & (blue > 0.75 * green)
+    black_ink = (least > 0.5) & (most < 1.35 * least)
+    even = texture < 0.1 * strength(relative)
+    found: Mask = green_ink
+    for kind in (blue_ink, red_ink, black_ink):
+        found |= ndimage.binary_propagation(kind & even, mask=kind)
+    return found
+
+
+def _terms(u: npt.NDArray[np.float64], v: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return np.stack([np.ones_like(u), u, v, u * u, u * v, v * v], axis=-1)
+
+
+def _near_median(values: npt.NDArray[np.float64], times: float) -> Mask:
+    """Values within some standard deviations (estimated from the quartiles' like, robustly) of the median."""
+    off = np.abs(values - np.median(values))
+    near: Mask = off <= max(times * 1.4826 * float(np.median(off)), 1e-3)
+    return near

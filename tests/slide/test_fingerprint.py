@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from iscale.errors import InputError
+from iscale.slide.fingerprint import file_fingerprint
+
+
+def test_it_tells_contents_not_names(tmp_path: Path) -> None:
+    data = bytes(range(256)) * 5000
+    (tmp_path / "a.tif").write_bytes(data)
+    (tmp_path / "b.tif").write_bytes(data)
+    (tmp_path / "head.tif").write_bytes(b"x" + data[1:])
+    (tmp_path / "tail.tif").write_bytes(data[:-1] + b"x")
+    (tmp_path / "longer.tif").write_bytes(data + b"x")
+    prints = {name: file_fingerprint(tmp_path / f"{name}.tif") for name in ("a", "b", "head", "tail", "longer")}
+    assert prints["a"] == prints["b"]
+    assert len(set(prints.values())) == 4
+
+
+def test_a_large_file_costs_little(tmp_path: Path) -> None:
+    with (tmp_path / "large.tif").open("wb") as file:
+        file.truncate(10 << 30)
+    start = time.perf_counter()
+    file_fingerprint(tmp_path / "large.tif")
+    assert time.perf_counter() - start < 1
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"gone\.svs"):
+        file_fingerprint(tmp_path / "gone.svs")

@@ -1,0 +1,125 @@
+"""Results do not depend on regions, driver or workers; the same plan gives the same bytes; a killed run loses nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from iscale import open_run
+from iscale.config import load_options
+from iscale.engine.drivers import open_driver
+from iscale.engine.execute import execute
+from iscale.engine.ledger import Ledger
+from iscale.job import Job
+from iscale.pipeline import run, steps
+from iscale.progress import Silence
+
+OPTIONS: dict[str, Any] = {"n_genes": 12, "n_plots": 1}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(demo_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A serial run in regions of one shard."""
+    return run(demo_project, out=tmp_path_factory.mktemp("undisturbed"), region_shards=1, **OPTIONS)
+
+
+def same_model(project: Path, reference: Path, out: Path, **options: Any) -> None:
+    """Features anew, then expression by the model of the reference run."""
+    run(project, stage="features", out=out, **options, **OPTIONS)
+    job = Job(project, load_options(project, {"out": out, **options, **OPTIONS}))
+    shutil.copytree(reference / "model", out / "model")
+    with open_driver(job.options.dask, job.options.workers, job.options.memory_bytes) as driver:
+        for step in steps(job, "predict"):
+            if step.name in ("integrate", "predict"):
+                execute(step, driver, Ledger(job.store.ledgers, step.name), Silence())
+
+
+def ulps(a: np.ndarray, b: np.ndarray) -> int:  # type: ignore[type-arg]
+    """Largest distance of two float16 arrays, in units in the last place; NaN must agree."""
+    assert np.array_equal(np.isnan(a), np.isnan(b))
+    a, b = (np.nan_to_num(v).astype(np.float16).view(np.int16).astype(np.int32) for v in (a, b))
+    ordered = [np.where(v < 0, -(v & 0x7FFF), v) for v in (a, b)]
+    return int(np.abs(ordered[0] - ordered[1]).max())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"region_shards": 2},
+        {"region_shards": 3},
+        {"region_shards": 2, "dask": "local", "workers": 1},
+        {"region_shards": 1, "dask": "local", "workers": 2},
+    ],
+    ids=["regions-of-2-divide-nothing", "one-region", "dask-1-worker", "dask-2-workers"],
+)
+def test_the_same_for_any_regions_driver_and_workers(
+    demo_project: Path, undisturbed: Path, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    same_model(demo_project, undisturbed, tmp_path, **options)
+    a, b = open_run(undisturbed), open_run(tmp_path)
+    assert bool((a.tissue == b.tissue).all())
+    for name in ("colour", "texture", "near", "far"):
+        one, other = (r.store.array(f"features/{name}")[...] for r in (a, b))
+        assert ulps(np.asarray(one), np.asarray(other)) <= 1, name
+    for name in ("expression", "uncertainty", "depth"):
+        assert ulps(getattr(a, name).values, getattr(b, name).values) <= 1, name
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Hash of every file of the store and of the model."""
+    files = [p for part in ("run.zarr", "model") for p in (folder / part).rglob("*") if p.is_file()]
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(files)}
+
+
+def test_the_same_plan_gives_the_same_bytes_training_included(
+    demo_project: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    run(demo_project, out=tmp_path, region_shards=1, **OPTIONS)
+    assert digests(tmp_path) == digests(undisturbed)
+
+
+@pytest.mark.parametrize("stage", ["features", "predict"])
+def test_a_killed_run_resumes_and_redoes_only_what_is_missing(
+    demo_project: Path, undisturbed: Path, tmp_path: Path, stage: str
+) -> None:
+    command = [sys.executable, "-m", "iscale", "run", str(demo_project), "--out", str(tmp_path), "--region-shards", "1"]
+    command += ["--n-genes", str(OPTIONS["n_genes"]), "--n-plots", "1"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    ledger = tmp_path / ".iscale" / f"{stage}.jsonl"
+    finished = 0
+    while finished < 2:
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.005)
+        finished = ledger.read_text().count("region") if ledger.exists() else 0
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    finished = ledger.read_text().count("region")
+    subprocess.run(command, check=True, capture_output=True)
+    report = json.loads((tmp_path / "report.json").read_text())
+    step = next(record for record in report["steps"] if record["step"] == stage)
+    assert step["reused"] == finished
+    assert step["regions"] == 9 - finished > 0
+    assert digests(tmp_path) == digests(undisturbed)
+
+
+def test_other_genes_redo_fit_and_predict_but_not_features(demo_project: Path, undisturbed: Path, tmp_path: Path) -> None:
+    shutil.copytree(undisturbed, tmp_path / "out")
+    run(demo_project, out=tmp_path / "out", region_shards=1, n_genes=5, n_plots=1)
+    steps_run = {r["step"]: r for r in json.loads((tmp_path / "out" / "report.json").read_text())["steps"]}
+    assert open_run(tmp_path / "out").expression.sizes["gene"] == 5
+    assert steps_run["predict"]["reused"] == 0
+    job = Job(demo_project, load_options(demo_project, {"out": tmp_path / "out", "region_shards": 1, **OPTIONS}))
+    ledger = Ledger(job.store.ledgers, "features")
+    step = next(s for s in steps(job, "features") if s.name == "features")
+    assert len(ledger.finished(step.fingerprint, step.plan)) == 9

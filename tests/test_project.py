@@ -1,0 +1,180 @@
+"""Finding the files of a project: the layout that works, and one clear message for each way it can be wrong."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from iscale.errors import InputError
+from iscale.project import find_project, read_gene_names, read_number, spot_radius_um
+
+
+def write(path: Path, text: str = "x") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """The smallest project: two aligned captures D1 and D2, and D3 that is not aligned."""
+    write(tmp_path / "MotherImage/he-raw.svs")
+    write(tmp_path / "MotherImage/radius-raw.txt", "110\n")
+    for name in ("D2", "D1"):
+        write(tmp_path / f"DaughterCaptures/AllignedToMother/{name}/locs.tsv")
+        write(tmp_path / f"DaughterCaptures/AllignedToMother/{name}/cnts.tsv.gz")
+    write(tmp_path / "DaughterCaptures/UnallignedToMother/D3/locs.tsv")
+    return tmp_path
+
+
+def test_published_layout_is_found(project: Path) -> None:
+    files = find_project(project)
+    assert [c.name for c in files.captures] == ["D1", "D2"]
+    assert files.unaligned == ("D3",)
+    assert files.captures[0].counts.name == "cnts.tsv.gz"
+    assert (files.mother_image.name, files.mother_is_analysis) == ("he-raw.svs", False)
+    assert files.radius is None
+    assert files.radius_raw is not None
+    assert read_number(files.radius_raw) == 110
+
+
+def test_correct_spelling_is_found_too(project: Path) -> None:
+    captures = project / "DaughterCaptures"
+    (captures / "AllignedToMother").rename(captures / "AlignedToMother")
+    (captures / "UnallignedToMother").rename(captures / "UnalignedToMother")
+    files = find_project(project, ["D2"])
+    assert [c.name for c in files.captures] == ["D2"]
+    assert files.unaligned == ("D3",)
+    write(captures / "AllignedToMother/D9/locs.tsv")
+    with pytest.raises(InputError, match="both AllignedToMother and AlignedToMother"):
+        find_project(project)
+
+
+def test_named_captures_keep_the_order_of_the_user(project: Path) -> None:
+    assert [c.name for c in find_project(project, ["D2", "D1", "D2"]).captures] == ["D2", "D1"]
+
+
+def test_counts_may_stay_in_the_unaligned_folder(project: Path) -> None:
+    (project / "DaughterCaptures/AllignedToMother/D1/cnts.tsv.gz").unlink()
+    with pytest.raises(InputError, match=r"D1 has no cnts\.tsv \(there is: locs\.tsv\)"):
+        find_project(project)
+    counts = write(project / "DaughterCaptures/UnallignedToMother/D1/cnts.h5ad")
+    assert find_project(project).captures[0].counts == counts
+
+
+@pytest.mark.parametrize(
+    ("names", "chosen", "is_analysis"),
+    [
+        (["he-raw.ome.tif", "he.png"], "he-raw.ome.tif", False),
+        (["he-scaled.jpg", "he.jpg"], "he-scaled.jpg", True),
+        (["he.PNG", "he-note.txt"], "he.PNG", True),
+    ],
+)
+def test_raw_image_is_preferred(project: Path, names: list[str], chosen: str, is_analysis: bool) -> None:
+    (project / "MotherImage/he-raw.svs").unlink()
+    for name in names:
+        write(project / "MotherImage" / name)
+    files = find_project(project)
+    assert (files.mother_image.name, files.mother_is_analysis) == (chosen, is_analysis)
+
+
+def test_mask_is_found_in_both_places_but_only_once(project: Path) -> None:
+    assert find_project(project).user_mask is None
+    write(project / "mask-tissue.geojson")
+    mask = find_project(project).user_mask
+    assert mask is not None
+    assert mask.name == "mask-tissue.geojson"
+    write(project / "MotherImage/mask-raw.png")
+    with pytest.raises(InputError, match="2 tissue masks"):
+        find_project(project)
+
+
+def test_bad_folders_have_one_clear_message(project: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        find_project(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="is a file, not a folder"):
+        find_project(project / "MotherImage/he-raw.svs")
+    with pytest.raises(InputError, match="no folder MotherImage"):
+        find_project(project / "DaughterCaptures")
+    with pytest.raises(InputError, match=r"no capture 'D11'.*\n.*Did you mean 'D1'\? There are: D1, D2, D3"):
+        find_project(project, ["D11"])
+    with pytest.raises(InputError, match=r"Not yet aligned.*D3"):
+        find_project(project, ["D1", "D3"])
+
+
+def test_bad_images(project: Path) -> None:
+    image = project / "MotherImage/he-raw.svs"
+    image.write_bytes(b"")
+    with pytest.raises(InputError, match=r"he-raw\.svs is empty"):
+        find_project(project)
+    write(project / "MotherImage/he-raw.tif")
+    with pytest.raises(InputError, match=r"2 files that could be the mother image: he-raw\.svs, he-raw\.tif"):
+        find_project(project)
+    (project / "MotherImage/he-raw.tif").rename(project / "MotherImage/he-raw.bmp")
+    image.unlink()
+    with pytest.raises(InputError, match=r"no mother image.*he-raw\.bmp"):
+        find_project(project)
+
+
+def test_bad_captures(project: Path) -> None:
+    aligned = project / "DaughterCaptures/AllignedToMother"
+    write(aligned / "D1/cnts.parquet")
+    with pytest.raises(InputError, match=r"2 files that could be the counts: cnts\.parquet, cnts\.tsv\.gz"):
+        find_project(project)
+    (aligned / "D1/cnts.parquet").unlink()
+    (aligned / "D1/locs.tsv").rename(aligned / "D1/locs.csv")
+    with pytest.raises(InputError, match=r"D1 has no locs\.tsv \(there is: cnts\.tsv\.gz, locs\.csv\)"):
+        find_project(project)
+    aligned.rename(project / "elsewhere")
+    with pytest.raises(InputError, match=r"Not yet aligned to the mother image: D3"):
+        find_project(project)
+    (project / "DaughterCaptures").rename(project / "daughters")
+    with pytest.raises(InputError, match="no captures under DaughterCaptures"):
+        find_project(project)
+
+
+@pytest.mark.parametrize("text", ["", "half", "0", "-1", "nan", "inf", "1 2"])
+def test_a_number_must_be_one_positive_number(tmp_path: Path, text: str) -> None:
+    with pytest.raises(InputError, match=r"radius\.txt holds"):
+        read_number(write(tmp_path / "radius.txt", text))
+
+
+def test_radius_comes_from_the_frame_of_its_file(project: Path) -> None:
+    files = find_project(project)
+    sizes = {"raw_pixel_size_um": 0.25, "pixel_size_um": 0.5}
+    assert spot_radius_um(files, files.captures[0], **sizes) == 27.5
+
+    write(project / "DaughterCaptures/AllignedToMother/D1/radius.txt", "8")
+    write(project / "MotherImage/radius.txt", "55")
+    files = find_project(project)
+    assert [spot_radius_um(files, c, **sizes) for c in files.captures] == [4.0, 27.5]
+
+    write(project / "MotherImage/radius.txt", "110")
+    with pytest.raises(InputError, match=r"contradict each other: 110 px of 0\.25 um are 27\.5 um, 110 px of 0\.5"):
+        spot_radius_um(files, files.captures[1], **sizes)
+
+
+def test_radius_must_be_known(project: Path) -> None:
+    (project / "MotherImage/radius-raw.txt").unlink()
+    files = find_project(project)
+    with pytest.raises(InputError, match="the spot radius is not known"):
+        spot_radius_um(files, files.captures[0], raw_pixel_size_um=0.25, pixel_size_um=0.5)
+    write(project / "MotherImage/radius-raw.txt", "110")
+    files = find_project(project)
+    with pytest.raises(InputError, match="pixel size is not known"):
+        spot_radius_um(files, files.captures[0], raw_pixel_size_um=None, pixel_size_um=0.5)
+
+
+def test_gene_names_are_one_a_line(tmp_path: Path) -> None:
+    assert read_gene_names(write(tmp_path / "a.txt", "ERBB2\n\n CD3E \nERBB2\n")) == ("ERBB2", "CD3E")
+    with pytest.raises(InputError, match="line 2"):
+        read_gene_names(write(tmp_path / "b.txt", "ERBB2\nCD3E, CD4\n"))
+
+
+def test_importing_is_light() -> None:
+    heavy = "[m for m in ('numpy', 'pandas', 'torch', 'zarr') if m in sys.modules]"
+    found = subprocess.check_output([sys.executable, "-c", f"import sys, iscale.project; print({heavy})"], text=True)
+    assert found.strip() == "[]"
