@@ -1,6 +1,6 @@
 """How long a fit takes, beside the plain way of the paper and beside the machine's rate of matrix products.
 
-``python benchmarks/fit.py`` measures, on synthetic spots of the size that the paper's setting has on an ST section (347
+``make bench-fit`` measures, on synthetic spots of the size that the paper's setting has on an ST section (347
 spots, discs of 57 superpixels, 579 features, 100 genes, 5 states):
 
 - *plain*: five loops over plain torch modules with autograd and Adam, as published;
@@ -17,18 +17,17 @@ rate.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import statistics
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
 import torch
-from matmul import matmul_rate, seconds
 from torch import nn
 
+from benchmarks.matmul import matmul_rate, seconds
+from benchmarks.report import machine, publish, table
 from iscale.captures.spots import DiscFeatures, TrainingSpots
 from iscale.model.data import TrainingData
 from iscale.model.discs import disc_offsets
@@ -102,20 +101,20 @@ class EpochClock:
         self.times.append(time.perf_counter() - self._started)
         self.start()
 
-    def report(self, name: str) -> float:
-        """Print the figures, of all epochs but the first; give the seconds of 1000 epochs."""
+    def row(self, name: str) -> tuple[list[str], float]:
+        """A line of the table, of all epochs but the first, and the seconds of 1000 epochs."""
         times = self.times[1:]
         around = [(a + b) / 2 for a, b in pairwise(self.rates[1:])]
         ratio = [self.operations / t / r for t, r in zip(times, around, strict=True)]
         median, best = statistics.median(times), min(times)
-        print(
-            f"{name:10s} {median:6.2f} s per epoch (best {best:.2f}), {EPOCHS} epochs {EPOCHS * median:5.0f} s "
-            f"(best {EPOCHS * best:.0f}); {self.operations / median / 1e9:4.0f} GFLOP/s: "
-            f"{statistics.median(ratio):.2f} of the rate measured around each epoch (median), "
-            f"best {self.operations / best / max(self.rates):.2f}",
-            flush=True,
-        )
-        return EPOCHS * median
+        return [
+            name,
+            f"{EPOCHS * median:.0f} s",
+            f"{EPOCHS * best:.0f} s",
+            f"{self.operations / median / 1e9:.0f} GFLOP/s",
+            f"{statistics.median(ratio):.2f}",
+            f"{self.operations / best / max(self.rates):.2f}",
+        ], EPOCHS * median
 
 
 def plain_states(n: int) -> list[nn.Sequential]:
@@ -151,48 +150,58 @@ def run_published(data: TrainingData, epochs: int) -> tuple[EpochClock, Publishe
     return clock, ensemble
 
 
-def run_default(data: TrainingData, published_s: float) -> None:
+def run_default(data: TrainingData, published_s: float) -> str:
     """The default recipe, from start to end."""
     rate = matmul_rate()
     start = time.perf_counter()
     _, history = recipe_module("default").train(data, seed=0, n_states=STATES)
     took = time.perf_counter() - start
-    print(
-        f"default    {took:6.2f} s from start to end, {len(history)} epochs: {published_s / took:.0f} times as fast as "
-        f"{EPOCHS} epochs of published (matmul rate then {rate / 1e9:.0f} to {matmul_rate() / 1e9:.0f} GFLOP/s)",
-        flush=True,
+    return (
+        f"The default recipe took {took:.1f} s from start to end ({len(history)} epochs), {published_s / took:.0f} times "
+        f"as fast as {EPOCHS} epochs of the published one; matrix products ran at {rate / 1e9:.0f} GFLOP/s before it, "
+        f"{matmul_rate() / 1e9:.0f} after it."
     )
 
 
-def run_predict(ensemble: PublishedEnsemble, n: int = 16_384) -> None:
+def run_predict(ensemble: PublishedEnsemble, n: int = 16_384) -> str:
     """Hidden layers, then all genes, of tissue superpixels."""
-    x = torch.rand(n, FEATURES)
-    xy = torch.zeros(n, 2)
+    x, xy = torch.rand(n, FEATURES), torch.zeros(n, 2)
     per_superpixel = FEATURES * HIDDEN_WIDTH + (HIDDEN_LAYERS - 1) * HIDDEN_WIDTH**2 + HIDDEN_WIDTH * GENES
-    predict: Callable[[], object] = lambda: ensemble.expression(ensemble.hidden(x, xy), slice(0, GENES))  # noqa: E731
-    rate = matmul_rate()
-    best = min(seconds(predict, 7))
-    rate = max(rate, matmul_rate())
-    ratio = 2 * per_superpixel * STATES * n / best / rate
-    print(f"predict    {n / best:6.0f} superpixels/s for {GENES} genes, {ratio:.2f} of the matmul rate (best of 7)")
+    with torch.no_grad():
+        rate = matmul_rate()
+        best = min(seconds(lambda: ensemble.expression(ensemble.hidden(x, xy), slice(0, GENES)), 7))
+    ratio = 2 * per_superpixel * STATES * n / best / max(rate, matmul_rate())
+    return f"The published ensemble predicts {n / best:.0f} superpixels/s ({GENES} genes), {ratio:.2f} of the rate."
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure, print, and write the table into the documentation."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=12, help="timed epochs of each way (default 12)")
     epochs = max(2, parser.parse_args().epochs + 1)
     spots, discs = synthetic()
     data = as_data(spots, discs, held_out=0)
-    with all_cores() as cores:
-        print(f"matmul     {matmul_rate() / 1e9:.0f} GFLOP/s float32 on {cores} threads", flush=True)
-        run_plain(data, epochs).report("plain")
+    with all_cores():
+        rate = matmul_rate()
+        plain, _ = run_plain(data, epochs).row("plain: five loops, autograd")
         clock, ensemble = run_published(data, epochs)
-        published_s = clock.report("published")
-        if importlib.util.find_spec("iscale.model.default"):
-            run_default(as_data(spots, discs, held_out=SPOTS // 10), published_s)
-        with torch.no_grad():
-            run_predict(ensemble)
+        published, published_s = clock.row("`--recipe published`")
+        predict = run_predict(ensemble)
+        default = run_default(as_data(spots, discs, held_out=SPOTS // 10), published_s)
+    head = [
+        "way",
+        f"{EPOCHS} epochs (median)",
+        f"{EPOCHS} epochs (best)",
+        "rate",
+        "of matmul (median)",
+        "of matmul (best)",
+    ]
+    setting = f"{SPOTS} spots, {len(discs.spot)} superpixels, {FEATURES} features, {GENES} genes, {STATES} states"
+    publish(
+        "fit",
+        f"{machine()}; matrix products {rate / 1e9:.0f} GFLOP/s in float32. {setting}; {epochs - 1} epochs timed.\n\n"
+        f"{table(head, [plain, published])}\n\n{default}\n\n{predict}",
+    )
 
 
 if __name__ == "__main__":

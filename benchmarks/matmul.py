@@ -1,6 +1,6 @@
 """This machine's rate of matrix products, which other benchmarks measure themselves against.
 
-``python benchmarks/matmul.py`` prints the float32 and bfloat16 rates on all cores of this process.
+``python -m benchmarks.matmul`` prints the float32 and bfloat16 rates on all cores of this process.
 """
 
 from __future__ import annotations

@@ -114,6 +114,31 @@ def info(run: Annotated[Path, typer.Argument(help="A project, its iSCALE_output,
     typer.echo(open_run(run).describe())
 
 
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(help="Where to put the demo.")] = Path("demo"),
+    dataset: Annotated[str, typer.Option(help="synthetic, or her2st.")] = "synthetic",
+    source: Annotated[Optional[Path], typer.Option(help="Folder of the her2st files.")] = None,
+    memory: Memory = None,
+    dask: Dask = None,
+    workers: Workers = None,
+) -> None:
+    """Run the pipeline on a data set whose truth is known, and compare."""
+    from iscale.demo.command import her2st_demo, synthetic_demo
+    from iscale.errors import InputError
+    from iscale.progress import for_terminal
+
+    options = {"memory": memory, "dask": dask, "workers": workers, "watcher": for_terminal()}
+    if dataset == "synthetic":
+        typer.echo(synthetic_demo(folder, **options))
+    elif dataset == "her2st" and source is not None:
+        typer.echo(her2st_demo(folder, source, **options))
+    else:
+        raise InputError(
+            f"--dataset {dataset} --source {source}: not a demo.", "Use synthetic, or her2st with --source FOLDER."
+        )
+
+
 @app.callback(invoke_without_command=True)
 def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     if version:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from iscale.model.basis import RANDOM_FEATURES, Appearance, nearness
 from iscale.model.ensemble import Ensemble, expect_tensors
+from iscale.model.published import deviation_over_states
 
 FACTORS = 32
 """Directions of variation of the genes over the spots, at most."""
@@ -87,8 +88,9 @@ class AdditiveEnsemble(Ensemble):
             for b in range(0, n, ROW_BLOCK):
                 at = slice(gene.start - start, gene.stop - start), slice(b, b + ROW_BLOCK)
                 counts = positive_counts(torch.matmul(loading, hidden[:, b : b + ROW_BLOCK, :-1].mT) + level)
-                torch.mul(counts.mean(dim=0), share, out=mean[at])
-                torch.mul(counts.std(dim=0, correction=0), share, out=spread[at])
+                middle = counts.mean(dim=0)
+                torch.mul(middle, share, out=mean[at])
+                torch.mul(deviation_over_states(counts, middle), share, out=spread[at])
         return mean, spread
 
     def depth(self, hidden: Tensor) -> Tensor:

@@ -51,6 +51,8 @@ PER_SPOT = 1e4
 """Normalised counts are per this many."""
 LEAST_COUNT = 0.05
 """Logarithms of expected counts are taken from here up."""
+LEAST_VARIANCE = 1e-6
+"""Of a factor, over that of the first: less is rounding."""
 SPOTS_AT_ONCE = 64
 
 
@@ -79,7 +81,9 @@ class Factors:
         scaled = (genes - level) / spread
         rooted = scaled * weight.sqrt()
         gram = rooted.T @ rooted if len(rooted) > rooted.shape[1] else rooted @ rooted.T
-        vectors = torch.linalg.eigh(gram).eigenvectors.flip(1)[:, :FACTORS]
+        values, vectors = torch.linalg.eigh(gram)
+        kept = max(1, min(FACTORS, int((values > LEAST_VARIANCE * values[-1]).sum())))
+        vectors = vectors.flip(1)[:, :kept]
         if len(rooted) <= rooted.shape[1]:
             vectors = torch.nn.functional.normalize(rooted.T @ vectors, dim=0)
         return cls(scaled @ vectors, vectors.T * spread, level)

@@ -36,7 +36,8 @@ class DiscScale:
     """Min-max scaling of counts per superpixel, per output.
 
     The method scales a spot's counts and gives a superpixel the share 1 / (superpixels of a disc) of them. Here the
-    share is taken first, which is the same for spots of one radius and stays right where radii differ.
+    share is taken first, which is the same for spots of one radius and stays right where radii differ. As published,
+    the share is that of the full disc, also for a spot of whose disc a part lies off tissue.
 
     Attributes
     ----------
@@ -69,7 +70,7 @@ class PublishedEnsemble(Ensemble):
         self.scale = scale
         self.n_states = networks.n_states
 
-    def hidden(self, features: Tensor, xy_um: Tensor) -> Tensor:  # noqa: ARG002
+    def hidden(self, features: Tensor, xy_um: Tensor) -> Tensor:
         """Last hidden layer of every state, (state, n, 256); the method does not look at positions."""
         return self.networks.hidden(features)
 

@@ -1,8 +1,8 @@
 """Colour against glass: optical density, how glass looks across the slide, and colours that are ink, not stain.
 
-Optical density (OD) is -log10 of the transmitted share of light, per channel; stains add up in it (Ruifrok and Johnston,
-Anal. Quant. Cytol. Histol. 2001). All here is relative to the glass at the same place, so vignetting, a tinted slide and
-a smooth shadow are not seen as stain.
+Optical density (OD) is -log10 of the transmitted share of light, per channel; stains add up in it (Ruifrok and
+Johnston, Anal. Quant. Cytol. Histol. 2001). All here is relative to the glass at the same place, so vignetting, a
+tinted slide and a smooth shadow are not seen as stain.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Array = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
 FILL = 250.0
-"""Pixels brighter than this in all channels are what scanners and padding put where nothing was scanned, or pure glass."""
+"""Pixels brighter than this in all channels are fill (padding, or not scanned), or glass without any tint."""
 
 INK_DENSITY = 0.25
 """Ink is looked for where a channel is denser than this: fainter colours have no reliable hue."""
@@ -69,7 +69,7 @@ def density(rgb: npt.NDArray[Any]) -> Array:
 
 def strength(relative: Array) -> Array:
     """How much stain (...): the norm of a density (..., 3) relative to glass."""
-    return np.sqrt((relative * relative).sum(-1))
+    return np.asarray(np.sqrt((relative * relative).sum(-1)))
 
 
 def fit_glass(od: Array, is_glass: Mask) -> Glass:
@@ -103,9 +103,10 @@ def fit_glass(od: Array, is_glass: Mask) -> Glass:
 def ink(relative: Array, texture: Array) -> Mask:
     """Pixels (y, x) whose colour is that of a pen.
 
-    Eosin takes green from the light, haematoxylin red and green alike, DAB blue most of all. So what takes least of green
-    is green ink, and what takes most of red and hardly any blue is blue ink. Blue, red and black ink are told from
-    counterstain, blood, pigment and folds by being even, too: regions of that colour count where they have an even core.
+    Eosin takes green from the light, haematoxylin red and green alike, DAB blue most of all. So what takes least of
+    green is green ink, and what takes most of red and hardly any blue is blue ink. Blue, red and black ink are told
+    from counterstain, blood, pigment and folds by being even, too: regions of that colour count where they have an
+    even core.
 
     Parameters
     ----------

@@ -37,6 +37,12 @@ ROUGHEST_GLASS = 0.025
 FAINTEST_SHARE, FAINTEST_DENSITY = 0.2, 0.045
 """Tissue is denser than glass by this share of what is typical of the slide's tissue, or by this much."""
 
+SMALLEST_INK_MM2 = 0.001
+"""Ink of less than this (30 x 30 um) is not a pen's: dark nuclei, pigment."""
+
+STAINED_HOLE = 0.4
+"""A hole is even tissue, not glass, where its mean stain is at least this share of what is typical of the tissue."""
+
 SMALLEST_MM2 = 0.0025
 """Fragments and holes smaller than this (50 x 50 um) are ignored ..."""
 
@@ -105,17 +111,17 @@ def learn_tissue(
     rgb = block_mean(overview, times)
     um = um_per_px * times
     od = density(rgb)
-    fill = (rgb > FILL).all(-1) | (rgb < 255 - FILL).all(-1)
+    fill = np.asarray((rgb > FILL).all(-1) | (rgb < 255 - FILL).all(-1))
     seen: Mask = ~ndimage.binary_dilation(fill)  # pixels next to fill are a mixture with it
     texture = local_deviation(od, seen)
     threshold = _texture_threshold(texture[seen])
     glass = fit_glass(od, seen & (texture < threshold))
     h, w = od.shape[:2]
     relative = od - glass.density((np.arange(h) + 0.5) / h, (np.arange(w) + 0.5) / w)
-    inked = _inked(relative, od, seen)
+    inked = _inked(relative, od, seen, um)
     uneven = seen & (texture > threshold)
     uneven &= _stained(relative, uneven)
-    tissue = _fragments(_without_lines(uneven & ~inked), relative, um)
+    tissue = _fragments(_without_lines(uneven & ~inked), inked, relative, um)
     edge = _edge(tissue) & ~fill & ~inked
     inner = strength(relative)[tissue & ~edge]
     typical = float(np.median(inner)) if inner.size else 0.3
@@ -133,7 +139,7 @@ def block_mean(pixels: npt.NDArray[np.uint8], side: int) -> Array:
         pixels = np.pad(pixels, ((0, -h % side), (0, -w % side), (0, 0)), mode="edge")
         h, w = pixels.shape[:2]
     total = pixels.reshape(h // side, side, w // side, side, 3).sum((1, 3), dtype=np.uint32)
-    return (total / np.float32(side * side)).astype(np.float32)
+    return np.asarray(total / np.float32(side * side), np.float32)
 
 
 def local_deviation(od: Array, seen: Mask, window: int = WINDOW) -> Array:
@@ -150,7 +156,7 @@ def local_deviation(od: Array, seen: Mask, window: int = WINDOW) -> Array:
         values = np.where(seen, od[..., channel] - float(od[..., channel].mean()), 0).astype(np.float32)
         mean = ndimage.uniform_filter(values, window) / safe
         variance += np.maximum(ndimage.uniform_filter(values * values, window) / safe - mean * mean, 0)
-    return np.where(enough, np.sqrt(variance), 0).astype(np.float32)
+    return np.where(enough, np.sqrt(variance), np.float32(0))
 
 
 def _texture_threshold(texture: Array) -> float:
@@ -166,7 +172,7 @@ def _texture_threshold(texture: Array) -> float:
 
 
 def _glass_mode(frequency: npt.NDArray[np.float64], at: npt.NDArray[np.float64]) -> int | None:
-    """The first peak, from the smooth end, that holds a part of the slide and can be glass; None where there is none."""
+    """The first peak, from the smooth end, that holds a part of the slide and can be glass, if there is one."""
     padded = np.pad(frequency, 1)
     peaks = np.flatnonzero((frequency >= padded[:-2]) & (frequency > padded[2:]) & (at < ROUGHEST_GLASS))
     for peak in peaks:
@@ -182,44 +188,60 @@ def _stained(relative: Array, uneven: Mask) -> Mask:
     return np.asarray(ndimage.uniform_filter(stain, WINDOW) > min(FAINTEST_SHARE * typical, FAINTEST_DENSITY))
 
 
-def _inked(relative: Array, od: Array, seen: Mask) -> Mask:
+def _inked(relative: Array, od: Array, seen: Mask, um: float) -> Mask:
     """Pen strokes with their blurred rims; specks of such colours inside tissue are not ink."""
     found = ink(relative, local_deviation(od, seen, 3)) & seen
     found = ndimage.binary_opening(found, iterations=1)
+    strokes, n = ndimage.label(found, np.ones((3, 3)))
+    area = np.bincount(strokes.ravel(), minlength=n + 1)
+    area[0] = 0
+    found = (area > SMALLEST_INK_MM2 * 1e6 / um**2)[strokes]
     return np.asarray(ndimage.binary_dilation(found, iterations=WINDOW // 2 + 1))
 
 
 def _without_lines(uneven: Mask) -> Mask:
-    """Drop what is no wider than the window: a single edge (of a shadow, a cover slip, a stroke) seen from both sides."""
+    """Drop what is no wider than the window: a single edge (of a shadow, of a cover slip) seen from both sides."""
     disc = np.hypot(*np.mgrid[-3:4, -3:4]) <= WINDOW / 2 + 0.7
     padded = np.pad(uneven, 4, mode="edge")  # tissue may be cut by the border of the image
     wide = ndimage.binary_dilation(ndimage.binary_opening(padded, disc), disc) & padded
     return np.asarray(wide[4:-4, 4:-4])
 
 
-def _fragments(uneven: Mask, relative: Array, um: float) -> Mask:
-    """Connected pieces of tissue: small holes closed, tiny and colourless pieces dropped."""
+def _fragments(uneven: Mask, inked: Mask, relative: Array, um: float) -> Mask:
+    """Connected pieces of tissue: small holes and stained ones closed, tiny and colourless pieces dropped."""
     smallest = max(SMALLEST_MM2 * 1e6 / um**2, 4.0)
-    holes, n_holes = ndimage.label(~uneven)
-    area = np.bincount(holes.ravel(), minlength=n_holes + 1)
-    filled = uneven | (area < smallest)[holes]
+    filled = uneven | _holes_to_close(uneven, inked, strength(relative), smallest)
     pieces, n = ndimage.label(filled, np.ones((3, 3)))
     if n == 0:
         return filled
     area = np.bincount(pieces.ravel(), minlength=n + 1).astype(float)
     area[0] = 0
-    mean = np.stack([np.bincount(pieces.ravel(), relative[..., c].ravel(), n + 1) for c in range(3)], -1)
-    mean /= np.maximum(area, 1)[:, None]
+    sums = np.stack([np.bincount(pieces.ravel(), relative[..., c].ravel(), n + 1) for c in range(3)], -1)
+    mean = sums / np.maximum(area, 1)[:, None]
     chroma = (mean.max(1) - mean.min(1)) / np.maximum(mean.max(1), 0.02)
-    # A whole section can be nearly grey (a faint counterstain): dirt is what has clearly less colour than the main piece.
+    # A whole section can be nearly grey (faint counterstain): dirt has clearly less colour than the main piece.
     coloured = chroma > min(ACHROMATIC, 0.6 * float(chroma[area.argmax()]))
     keep = coloured & (area >= smallest)
     keep &= area >= SMALLEST_SHARE * (area * keep).max()
     return np.asarray(keep[pieces])
 
 
+def _holes_to_close(uneven: Mask, inked: Mask, stain: Array, smallest: float) -> Mask:
+    """Holes in tissue that are tiny, or enclosed by it and as strongly stained: even tissue, such as collagen."""
+    holes, n = ndimage.label(~uneven & ~inked)
+    area = np.bincount(holes.ravel(), minlength=n + 1)
+    mean = np.bincount(holes.ravel(), stain.ravel(), n + 1) / np.maximum(area, 1)
+    typical = float(np.median(stain[uneven])) if uneven.any() else np.inf
+    open_ones = np.unique(np.concatenate([holes[0], holes[-1], holes[:, 0], holes[:, -1]]))
+    close = mean > STAINED_HOLE * typical
+    close[open_ones] = False
+    close |= area < smallest
+    close[0] = False
+    return np.asarray(close[holes])
+
+
 def _edge(tissue: Mask) -> Mask:
     """Where texture cannot tell: its window reaches over the border of the tissue by half its width."""
-    grown = ndimage.binary_dilation(tissue, np.ones((3, 3)))
-    inner = ndimage.binary_erosion(tissue, np.ones((3, 3)), iterations=WINDOW // 2 + 1, border_value=1)
+    grown = ndimage.binary_dilation(tissue, np.ones((3, 3), bool))
+    inner = ndimage.binary_erosion(tissue, np.ones((3, 3), bool), iterations=WINDOW // 2 + 1, border_value=1)
     return np.asarray(grown & ~inner)

@@ -15,8 +15,8 @@ def superpixel_mask(
 ) -> Mask:
     """Which superpixels of a region are tissue.
 
-    Each superpixel is decided by itself, from the coarse class of its place and, at an edge, from its own mean colour. No
-    halo is needed.
+    Each superpixel is decided by itself, from the coarse class of its place and, at an edge, from its own mean colour.
+    No halo is needed.
 
     Parameters
     ----------

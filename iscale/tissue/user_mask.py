@@ -145,8 +145,8 @@ def _decode(path: Path) -> Mask:
             needed, free = h * w * (4 * len(image.getbands()) + 2), psutil.virtual_memory().available
             if needed > free:
                 raise InputError(
-                    f"{path}: decoding {h} x {w} px takes {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free",
-                    "Give the mask at a lower resolution, a pixel for each 16 x 16 of the slide, or as GeoJSON polygons.",
+                    f"{path}: decoding {h} x {w} px takes {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB free",
+                    "Give the mask at a lower resolution (a pixel for each 16 x 16 of the slide) or as GeoJSON.",
                 )
             values = np.asarray(image)
             alpha = image.mode in ("LA", "RGBA")
@@ -190,10 +190,10 @@ def _geometries(value: Any) -> list[dict[str, Any]]:
 
 def _rings(path: Path, geometry: dict[str, Any]) -> list[list[Ring]]:
     """The polygons of a geometry, each a list of rings (n, 2)."""
-    coordinates = geometry.get("coordinates")
+    coordinates = geometry.get("coordinates") or []
     polygons = [coordinates] if geometry["type"] == "Polygon" else coordinates
     try:
-        found = [[np.asarray(ring, np.float64)[:, :2] for ring in polygon] for polygon in polygons or []]
+        found = [[np.asarray(ring, np.float64)[:, :2] for ring in polygon] for polygon in polygons]
     except (TypeError, ValueError, IndexError) as error:
         raise InputError(
             f"{path}: a {geometry['type']} has coordinates that are not x, y pairs ({error})", POLYGONS
@@ -222,7 +222,7 @@ def _check_inside(path: Path, polygons: list[list[Ring]], raw_shape_px: tuple[in
 
 
 def _draw(polygon: _Polygon, region: Region) -> Mask:
-    """Points (y, x) of a region that lie in a polygon, `OVERSAMPLING` to a superpixel's side: even-odd rule over its rings.
+    """Points (y, x) of a region, `OVERSAMPLING` to a superpixel's side, that lie in a polygon (even-odd rule).
 
     Coordinates stay those of the slide, so that a point is decided alike in every region.
     """

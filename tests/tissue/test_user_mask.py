@@ -101,7 +101,7 @@ def test_polygons_do_not_depend_on_the_region(tmp_path: Path) -> None:
     reader = read_user_mask(write(tmp_path, feature("Polygon", [points.tolist()])), GRID)
     full = reader.superpixels(WHOLE)
     area = 0.5 * np.sum(points[:-1, 0] * points[1:, 1] - points[1:, 0] * points[:-1, 1])
-    assert full.sum() * 32**2 == pytest.approx(area, rel=0.01)
+    assert full.sum() * 32**2 == pytest.approx(area, rel=0.03)
     for side in (7, 16, 40):
         for region in WHOLE.tiles(side):
             assert np.array_equal(reader.superpixels(region), full[region.slices])

@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import psutil
+import pytest
+import torch
+
+from iscale.captures.spots import DiscFeatures
+from iscale.model.basis import spread_out
+from iscale.model.data import training_data
+from iscale.model.default import FACTORS, Factors, hidden_bytes, train
+from iscale.model.ensemble import load_ensemble
+from iscale.model.fit import fit, predict_spots
+from iscale.model.ridge import PENALTIES
+
+
+@pytest.fixture(scope="module")
+def result(problem):
+    return fit(problem.spots, problem.discs, **problem.frame, recipe="default", seed=0)
+
+
+@pytest.fixture(scope="module")
+def slide(problem):
+    """Features and places of all superpixels of the problem's slide."""
+    i, j = np.divmod(np.arange(len(problem.features)), 40)
+    xy_um = np.stack([(j + 0.5) * 12.0, (i + 0.5) * 12.0], axis=1)
+    return torch.from_numpy(problem.features), torch.from_numpy(xy_um.astype(np.float32))
+
+
+def test_superpixels_are_told_from_sums_over_discs(problem, result, slide) -> None:
+    hidden = result.ensemble.hidden(*slide)
+    predicted, spread = result.ensemble.expression(hidden, slice(None))
+    for gene in range(4):
+        truth = problem.truth[:, gene]
+        assert np.corrcoef(predicted[gene], truth)[0, 1] > 0.9
+        assert predicted[gene].mean() == pytest.approx(truth.mean(), rel=0.1)
+    assert (predicted >= 0).all()
+    assert (spread > 0).any()
+    depth = result.ensemble.depth(hidden)
+    assert depth.mean() == pytest.approx(problem.truth.sum(axis=1).mean(), rel=0.1)
+
+
+def test_held_out_spots_are_predicted(result) -> None:
+    assert result.held_out.sum() == 16
+    assert np.median(result.held_out_scores["counts"]) > 0.8
+
+
+def test_sums_over_discs_are_expected_counts(problem, result) -> None:
+    data = training_data(problem.spots, problem.discs, **problem.frame, seed=0, device=torch.device("cpu"))
+    counts, depth = predict_spots(result.ensemble, data, np.flatnonzero(data.usable))
+    np.testing.assert_allclose(counts.sum(axis=0), problem.spots.counts[data.usable].sum(axis=0), rtol=1e-4)
+    assert depth.sum() == pytest.approx(problem.spots.depth[data.usable].sum(), rel=1e-4)
+
+
+def test_history_goes_along_the_penalties_and_max_epochs_cuts_it(problem, result) -> None:
+    assert [line["epoch"] for line in result.history] == list(range(1, len(PENALTIES) + 1))
+    assert all(np.isfinite(list(line.values())).all() for line in result.history)
+    seen: list[dict[str, float]] = []
+    short = fit(problem.spots, problem.discs, **problem.frame, max_epochs=2, on_epoch=seen.append)
+    assert short.history == seen
+    assert len(seen) == 2
+
+
+def test_same_seed_same_bytes(problem, result, tmp_path) -> None:
+    again = fit(problem.spots, problem.discs, **problem.frame, recipe="default", seed=0)
+    other = fit(problem.spots, problem.discs, **problem.frame, recipe="default", seed=1)
+    for name, of in (("a", result), ("b", again), ("c", other)):
+        of.ensemble.save(tmp_path / name)
+    a, b, c = ((tmp_path / name / "ensemble.safetensors").read_bytes() for name in "abc")
+    assert a == b
+    assert a != c
+
+
+def test_loaded_predicts_the_same(result, slide, tmp_path) -> None:
+    result.ensemble.save(tmp_path)
+    loaded = load_ensemble(tmp_path)
+    for a, b in zip(predictions(result.ensemble, slide), predictions(loaded, slide), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+def predictions(ensemble, slide, rows=slice(None), step: int = 4):
+    features, xy_um = slide
+    hidden = ensemble.hidden(features[rows], xy_um[rows])
+    parts = [ensemble.expression(hidden, slice(a, a + step)) for a in range(0, 4, step)]
+    return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts]), ensemble.depth(hidden)
+
+
+@pytest.mark.parametrize("tile", [1, 37, 1100])
+def test_values_do_not_depend_on_the_tile(result, slide, tile) -> None:
+    whole = predictions(result.ensemble, slide)
+    rows = range(0, len(slide[0]), tile)
+    pieces = [predictions(result.ensemble, slide, slice(a, a + tile), step=3) for a in rows]
+    for k, values in enumerate(whole):
+        cut = torch.cat([piece[k] for piece in pieces], dim=-1)
+        torch.testing.assert_close(cut, values, rtol=1e-5, atol=1e-6 * float(values.abs().max()))
+
+
+def test_captures_of_different_depth_do_not_hide_the_tissue(problem, result, slide) -> None:
+    """A capture's constant is left out of predictions: a capture twice as deep does not brighten its place."""
+    deep = problem.spots.capture == 1
+    counts, depth = problem.spots.counts.copy(), problem.spots.depth.copy()
+    counts[deep] *= 3
+    depth[deep] *= 3
+    spots = dataclasses.replace(problem.spots, counts=counts, depth=depth)
+    skewed = fit(spots, problem.discs, **problem.frame).ensemble
+    truth = problem.truth
+    predicted = predictions(skewed, slide)[0]
+    for gene in range(4):
+        assert np.corrcoef(predicted[gene], truth[:, gene])[0, 1] > 0.85
+
+
+def test_a_gene_that_is_never_counted_stays_absent(problem, slide) -> None:
+    counts = problem.spots.counts.copy()
+    counts[:, 2] = 0
+    spots = dataclasses.replace(problem.spots, counts=counts)
+    predicted = predictions(fit(spots, problem.discs, **problem.frame).ensemble, slide)[0]
+    assert float(predicted[2].abs().max()) < 1e-6
+    assert torch.isfinite(predicted).all()
+
+
+def test_spots_without_counts_or_tissue_do_no_harm(problem, slide) -> None:
+    counts, depth = problem.spots.counts.copy(), problem.spots.depth.copy()
+    counts[5] = depth[5] = 0
+    keep = problem.discs.spot != 7
+    discs = DiscFeatures(problem.discs.features[keep], problem.discs.spot[keep])
+    spots = dataclasses.replace(problem.spots, counts=counts, depth=depth)
+    for values in predictions(fit(spots, discs, **problem.frame).ensemble, slide):
+        assert torch.isfinite(values).all()
+
+
+def test_one_state_sees_all_spots_and_has_no_spread(problem, slide) -> None:
+    ensemble = fit(problem.spots, problem.discs, **problem.frame, n_states=1).ensemble
+    mean, spread, _ = predictions(ensemble, slide)
+    assert ensemble.n_states == 1
+    assert float(spread.max()) == 0
+    assert float(mean.max()) > 0
+
+
+def test_factors_give_back_genes_that_vary_together() -> None:
+    rng = np.random.default_rng(0)
+    for n_spots, n_genes in ((80, 12), (12, 80)):
+        genes = torch.from_numpy(rng.normal(size=(n_spots, 4)) @ rng.normal(size=(4, n_genes)) + 3)
+        factors = Factors.of(genes, torch.ones(n_spots, dtype=torch.float64))
+        torch.testing.assert_close(factors.genes(factors.values), genes, rtol=1e-6, atol=1e-6)
+        assert factors.loading.shape[0] == 4 < FACTORS
+
+
+def test_anchors_are_spread_over_the_places() -> None:
+    places = torch.rand(400, 2, generator=torch.Generator().manual_seed(0))
+    chosen = spread_out(places, 50)
+    assert len(chosen) == 50
+    assert float(torch.cdist(places, chosen).amin(dim=1).max()) < 0.2
+    assert spread_out(places, 400) is places
+
+
+def test_memory_stays_under_what_is_declared(result) -> None:
+    n = 20000
+    ensemble = result.ensemble
+    slide = torch.zeros(n, 12), torch.zeros(n, 2)
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True, acc_events=True
+    ) as profile:
+        hidden = ensemble.hidden(*slide)
+        ensemble.expression(hidden, slice(None))
+        ensemble.depth(hidden)
+    held = peak = 0
+    for event in profile.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            peak = max(peak, held)
+    assert 0 < peak < ensemble.task_bytes(n, 4) < psutil.virtual_memory().total
+    assert hidden.nbytes <= n * hidden_bytes(12, 5)
+
+
+def test_training_leaves_the_data_as_they_were(problem) -> None:
+    data = training_data(problem.spots, problem.discs, **problem.frame, seed=0, device=torch.device("cpu"))
+    before = data.features.clone(), data.counts.clone()
+    train(data, seed=0, n_states=2)
+    torch.testing.assert_close(data.features, before[0], rtol=0, atol=0)
+    torch.testing.assert_close(data.counts, before[1], rtol=0, atol=0)
