@@ -157,7 +157,7 @@ def run_default(data: TrainingData, published_s: float) -> str:
     _, history = recipe_module("default").train(data, seed=0, n_states=STATES)
     took = time.perf_counter() - start
     return (
-        f"The default recipe took {took:.1f} s from start to end ({len(history)} epochs), {published_s / took:.0f} times "
+        f"The default recipe took {took:.1f} s, start to end ({len(history)} epochs), {published_s / took:.0f} times "
         f"as fast as {EPOCHS} epochs of the published one; matrix products ran at {rate / 1e9:.0f} GFLOP/s before it, "
         f"{matmul_rate() / 1e9:.0f} after it."
     )

@@ -40,8 +40,14 @@ def write(store: RunStore, chunks: tuple[int, int, int], sharded: bool, n_genes:
     store.create()
     store.make_group("expression", {})
     zarr.open_group(store.path, mode="r+").create_array(
-        made.path, shape=made.shape, dtype="float16", chunks=chunks, shards=made.shards if sharded else None,
-        compressors=ZstdCodec(level=1), fill_value=np.nan, dimension_names=made.dims,
+        made.path,
+        shape=made.shape,
+        dtype="float16",
+        chunks=chunks,
+        shards=made.shards if sharded else None,
+        compressors=ZstdCodec(level=1),
+        fill_value=np.nan,
+        dimension_names=made.dims,
     )
     store.put("expression/gene", tuple(f"G{i}" for i in range(n_genes)), ("gene",))
     store.put_coordinates("expression", shape, 8.0)
@@ -83,8 +89,16 @@ def main() -> None:
             gene = timed(lambda e=opened: e.sel(gene="G1234").compute())
             window = timed(lambda e=opened: e.isel(y=slice(100, 200), x=slice(100, 200)).compute())
             name = f"{chunks}{' (in use)' if (chunks, sharded) == (used, True) else ''}"
-            rows.append([name, "yes" if sharded else "no", str(files), f"{writing:.1f}", f"{gene * 1e3:.0f}",
-                         f"{window * 1e3:.0f}"])
+            rows.append(
+                [
+                    name,
+                    "yes" if sharded else "no",
+                    str(files),
+                    f"{writing:.1f}",
+                    f"{gene * 1e3:.0f}",
+                    f"{window * 1e3:.0f}",
+                ]
+            )
     head = ["inner chunk (gene, y, x)", "sharded", "files", "write, s", "one gene, ms", "100 x 100, all genes, ms"]
     size = f"{options.genes} genes, {options.side} x {options.side} superpixels, through `open_run`, warm; {machine()}"
     publish("reading", f"{size}\n\n{table(head, rows)}")

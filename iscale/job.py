@@ -29,17 +29,20 @@ class Job:
         The project folder.
     options
         The options of the run.
+    with_captures
+        Whether the job uses captures; the stages of the image do not.
     """
 
-    def __init__(self, project: Path, options: Options) -> None:
+    def __init__(self, project: Path, options: Options, *, with_captures: bool = True) -> None:
         self.project = project
         self.options = options
+        self.with_captures = with_captures
         self.notices: list[str] = []
 
     @functools.cached_property
     def files(self) -> ProjectFiles:
         """Files of the project."""
-        return find_project(self.project, self.options.captures)
+        return find_project(self.project, self.options.captures, with_captures=self.with_captures)
 
     @functools.cached_property
     def store(self) -> RunStore:

@@ -144,7 +144,7 @@ def run(
     """
     watcher = watcher or Silence()
     root = Path(project).expanduser()
-    job = Job(root, load_options(root, options))
+    job = Job(root, load_options(root, options), with_captures="fit" in STAGES[stage])
     check_inputs(job, stage)
     if restart:
         job.store.clear()
@@ -215,7 +215,7 @@ def describe_plan(project: str | Path, *, stage: str = "plot", restart: bool = F
     Nothing is written. Raises what :func:`run` would raise before its first step.
     """
     root = Path(project).expanduser()
-    job = Job(root, load_options(root, options))
+    job = Job(root, load_options(root, options), with_captures="fit" in STAGES[stage])
     check_inputs(job, stage)
     if not restart:
         job.store.check()

@@ -96,7 +96,9 @@ class ProjectFiles:
     user_mask: Path | None
 
 
-def find_project(path: str | PathLike[str], captures: Sequence[str] | None = None) -> ProjectFiles:
+def find_project(
+    path: str | PathLike[str], captures: Sequence[str] | None = None, *, with_captures: bool = True
+) -> ProjectFiles:
     """Find the files of a project folder.
 
     Parameters
@@ -105,6 +107,8 @@ def find_project(path: str | PathLike[str], captures: Sequence[str] | None = Non
         The project folder.
     captures
         Names of the captures to use; None for all that are aligned.
+    with_captures
+        Whether captures are wanted; without, those of the project may be missing or unfinished.
 
     Raises
     ------
@@ -120,7 +124,7 @@ def find_project(path: str | PathLike[str], captures: Sequence[str] | None = Non
         found = ", ".join(sorted(p.name for p in root.iterdir())[:8]) or "nothing"
         raise InputError(f"{root} has no folder {MOTHER_FOLDER} (there is: {found}).", LAYOUT_HINT)
     image, is_analysis = _mother_image(mother)
-    chosen, unaligned = _captures(root, captures)
+    chosen, unaligned = _captures(root, captures) if with_captures else ((), ())
     return ProjectFiles(
         root=root,
         mother_image=image,
@@ -301,7 +305,7 @@ def _captures(root: Path, names: Sequence[str] | None) -> tuple[tuple[CaptureFil
         raise InputError(
             f"Not yet aligned to the mother image: {', '.join(waiting)} "
             f"(no folder of that name under {root / CAPTURES_FOLDER / ALIGNED_FOLDERS[0]}).",
-            "Align them first (iscale align), or put locs.tsv in pixels of the analysis image there. "
+            "Put locs.tsv in pixels of the analysis image there (this version does not align by itself). "
             f"Aligned are: {', '.join(sorted(aligned)) or 'none'}.",
         )
     chosen = sorted(aligned) if names is None else list(dict.fromkeys(names))

@@ -190,3 +190,8 @@ def test_a_disk_that_fills_up_stops_the_run_with_what_is_done_kept(
     pipeline.run(tiny_project, n_plots=1)
     report = (tiny_project / "iSCALE_output" / "report.json").read_text()
     assert '"step": "features"' in report
+
+
+def test_stages_of_the_image_need_no_captures(tiny_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    no_captures(tiny_project)
+    assert iscale(monkeypatch, "tissue", tiny_project) == 0

@@ -113,7 +113,9 @@ def test_a_killed_run_resumes_and_redoes_only_what_is_missing(
     assert digests(tmp_path) == digests(undisturbed)
 
 
-def test_other_genes_redo_fit_and_predict_but_not_features(demo_project: Path, undisturbed: Path, tmp_path: Path) -> None:
+def test_other_genes_redo_fit_and_predict_but_not_features(
+    demo_project: Path, undisturbed: Path, tmp_path: Path
+) -> None:
     shutil.copytree(undisturbed, tmp_path / "out")
     run(demo_project, out=tmp_path / "out", region_shards=1, n_genes=5, n_plots=1)
     steps_run = {r["step"]: r for r in json.loads((tmp_path / "out" / "report.json").read_text())["steps"]}

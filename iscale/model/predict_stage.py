@@ -16,15 +16,12 @@ from iscale.engine.plan import Resources, plan_regions
 from iscale.engine.step import Step
 from iscale.features.read import read_features
 from iscale.geometry import Region, SlideGrid
-from iscale.model.ensemble import Ensemble, load_ensemble
+from iscale.model.ensemble import Ensemble, hidden_bytes, load_ensemble
 from iscale.store import layout
 from iscale.store.run_store import RunStore
 
 TILE = 64
 """Side, in superpixels, of the tiles that the network sees at a time."""
-
-HIDDEN_BYTES = 2 * 5 * 256 * 4
-"""Of what the genes of a superpixel are computed from, at most: five states of width 256, float32, and a copy."""
 
 GENES_AT_ONCE = 64
 """Genes of which all states are held at a time."""
@@ -140,7 +137,7 @@ def predict_step(
         n = rows_columns[0] * rows_columns[1]
         genes_written = min(layout.GENES_PER_SHARD, len(gene_names))
         tile = TILE * TILE * (12 * n_features + 4 * 16 * GENES_AT_ONCE) + 64 * 2**20
-        return n * HIDDEN_BYTES + 2 * 2 * 2 * n * genes_written + tile
+        return n * hidden_bytes(recipe, n_features) + 2 * 2 * 2 * n * genes_written + tile
 
     def prepare() -> None:
         store.make_group("expression", {"recipe": recipe, "model": context.model})

@@ -27,7 +27,7 @@ OVERVIEW_PX = 4_000_000
 """The slide as a whole is judged on the finest pyramid level with at most this many pixels."""
 
 BYTES_PER_OVERVIEW_PX = 150
-BYTES_PER_MASK_PX = 60
+BYTES_PER_SUPERPIXEL = 140
 
 VERSION = 1
 """Raised when the mask of the same slide changes."""
@@ -129,7 +129,7 @@ def tissue_steps(
         )
 
     level = min(4, len(shapes) - 1)
-    per_superpixel = (SUPERPIXEL_PX // 2**level) ** 2 * BYTES_PER_MASK_PX
+    per_superpixel = BYTES_PER_SUPERPIXEL + 3 * (SUPERPIXEL_PX // 2**level) ** 2
     kernel: Kernel = user_mask_region if user_mask else mask_region
     yield Step(
         name="tissue/mask",
@@ -149,5 +149,3 @@ def tissue_steps(
         files=array.files + 2,
         note=f"from {user_mask.name}" if user_mask else "",
     )
-
-
