@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, cast
 
-import h5py  # type: ignore[import-untyped]
+import h5py
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq

@@ -12,11 +12,9 @@ from iscale.encoders.base import FeatureGroup
 from iscale.engine.ledger import fingerprint
 from iscale.engine.plan import Resources, plan_regions
 from iscale.engine.step import Step
-from iscale.geometry import PATCH_PX, SUPERPIXEL_PX, Region, SlideGrid
+from iscale.geometry import SUPERPIXEL_PX, Region, SlideGrid
 from iscale.store import layout
 from iscale.store.run_store import RunStore
-
-PATCH_SUPERPIXELS = PATCH_PX // SUPERPIXEL_PX
 
 
 @dataclass(frozen=True)
@@ -29,22 +27,26 @@ class FeaturesContext:
 
 
 def encode_region(context: FeaturesContext, region: Region) -> int:
-    """Encode the tissue of a region; returns the number of tissue superpixels."""
+    """Encode the tissue of a region, a shard at a time; returns the number of tissue superpixels.
+
+    The encoder always sees whole shards, at the same places and of the same shape however the slide is cut into regions,
+    so the same numbers come out to the last bit.
+    """
     store = context.store
     tissue = np.asarray(store.array("tissue/mask")[region.slices])
-    if not tissue.any():
-        return 0
-    encoder = get_encoder(context.encoder, context.device)
-    core = _around_tissue(tissue, region)
-    image = read_with_halo(store, core.scaled(SUPERPIXEL_PX), encoder.halo_px)
-    inside = tissue[core.within(region)]
-    encoded = encoder.encode(image, inside)
-    for group in encoder.groups:
-        cells, part = region.coarsened(group.stride), core.coarsened(group.stride)
-        values = np.full((len(group.features), *cells.shape), np.nan, dtype=np.float16)
-        values[(slice(None), *part.within(cells))] = _off_tissue_is_nan(encoded[group.name], inside, group)
-        store.write(f"features/{group.name}", cells, values)
+    for tile in region.tiles(layout.SHARD_SUPERPIXELS):
+        if tissue[tile.within(region)].any():
+            _encode_tile(context, tile, tissue[tile.within(region)])
     return int(tissue.sum())
+
+
+def _encode_tile(context: FeaturesContext, tile: Region, tissue: NDArray[np.bool_]) -> None:
+    encoder = get_encoder(context.encoder, context.device)
+    image = read_with_halo(context.store, tile.scaled(SUPERPIXEL_PX), encoder.halo_px)
+    encoded = encoder.encode(image, tissue)
+    for group in encoder.groups:
+        values = _off_tissue_is_nan(encoded[group.name], tissue, group).astype(np.float16)
+        context.store.write(f"features/{group.name}", tile.coarsened(group.stride), values)
 
 
 def read_with_halo(store: RunStore, core_px: Region, halo_px: int) -> NDArray[np.uint8]:
@@ -58,14 +60,6 @@ def read_with_halo(store: RunStore, core_px: Region, halo_px: int) -> NDArray[np
         (halo_px - s.start, halo_px - (n - s.stop)) for s, n in zip((y, x), window.shape, strict=True)
     ]
     return np.pad(image, margins, mode="edge")
-
-
-def _around_tissue(tissue: NDArray[np.bool_], region: Region) -> Region:
-    """Whole patches around the tissue of a region: what lies outside need not be computed."""
-    rows, columns = np.flatnonzero(tissue.any(1)), np.flatnonzero(tissue.any(0))
-    y, x = region.y0, region.x0
-    box = Region(y + int(rows[0]), y + int(rows[-1]) + 1, x + int(columns[0]), x + int(columns[-1]) + 1)
-    return box.coarsened(PATCH_SUPERPIXELS).scaled(PATCH_SUPERPIXELS)
 
 
 def _off_tissue_is_nan(
@@ -96,10 +90,8 @@ def features_step(
     shape, side = grid.superpixel_shape, layout.SHARD_SUPERPIXELS
     n_features = sum(len(group.features) for group in encoder.groups)
 
-    def bytes_of(rows_columns: tuple[int, int]) -> int:
-        core = rows_columns[0] * SUPERPIXEL_PX, rows_columns[1] * SUPERPIXEL_PX
-        stored = 2 * n_features * rows_columns[0] * rows_columns[1]
-        return encoder.task_bytes(core) + 2 * stored
+    tile_px = min(side, shape[0]) * SUPERPIXEL_PX, min(side, shape[1]) * SUPERPIXEL_PX
+    task_bytes = encoder.task_bytes(tile_px) + 2 * 2 * n_features * side**2
 
     arrays = {
         group.name: layout.features(group.name, len(group.features), shape, group.stride) for group in encoder.groups
@@ -125,7 +117,7 @@ def features_step(
             "features",
             shape,
             (side, side),
-            bytes_of,
+            lambda rows_columns: task_bytes + rows_columns[0] * rows_columns[1],
             resources,
         ),
         fingerprint=fingerprint("features", encoder.identity(), *inputs),

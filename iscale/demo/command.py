@@ -1,0 +1,170 @@
+"""``iscale demo``: lay a data set out as a project, run the pipeline on it, and compare with what is known."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iscale.captures.locations import read_locations
+from iscale.captures.tables import read_counts
+from iscale.demo.her2st import PIXEL_SIZE_UM, RADIUS_UM, Her2stLayout, lay_out_her2st
+from iscale.demo.scoring import disc_sums, pearson, score
+from iscale.demo.synthetic import read_truth, write_demo
+from iscale.errors import InputError
+from iscale.geometry import SUPERPIXEL_PX
+from iscale.pipeline import run
+from iscale.project import MOTHER_FOLDER
+from iscale.results import Run, open_run
+
+SHOWN_GENES = 12
+BLOCK = 4
+"""Side, in superpixels, of the blocks over which maps are also compared."""
+
+Table = list[list[str]]
+
+
+def synthetic_demo(folder: Path, **options: Any) -> str:
+    """Write the synthetic demo into a folder unless it is there, run it, and compare every superpixel with the truth.
+
+    Returns
+    -------
+    str
+        What was found and where it lies, as text.
+    """
+    project = folder / "project"
+    if not (project / MOTHER_FOLDER).is_dir():
+        write_demo(project)
+    found = open_run(run(project, **{"n_plots": SHOWN_GENES, **options}))
+    truth = read_truth(project)
+    head = ["gene", "Pearson, per superpixel", f"per {BLOCK} x {BLOCK}", "predicted / true, sum"]
+    rows = [_compare(found, gene, truth.expected[i]) for i, gene in enumerate(truth.genes)]
+    path = _write(found.store.folder / "predicted-vs-true.tsv", [head, *[[g, *map(_text, v)] for g, v in rows]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        medians = np.nanmedian(np.array([values for _, values in rows]), axis=0)
+    shown = [[g, *map(_text, v)] for g, v in rows[:SHOWN_GENES]] + [["median of all", *map(_text, medians)]]
+    return "\n".join(
+        [
+            f"Predicted against true expression in every tissue superpixel, {len(rows)} genes "
+            f"(first {SHOWN_GENES} shown, all in {path}):",
+            "",
+            _columns([head, *shown]),
+            "",
+            _where(found),
+        ]
+    )
+
+
+def her2st_demo(folder: Path, source: Path, **options: Any) -> str:
+    """Lay her2st out (mother C4, captures C3 and C5), run it, and score it on the mother's own spots.
+
+    Returns
+    -------
+    str
+        The scores and where the run lies, as text.
+    """
+    project = folder / "C4"
+    if project.exists():
+        raise InputError(f"{project} exists already.", "Name another folder, or `iscale run` that project.")
+    laid = lay_out_her2st(source, project)
+    chosen = {"pixel_size": PIXEL_SIZE_UM, "n_genes": 100, "n_plots": SHOWN_GENES, **options}
+    found = open_run(run(project, **chosen))
+    rows = score_her2st(found, laid)
+    head = ["score on the mother's own spots", "median Pearson", "genes above 0.3", "genes", "spots"]
+    return "\n".join(
+        [
+            "her2st, mother C4, captures C3 and C5, never shown C4's counts:",
+            "",
+            _columns([head, *rows]),
+            "",
+            _where(found),
+        ]
+    )
+
+
+def score_her2st(found: Run, laid: Her2stLayout) -> Table:
+    """Scores of a run on the mother's own spots: a row for counts, one for depth-normalised counts."""
+    result = score(*measured_and_predicted(found, laid))
+    rows = []
+    for name, values in (("counts", result.counts), ("depth-normalised", result.depth_normalised)):
+        rows.append(
+            [name, f"{np.nanmedian(values):.3f}", str(int((values > 0.3).sum())), str(len(values)), str(result.n_spots)]
+        )
+    return rows
+
+
+def measured_and_predicted(
+    found: Run, laid: Her2stLayout
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Counts and depth of the mother's scored spots, (spot, gene) and (spot,): measured, then predicted."""
+    scored = (laid.truth / "scored.tsv").read_text().split()
+    places, table = read_locations(laid.truth / "locs.tsv"), read_counts(laid.truth / "cnts.tsv.gz")
+    genes = [str(gene) for gene in found.expression["gene"].values]
+    row_of = {name: i for i, name in enumerate(table.rows)}
+    place_of = {name: i for i, name in enumerate(places.ids)}
+    counts = table.counts[[row_of[name] for name in scored]]
+    column_of = {name: i for i, name in enumerate(table.columns)}
+    measured = np.stack(
+        [counts[:, column_of[g]].toarray().ravel() if g in column_of else np.zeros(len(scored)) for g in genes], axis=1
+    )
+    xy_px = places.xy[[place_of[name] for name in scored]]
+    radius = RADIUS_UM / (PIXEL_SIZE_UM * SUPERPIXEL_PX)
+    predicted = disc_sums(found.expression.values, xy_px, radius)
+    depth = disc_sums(found.depth.values, xy_px, radius)
+    total = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
+    return measured.astype(np.float64), total, predicted, depth
+
+
+def _compare(found: Run, gene: str, truth: NDArray[np.float32]) -> tuple[str, list[float]]:
+    guess = found.expression.sel(gene=gene).values
+    blocks = (_block_mean(truth), _block_mean(guess))
+    both = np.isfinite(truth) & np.isfinite(guess)
+    ratio = float(guess[both].sum() / truth[both].sum())
+    return gene, [_correlation(truth, guess), _correlation(*blocks), ratio]
+
+
+def _correlation(truth: NDArray[np.float32], guess: NDArray[np.float32]) -> float:
+    both = np.isfinite(truth) & np.isfinite(guess)
+    return float(pearson(truth[both][:, None].astype(np.float64), guess[both][:, None].astype(np.float64))[0])
+
+
+def _block_mean(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Means of blocks; NaN where any superpixel of a block is."""
+    h, w = (n // BLOCK * BLOCK for n in values.shape)
+    blocks = values[:h, :w].reshape(h // BLOCK, BLOCK, w // BLOCK, BLOCK)
+    return np.asarray(blocks.mean(axis=(1, 3)), dtype=np.float32)
+
+
+def _where(found: Run) -> str:
+    folder = found.store.folder
+    return "\n".join(
+        [
+            f"The store, for `iscale.open_run`, xarray or any Zarr reader: {found.store.path}",
+            f"Maps of predicted expression: {folder / 'super_res_ST_plots'}",
+            f"Measured spots over the image: {folder / 'spot_level_st_plots'}",
+            f"What each step took: {folder / 'report.json'}",
+        ]
+    )
+
+
+def _text(value: float) -> str:
+    return f"{value:.3f}"
+
+
+def _write(path: Path, rows: Table) -> Path:
+    path.write_text("\n".join("\t".join(row) for row in rows) + "\n")
+    return path
+
+
+def _columns(rows: Table) -> str:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join(
+        "  "
+        + row[0].ljust(widths[0])
+        + "".join("  " + cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))
+        for row in rows
+    )
