@@ -12,9 +12,10 @@ from typing import Any
 
 from iscale import __version__
 from iscale.config import Options, load_options
-from iscale.engine.drivers import open_driver, peak_bytes
+from iscale.engine.drivers import open_driver
 from iscale.engine.execute import StepReport, execute, pending
 from iscale.engine.ledger import Ledger
+from iscale.engine.memory import peak_bytes
 from iscale.engine.plan import Resources, format_bytes
 from iscale.engine.step import Step
 from iscale.errors import StoreError

@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import resource
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from iscale.engine.memory import MMAP_THRESHOLD, TRIM_THRESHOLD, trim_eagerly
+from iscale.engine.memory import give_back, peak_bytes
 from iscale.engine.step import Kernel
 from iscale.errors import InputError, IscaleError, StoreError
 from iscale.geometry import Region
@@ -57,12 +55,6 @@ class Driver(Protocol):
         ...
 
 
-def peak_bytes() -> int:
-    """Peak resident memory of this process, in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
 def attempt(kernel: Kernel, context: Any, region: Region) -> Outcome:
     """Run one region here; errors of the disk are told apart from errors of the region."""
     start = time.perf_counter()
@@ -79,6 +71,8 @@ def attempt(kernel: Kernel, context: Any, region: Region) -> Outcome:
         return Outcome(region, error=f"{type(error).__name__}: {error}")
     except Exception as error:
         return Outcome(region, error=f"{type(error).__name__}: {error}")
+    finally:
+        give_back()
     return Outcome(region, value, time.perf_counter() - start, peak_bytes())
 
 
@@ -87,9 +81,6 @@ class SerialDriver:
 
     name = "serial"
     workers = 1
-
-    def __init__(self) -> None:
-        trim_eagerly()
 
     def map(self, kernel: Kernel, context: Any, regions: Iterable[Region]) -> Iterator[Outcome]:
         """Run the regions in order."""
@@ -181,8 +172,6 @@ def _local_cluster(workers: int, memory_bytes: int) -> Any:
     threads = str(max(1, cores // workers))
     # Threads of a worker are its kernels' (BLAS, torch); dask itself runs one task at a time on each.
     environment = {
-        "MALLOC_TRIM_THRESHOLD_": str(TRIM_THRESHOLD),
-        "MALLOC_MMAP_THRESHOLD_": str(MMAP_THRESHOLD),
         "OMP_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,
         "OPENBLAS_NUM_THREADS": threads,

@@ -82,11 +82,10 @@ def appearance_design(appearance: Appearance, pool: Pool) -> tuple[Tensor, Tenso
     Returns
     -------
     design, offset, gain
-        (state, spot, k) float64, and (state, 1, k) each: ``design = (mean over the disc - offset) * gain``.
+        (state, spot, k) float32, and (state, 1, k) float64 each: ``design = (mean over the disc - offset) * gain``.
     """
-    means = pool(appearance.both).double()
-    offset = means.mean(dim=1, keepdim=True)
-    variance = (means - offset).square().mean(dim=1, keepdim=True)
+    means = pool(appearance.both)
+    variance, offset = (moment.double() for moment in torch.var_mean(means, dim=1, keepdim=True, correction=0))
     n_features = len(appearance.centre)
     gain = [
         (prior / part.sum(dim=2, keepdim=True).clamp_min(1e-12)).sqrt().expand_as(part)
@@ -96,7 +95,7 @@ def appearance_design(appearance: Appearance, pool: Pool) -> tuple[Tensor, Tenso
         )
     ]
     stacked = torch.cat(gain, dim=2)
-    return (means - offset) * stacked, offset, stacked
+    return means.sub_(offset.float()).mul_(stacked.float()), offset, stacked
 
 
 def nearness(xy_um: Tensor, anchors: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ batch of matrices. `docs/recipe.md` says what was tried and what each part is wo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -50,8 +51,8 @@ COUNT_NOISE, SHARE_NOISE = 0.3, 1.0
 PER_SPOT = 1e4
 """Normalised counts are per this many."""
 LEAST_COUNT = 0.05
-"""Logarithms of expected counts are taken from here up."""
-LEAST_VARIANCE = 1e-6
+"""Depth is judged from ``log1p`` of expected counts from here up."""
+LEAST_VARIANCE = 1e-5
 """Of a factor, over that of the first: less is rounding."""
 SPOTS_AT_ONCE = 64
 
@@ -63,9 +64,9 @@ class Factors:
     Attributes
     ----------
     values
-        (spot, factor) of the spots.
+        (spot, factor) of the spots, float64.
     loading, level
-        (factor, gene) and (gene,): genes are ``values @ loading + level``.
+        (factor, gene) and (gene,) float64: genes are ``values @ loading + level``.
     """
 
     values: Tensor
@@ -74,19 +75,19 @@ class Factors:
 
     @classmethod
     def of(cls, genes: Tensor, weight: Tensor) -> Factors:
-        """Principal directions of (spot, gene) values, each gene scaled to variance 1, spots weighted."""
-        weight = (weight / weight.sum())[:, None]
+        """Principal directions of (spot, gene) float32 values, each gene scaled to variance 1, spots weighted."""
+        weight = (weight / weight.sum())[:, None].float()
         level = (weight * genes).sum(dim=0)
         spread = (weight * (genes - level).square()).sum(dim=0).sqrt().clamp_min(1e-6)
         scaled = (genes - level) / spread
         rooted = scaled * weight.sqrt()
-        gram = rooted.T @ rooted if len(rooted) > rooted.shape[1] else rooted @ rooted.T
-        values, vectors = torch.linalg.eigh(gram)
+        by_spot = len(rooted) <= rooted.shape[1]
+        values, vectors = torch.linalg.eigh((rooted @ rooted.T if by_spot else rooted.T @ rooted).double())
         kept = max(1, min(FACTORS, int((values > LEAST_VARIANCE * values[-1]).sum())))
         vectors = vectors.flip(1)[:, :kept]
-        if len(rooted) <= rooted.shape[1]:
-            vectors = torch.nn.functional.normalize(rooted.T @ vectors, dim=0)
-        return cls(scaled @ vectors, vectors.T * spread, level)
+        if by_spot:
+            vectors = torch.nn.functional.normalize(rooted.T.double() @ vectors, dim=0)
+        return cls((scaled @ vectors.float()).double(), vectors.T * spread, level.double())
 
     def genes(self, values: Tensor) -> Tensor:
         """(..., gene) of (..., factor)."""
@@ -134,7 +135,7 @@ def _train(
     seen_design, offset, gain = appearance_design(appearance, lambda function: disc_means(data, spots, function))
     anchors = spread_out(data.xy_um[spots], MAX_ANCHORS)
     place, whiten = place_design(data.xy_um[spots], anchors)
-    shared = torch.cat([place, _capture_design(data, spots)], dim=1)
+    shared = torch.cat([place, _capture_design(data, spots)], dim=1).float()
     design = torch.cat([seen_design, shared.expand(n_states, -1, -1)], dim=2)
 
     counts, depth = _per_full_disc(data, spots)
@@ -187,10 +188,10 @@ def _capture_design(data: TrainingData, spots: NDArray[np.int64]) -> Tensor:
 
 
 def _per_full_disc(data: TrainingData, spots: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-    """Counts (spot, gene) and depth (spot,) float64, as if every disc held as many superpixels as the median disc."""
+    """Counts (spot, gene) float32 and depth (spot,) float64, per as many superpixels as the median disc holds."""
     rows = torch.from_numpy(np.diff(data.starts)[spots]).to(data.counts.device)
     factor = data.disc_size.double().median() / rows
-    return data.counts[spots].double() * factor[:, None], data.depth[spots].double() * factor
+    return data.counts[spots] * factor[:, None].float(), data.depth[spots].double() * factor
 
 
 def _seen(n_spots: int, n_states: int, seed: int) -> Tensor:
@@ -211,16 +212,22 @@ def _regress(
     design: Tensor, counts: Tensor, depth: Tensor, seen: Tensor, penalties: tuple[float, ...]
 ) -> tuple[Factors, RidgeFit, RidgeFit]:
     """Fit the factors of counts, and the logarithm of depth that follows from them and from normalised counts."""
-    share = PER_SPOT * counts / depth.clamp_min(1.0)[:, None]
+    share = counts * (PER_SPOT / depth.clamp_min(1.0))[:, None].float()
     weights = [_precision(depth, noise) for noise in (COUNT_NOISE, SHARE_NOISE)]
     factors = [Factors.of(torch.log1p(y), w) for y, w in zip((counts, share), weights, strict=True)]
     fits = [fit_ridge(design, seen * w, f.values, penalties) for f, w in zip(factors, weights, strict=True)]
-    expected = [
-        torch.log(torch.expm1(f.genes(fit.predict(design)).clamp_min(LEAST_COUNT)))
-        for f, fit in zip(factors, fits, strict=True)
-    ]
-    log_depth = (expected[0] - expected[1]).mean(dim=2, keepdim=True) + np.log(PER_SPOT)
+    blocks = torch.split(design, SPOTS_AT_ONCE, dim=1)
+    log_depth = torch.cat([_log_depth(factors, fits, block) for block in blocks], dim=1)
     return factors[0], fits[0], fit_ridge(design, seen, log_depth, (DEPTH_PENALTY,))
+
+
+def _log_depth(factors: list[Factors], fits: list[RidgeFit], design: Tensor) -> Tensor:
+    """(state, spot, 1): logarithm of expected counts over expected share, averaged over the genes."""
+    of_counts, of_share = (
+        f.genes(fit.predict(design)).clamp_min_(LEAST_COUNT).expm1_().log_().mean(dim=2, keepdim=True)
+        for f, fit in zip(factors, fits, strict=True)
+    )
+    return of_counts.sub_(of_share).add_(math.log(PER_SPOT))
 
 
 def _calibrated(ensemble: AdditiveEnsemble, data: TrainingData, spots: NDArray[np.int64]) -> AdditiveEnsemble:

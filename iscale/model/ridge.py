@@ -7,6 +7,7 @@ the choice is an early stopping, for each target on its own, that costs one deco
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,8 @@ from torch import Tensor
 
 PENALTIES = (1000.0, 100.0, 32.0, 16.0, 8.0, 4.0, 2.0, 1.0, 0.3, 0.1)
 """In units of the variance of a target, whose prior variance is 1."""
+SPOT_BLOCK = 1024
+"""Spots that are held in float64 at a time."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class RidgeFit:
 
     def predict(self, design: Tensor) -> Tensor:
         """(state, n, target) for (state, n, coordinate)."""
-        return design @ self.coefficients + self.intercept
+        return design.double() @ self.coefficients + self.intercept
 
 
 def fit_ridge(design: Tensor, weight: Tensor, targets: Tensor, penalties: tuple[float, ...] = PENALTIES) -> RidgeFit:
@@ -46,7 +49,7 @@ def fit_ridge(design: Tensor, weight: Tensor, targets: Tensor, penalties: tuple[
     Parameters
     ----------
     design
-        (state, spot, coordinate) float64.
+        (state, spot, coordinate) float32 or float64.
     weight
         (state, spot) float64: precision of the spots, of mean 1; 0 for spots that a state does not see.
     targets
@@ -55,25 +58,38 @@ def fit_ridge(design: Tensor, weight: Tensor, targets: Tensor, penalties: tuple[
         To choose from, strongest first.
     """
     total = weight.sum(dim=1)[:, None, None]
-    centre = (design * weight[..., None]).sum(dim=1, keepdim=True) / total
-    level = (targets * weight[..., None]).sum(dim=1, keepdim=True) / total
-    root = weight.sqrt()[..., None]
-    z, t = (design - centre) * root, (targets - level) * root
-    values, vectors = torch.linalg.eigh(z.mT @ z)
-    values = values.clamp_min(0)
-    scores = z @ vectors
-    projected = scores.mT @ t
+    targets = targets.expand(len(design), -1, -1)
+    centre = sum(w.mT @ z for z, w, _ in _blocks(design, weight, targets)) / total
+    level = sum(w.mT @ t for _, w, t in _blocks(design, weight, targets)) / total
 
-    best = torch.zeros_like(projected)
-    least = torch.full_like(level, torch.inf)
-    path = []
-    for penalty in penalties:
-        shrunk = 1 / (values + penalty)[..., None]
-        residual = t - scores @ (shrunk * projected)
-        left_out = residual / (1 - scores.square() @ shrunk).clamp_min(1e-6)
-        error = left_out.square().sum(dim=1, keepdim=True) / total
-        path.append((float((residual.square().sum(dim=1, keepdim=True) / total).mean()), float(error.mean())))
-        best = torch.where(error < least, shrunk * projected, best)
-        least = torch.minimum(error, least)
-    coefficients = vectors @ best
-    return RidgeFit(coefficients, level - centre @ coefficients, tuple(path))
+    def scaled() -> Iterator[tuple[Tensor, Tensor]]:
+        for z, w, t in _blocks(design, weight, targets):
+            yield (z - centre) * w.sqrt(), (t - level) * w.sqrt()
+
+    values, vectors = torch.linalg.eigh(sum(z.mT @ z for z, _ in scaled()))
+    projected = vectors.mT @ sum(z.mT @ t for z, t in scaled())
+    inverse = [1 / (values.clamp_min(0) + penalty)[..., None] for penalty in penalties]
+    fitted, left_out = level.new_zeros(2, len(penalties), *level.shape).unbind()
+    for z, t in scaled():
+        scores = z @ vectors
+        for k, shrunk in enumerate(inverse):
+            residual = t - scores @ (shrunk * projected)
+            fitted[k] += residual.square().sum(dim=1, keepdim=True)
+            leverage = scores.square() @ shrunk
+            left_out[k] += (residual / (1 - leverage).clamp_min(1e-6)).square().sum(dim=1, keepdim=True)
+
+    best = left_out.argmin(dim=0)
+    coefficients = vectors @ sum(torch.where(best == k, shrunk * projected, 0) for k, shrunk in enumerate(inverse))
+    path = tuple((float(f), float(e)) for f, e in zip(*(_means(x / total) for x in (fitted, left_out)), strict=True))
+    return RidgeFit(coefficients, level - centre @ coefficients, path)
+
+
+def _means(errors: Tensor) -> Tensor:
+    return errors.flatten(1).mean(dim=1)
+
+
+def _blocks(design: Tensor, weight: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Design, weight (state, spot, 1) and targets of some spots at a time, as float64."""
+    for start in range(0, design.shape[1], SPOT_BLOCK):
+        at = slice(start, start + SPOT_BLOCK)
+        yield design[:, at].double(), weight[:, at, None], targets[:, at]
