@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Optional
@@ -165,6 +166,8 @@ def repeat_flag(arguments: list[str], flag: str) -> list[str]:
 
 def main() -> None:
     """Entry point: errors of the user's making are one message and an exit code, without a traceback."""
+    # Before torch is imported: threads that wait for work then sleep, and do not keep shared cores busy.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app(repeat_flag(sys.argv[1:], "--captures"))
     except IscaleError as error:

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+# As the command line does: on a busy machine threads that spin while they wait make everything several times slower.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 
 def _folder(variable: str) -> Path:
     value = os.environ.get(variable)

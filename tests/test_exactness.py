@@ -1,4 +1,4 @@
-"""Results do not depend on regions, driver or workers; the same plan gives the same bytes; a killed run loses nothing."""
+"""Results do not depend on regions, driver or workers; one plan gives the same bytes; a killed run loses nothing."""
 
 from __future__ import annotations
 

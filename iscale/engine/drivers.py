@@ -172,6 +172,7 @@ def _local_cluster(workers: int, memory_bytes: int) -> Any:
     threads = str(max(1, cores // workers))
     # Threads of a worker are its kernels' (BLAS, torch); dask itself runs one task at a time on each.
     environment = {
+        "OMP_WAIT_POLICY": "PASSIVE",
         "OMP_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,
         "OPENBLAS_NUM_THREADS": threads,

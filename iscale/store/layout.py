@@ -1,7 +1,7 @@
 """Shapes of arrays, read chunks and write shards: pure arithmetic.
 
-A *shard* is one file and the unit of writing: a task owns whole shards. A *chunk* is the unit of reading inside a shard.
-Shards of all superpixel arrays lie on one lattice, so that a task of any stage owns whole shards of all its outputs.
+A *shard* is one file and the unit of writing: a task owns whole shards. A *chunk* is the unit of reading inside a
+shard. Shards of all superpixel arrays lie on one lattice, so that a task of any stage owns whole shards of all its outputs.
 """
 
 from __future__ import annotations

@@ -129,7 +129,7 @@ def test_identity_is_of_plain_values() -> None:
     assert TextureEncoder().groups[3].stride == CONTEXT_STRIDE
 
 
-@pytest.mark.parametrize("core", [(256, 256), (2048, 2048)])
+@pytest.mark.parametrize("core", [(256, 256), (1024, 1280)])
 def test_memory_stays_under_what_is_declared(core) -> None:
     encoder = TextureEncoder()
     halo = 2 * encoder.halo_px

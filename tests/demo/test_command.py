@@ -1,0 +1,44 @@
+"""The demos: the synthetic truth is found, and on real sections ours beats ridge and nearest neighbours."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.accuracy import section
+from iscale.cli import main
+from iscale.demo.command import synthetic_demo
+from iscale.demo.scoring import pearson
+
+
+def test_the_synthetic_demo_finds_what_is_there(tmp_path: Path) -> None:
+    text = synthetic_demo(tmp_path)
+    table = [line.split("\t") for line in (tmp_path / "project/iSCALE_output/predicted-vs-true.tsv").open()][1:]
+    per_superpixel = [float(row[1]) for row in table]
+    assert len(table) == 60
+    assert np.median(per_superpixel) > 0.8
+    assert np.mean([0.7 < float(row[3]) < 1.3 for row in table]) > 0.9, "predicted sums are not those of the truth"
+    assert "median of all" in text
+    assert str(tmp_path / "project" / "iSCALE_output" / "run.zarr") in text
+
+
+def test_on_real_tissue_ours_is_above_both_baselines(data_dir: Path, tmp_path: Path) -> None:
+    pairs = section(data_dir / "her2st", tmp_path, "C4", "covered", "default")
+    medians = {key: float(np.nanmedian(pearson(*pair))) for key, pair in pairs.items()}
+    for score in ("counts", "depth-normalised"):
+        baseline = max(medians[score, method] for method in ("ridge", "kNN"))
+        assert medians[score, "ours"] > baseline, (score, medians)
+    assert medians["counts", "ours"] > 0.74
+    assert medians["depth-normalised", "ours"] > 0.44
+
+
+def test_an_unknown_dataset_is_one_clear_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["iscale", "demo", "--dataset", "her2st"])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert "--source" in capsys.readouterr().err

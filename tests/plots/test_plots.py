@@ -1,0 +1,42 @@
+"""Figures are drawn from overviews that agree with the whole, and land in the published folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import zarr
+from PIL import Image
+
+from iscale.pipeline import run
+from iscale.plots.overview import block_mean, mean_map, reduction
+
+
+def test_an_overview_is_the_mean_of_what_is_there() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(3, 2100, 1300)).astype(np.float32)
+    values[:, :500, :700] = np.nan
+    array = zarr.create_array(zarr.storage.MemoryStore(), data=values, chunks=(1, 512, 512))
+    factor = reduction(values.shape)
+    assert factor == 4
+    overview = mean_map(array, 1, factor)
+    assert overview.shape == (525, 325)
+    blocks = values[1].reshape(525, 4, 325, 4).astype(np.float64)
+    np.testing.assert_allclose(overview[125:], blocks.mean(axis=(1, 3))[125:], atol=1e-5)
+    assert np.isnan(overview[:125, :175]).all()
+    assert np.isfinite(overview[:125, 175:]).all()
+
+
+def test_a_block_off_the_end_is_the_mean_of_its_part() -> None:
+    assert block_mean(np.array([[1, 2, 5]], np.float32), 2).tolist() == [[1.5, 5.0]]
+
+
+def test_published_folders_hold_a_picture_per_gene(tiny_project: Path) -> None:
+    out = run(tiny_project, n_plots=3)
+    folders = ["spot_level_st_plots/D1", "spot_level_st_plots/D2", "spot_level_st_plots/spots-integrated"]
+    for folder in [*folders, "super_res_ST_plots"]:
+        pictures = sorted((out / folder).glob("*.png"))
+        assert len(pictures) == 3, folder
+        pixels = np.asarray(Image.open(pictures[0]).convert("RGB"))
+        assert pixels.shape[1] == 840
+        assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 100, "a picture with next to no colours shows nothing"
