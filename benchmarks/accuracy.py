@@ -16,7 +16,6 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 import iscale
@@ -24,8 +23,8 @@ from benchmarks.report import machine, publish, table
 from iscale.captures.spots import TrainingSpots
 from iscale.captures.stage import read_training
 from iscale.config import load_options
-from iscale.demo.her2st import PIXEL_SIZE_UM, RADIUS_UM, SECTIONS, Her2stLayout, Setting, lay_out_her2st
-from iscale.demo.scoring import clear_of_border, disc_sums, pearson
+from iscale.demo.her2st import PIXEL_SIZE_UM, RADIUS_UM, SECTIONS, Her2stLayout, Setting, lay_out_her2st, scored_truth
+from iscale.demo.scoring import disc_sums, pearson
 from iscale.encoders import get_encoder
 from iscale.geometry import SlideGrid
 from iscale.job import Job
@@ -47,16 +46,6 @@ def logs(counts: NDArray[np.float64], depth: NDArray[np.float64]) -> dict[str, N
     return {SCORES[0]: np.log1p(counts), SCORES[1]: np.log1p(1e4 * counts / depth[:, None])}
 
 
-def truth_of(layout: Her2stLayout, genes: tuple[str, ...], grid: SlideGrid) -> tuple[NDArray[np.float64], ...]:
-    """Place (spot, 2), counts (spot, gene) and depth (spot,) of the mother's spots that are scored."""
-    scored = (layout.truth / "scored.tsv").read_text().split()
-    places = pd.read_csv(layout.truth / "locs.tsv", sep="\t", index_col="spot").loc[scored]
-    counts = pd.read_csv(layout.truth / "cnts.tsv.gz", sep="\t", index_col=0).loc[scored]
-    xy = places[["x", "y"]].to_numpy(np.float64)
-    clear = clear_of_border(xy, grid.superpixel_shape)
-    return xy[clear], counts[list(genes)].to_numpy(np.float64)[clear], counts.to_numpy(np.float64).sum(axis=1)[clear]
-
-
 def section(source: Path, work: Path, mother: str, setting: Setting, recipe: str) -> dict[tuple[str, str], Pair]:
     """Run one case; measured and predicted values by score and method."""
     layout = lay_out_her2st(source, work / f"{mother}-{setting}", mother, setting)
@@ -65,7 +54,7 @@ def section(source: Path, work: Path, mother: str, setting: Setting, recipe: str
     job = Job(layout.project, load_options(layout.project, chosen))
     grid, spots = job.grid, read_training(job.store, job.grid)
 
-    xy, counts, depth = truth_of(layout, spots.genes, grid)
+    xy, counts, depth = scored_truth(layout, spots.genes, grid.superpixel_shape)
     radius = RADIUS_UM / grid.superpixel_um
     expression = disc_sums(run.expression.sel(gene=list(spots.genes)).to_numpy(), xy, radius)
     predicted = logs(expression, disc_sums(run.depth.to_numpy(), xy, radius))

@@ -9,9 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iscale.captures.locations import read_locations
-from iscale.captures.tables import read_counts
-from iscale.demo.her2st import PIXEL_SIZE_UM, RADIUS_UM, Her2stLayout, lay_out_her2st
+from iscale.demo.her2st import PIXEL_SIZE_UM, RADIUS_UM, Her2stLayout, lay_out_her2st, scored_truth
 from iscale.demo.scoring import disc_sums, pearson, score
 from iscale.demo.synthetic import read_truth, write_demo
 from iscale.errors import InputError
@@ -101,22 +99,11 @@ def measured_and_predicted(
     found: Run, laid: Her2stLayout
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Counts and depth of the mother's scored spots, (spot, gene) and (spot,): measured, then predicted."""
-    scored = (laid.truth / "scored.tsv").read_text().split()
-    places, table = read_locations(laid.truth / "locs.tsv"), read_counts(laid.truth / "cnts.tsv.gz")
-    genes = [str(gene) for gene in found.expression["gene"].values]
-    row_of = {name: i for i, name in enumerate(table.rows)}
-    place_of = {name: i for i, name in enumerate(places.ids)}
-    counts = table.counts[[row_of[name] for name in scored]]
-    column_of = {name: i for i, name in enumerate(table.columns)}
-    measured = np.stack(
-        [counts[:, column_of[g]].toarray().ravel() if g in column_of else np.zeros(len(scored)) for g in genes], axis=1
-    )
-    xy_px = places.xy[[place_of[name] for name in scored]]
+    genes = tuple(str(gene) for gene in found.expression["gene"].values)
+    xy_px, measured, depth = scored_truth(laid, genes, found.depth.shape)
     radius = RADIUS_UM / (PIXEL_SIZE_UM * SUPERPIXEL_PX)
     predicted = disc_sums(found.expression.values, xy_px, radius)
-    depth = disc_sums(found.depth.values, xy_px, radius)
-    total = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
-    return measured.astype(np.float64), total, predicted, depth
+    return measured, depth, predicted, disc_sums(found.depth.values, xy_px, radius)
 
 
 def _compare(found: Run, gene: str, truth: NDArray[np.float32]) -> tuple[str, list[float]]:

@@ -21,6 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from iscale.captures.locations import read_locations
+from iscale.captures.tables import read_counts
+from iscale.demo.scoring import clear_of_border
 from iscale.errors import InputError
 from iscale.geometry import SlideGrid
 from iscale.project import ALIGNED_FOLDERS, CAPTURES_FOLDER, MOTHER_FOLDER, UNALIGNED_FOLDERS
@@ -121,6 +124,31 @@ def lay_out_her2st(source: Path, project: Path, mother: str = "C4", setting: Set
     _write_capture(truth, source, mother, _Spots(truth_spots.ids, truth_spots.xy * grid.scale))
     (truth / "scored.tsv").write_text("".join(f"{name}\n" for name in truth_spots.where(scored).ids))
     return Her2stLayout(project, truth, kept, beside)
+
+
+def scored_truth(
+    layout: Her2stLayout, genes: tuple[str, ...], superpixel_shape: tuple[int, ...]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """The mother's own spots that are scored: those clear of the slide's border.
+
+    Returns
+    -------
+    xy_px, counts, depth
+        (spot, 2) in pixels of the analysis image; (spot, gene); (spot,) counts of all genes that were measured.
+    """
+    scored = (layout.truth / "scored.tsv").read_text().split()
+    places, table = read_locations(layout.truth / "locs.tsv"), read_counts(layout.truth / "cnts.tsv.gz")
+    place_of, row_of, column_of = (
+        {name: i for i, name in enumerate(names)} for names in (places.ids, table.rows, table.columns)
+    )
+    xy_px = places.xy[[place_of[name] for name in scored]]
+    counts = table.counts[[row_of[name] for name in scored]].astype(np.float64)
+    chosen = np.zeros((len(scored), len(genes)))
+    for j, gene in enumerate(genes):
+        if gene in column_of:
+            chosen[:, j] = counts[:, column_of[gene]].toarray().ravel()
+    clear = clear_of_border(xy_px, (superpixel_shape[0], superpixel_shape[1]))
+    return xy_px[clear], chosen[clear], np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()[clear]
 
 
 def _check(source: Path, project: Path, mother: str) -> None:

@@ -21,6 +21,10 @@ from iscale.model.gather import gather_discs
 from iscale.store.run_store import RunStore
 
 
+STATES = 5
+"""Independent initialisations, trained together."""
+
+
 @dataclass(frozen=True)
 class FitContext:
     """What the fit needs to know."""
@@ -46,6 +50,7 @@ def fit_model(context: FitContext, region: Region) -> None:
         recipe=context.recipe,
         seed=context.seed,
         device=context.device,
+        n_states=STATES,
     )
     _save(context, result)
 
@@ -75,8 +80,11 @@ def fit_step(context: FitContext, spots: TrainingSpots, *, inputs: tuple[str, ..
     """
     n_features = sum(len(group.features) for group in context.groups)
     cells = sum(len(disc_offsets(r / context.grid.superpixel_um)) for r in spots.radius_um)
-    # The rows as gathered, as a standardised copy, and a batch's activations; per gene the targets and their copies.
-    task_bytes = 3 * 4 * cells * n_features + 6 * spots.counts.nbytes + 200 * 2**20
+    n_spots = len(spots.depth)
+    # The rows as gathered and two copies; every state's design matrix and its square, in float64; targets and copies.
+    rows = 3 * 4 * cells * n_features
+    design = 8 * STATES * n_spots * 3 * (n_features + 128 + min(512, n_spots))
+    task_bytes = rows + design + 10 * spots.counts.nbytes + 200 * 2**20
     parameters = {"recipe": context.recipe, "seed": context.seed}
     return Step(
         name="fit",

@@ -1,7 +1,8 @@
 """Shapes of arrays, read chunks and write shards: pure arithmetic.
 
 A *shard* is one file and the unit of writing: a task owns whole shards. A *chunk* is the unit of reading inside a
-shard. Shards of all superpixel arrays lie on one lattice, so that a task of any stage owns whole shards of all its outputs.
+shard. Shards of all superpixel arrays lie on one lattice, so that a task of any stage owns whole shards of all that it
+writes.
 """
 
 from __future__ import annotations
