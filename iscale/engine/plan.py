@@ -15,8 +15,9 @@ from iscale.geometry import Region
 BASELINE_BYTES = 600 * 2**20
 """A worker before any task: interpreter, torch, zarr, codecs (measured by ``make bench-memory``)."""
 
-TASKS_PER_WORKER = 4
-"""Regions are kept small enough that every worker gets about this many, so that none waits long for the last."""
+TASKS_PER_WORKER = 32
+"""Every worker gets at least this many regions where there are shards enough: progress shows, little is lost with a
+task, and no worker waits long for the last."""
 
 MAX_SHARDS_PER_SIDE = 4
 """Beyond this a larger region saves next to no halo and makes a lost task dearer."""
@@ -113,7 +114,7 @@ def plan_regions(
     --------
     >>> plan = plan_regions("t", (640, 640), (128, 128), lambda s: 1000 * s[0] * s[1], Resources(2**30))
     >>> len(plan.regions), plan.task_bytes
-    (9, 65536000)
+    (25, 16384000)
     """
 
     def peak(side: int) -> int:

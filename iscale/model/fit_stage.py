@@ -20,7 +20,6 @@ from iscale.model.fit import FitResult, fit
 from iscale.model.gather import gather_discs
 from iscale.store.run_store import RunStore
 
-
 STATES = 5
 """Independent initialisations, trained together."""
 

@@ -46,30 +46,35 @@ def _ensemble(store: RunStore, device: str, model: str) -> Ensemble:
 
 
 def predict_region(context: PredictContext, region: Region) -> int:
-    """Predict the tissue of a region, a shard of genes at a time; returns the number of tissue superpixels."""
-    store = context.store
-    tissue = np.asarray(store.array("tissue/mask")[region.slices])
-    if not tissue.any():
-        return 0
-    ensemble = _ensemble(store, context.device, context.model)
-    tiles = [tile for tile in region.tiles(TILE) if tissue[tile.within(region)].any()]
-    hidden = [_hidden(context, ensemble, tile, tissue[tile.within(region)]) for tile in tiles]
+    """Predict the tissue of a region, a shard at a time; returns the number of tissue superpixels."""
+    tissue = np.asarray(context.store.array("tissue/mask")[region.slices])
+    for shard in region.tiles(layout.SHARD_SUPERPIXELS):
+        if tissue[shard.within(region)].any():
+            _predict_shard(context, shard, tissue[shard.within(region)])
+    return int(tissue.sum())
 
-    depth = np.full(region.shape, np.nan, dtype=np.float16)
+
+def _predict_shard(context: PredictContext, shard: Region, tissue: NDArray[np.bool_]) -> None:
+    """Predict one shard: what the genes are computed from once, then the genes, as many at a time as share a file."""
+    store = context.store
+    ensemble = _ensemble(store, context.device, context.model)
+    tiles = [tile for tile in shard.tiles(TILE) if tissue[tile.within(shard)].any()]
+    hidden = [_hidden(context, ensemble, tile, tissue[tile.within(shard)]) for tile in tiles]
+
+    depth = np.full(shard.shape, np.nan, dtype=np.float16)
     for tile, state in zip(tiles, hidden, strict=True):
-        depth[tile.within(region)][tissue[tile.within(region)]] = ensemble.depth(state).cpu().numpy()
-    store.write("expression/depth", region, depth)
+        depth[tile.within(shard)][tissue[tile.within(shard)]] = ensemble.depth(state).cpu().numpy()
+    store.write("expression/depth", shard, depth)
 
     for start in range(0, context.genes, layout.GENES_PER_SHARD):
-        stop = min(start + layout.GENES_PER_SHARD, context.genes)
-        mean = np.full((stop - start, *region.shape), np.nan, dtype=np.float16)
+        genes = slice(start, min(start + layout.GENES_PER_SHARD, context.genes))
+        mean = np.full((genes.stop - genes.start, *shard.shape), np.nan, dtype=np.float16)
         spread = mean.copy()
         for tile, state in zip(tiles, hidden, strict=True):
-            within = tile.within(region)
-            _fill(ensemble, state, slice(start, stop), tissue[within], mean[:, *within], spread[:, *within])
-        _write_genes(store, "expression/expression", slice(start, stop), region, mean)
-        _write_genes(store, "expression/uncertainty", slice(start, stop), region, spread)
-    return int(tissue.sum())
+            within = tile.within(shard)
+            _fill(ensemble, state, genes, tissue[within], mean[:, *within], spread[:, *within])
+        store.write("expression/expression", shard, mean, genes)
+        store.write("expression/uncertainty", shard, spread, genes)
 
 
 def _hidden(context: PredictContext, ensemble: Ensemble, tile: Region, tissue: NDArray[np.bool_]) -> Any:
@@ -102,13 +107,6 @@ def _fill(
         spread[rows, tissue] = deviation.cpu().numpy()
 
 
-def _write_genes(store: RunStore, path: str, genes: slice, region: Region, values: NDArray[np.float16]) -> None:
-    """Write a shard of genes: ``genes`` starts at a shard and ends at one or at the last gene."""
-    if genes.start % layout.GENES_PER_SHARD:
-        raise ValueError(f"{path}: genes {genes} are not whole shards")
-    store.array(path, "r+")[(genes, *region.slices)] = values
-
-
 def predict_step(
     context: PredictContext,
     gene_names: tuple[str, ...],
@@ -133,11 +131,10 @@ def predict_step(
         layout.plane("expression/depth", shape),
     ]
 
-    def bytes_of(rows_columns: tuple[int, int]) -> int:
-        n = rows_columns[0] * rows_columns[1]
-        genes_written = min(layout.GENES_PER_SHARD, len(gene_names))
-        tile = TILE * TILE * (12 * n_features + 4 * 16 * GENES_AT_ONCE) + 64 * 2**20
-        return n * hidden_bytes(recipe, n_features) + 2 * 2 * 2 * n * genes_written + tile
+    written = min(layout.GENES_PER_SHARD, len(gene_names))
+    tile_bytes = TILE * TILE * (12 * n_features + 4 * 16 * GENES_AT_ONCE) + 64 * 2**20
+    # Of a shard: what the genes are computed from; estimate and spread, and as much again while they are compressed.
+    shard_bytes = side * side * (hidden_bytes(recipe, n_features) + 2 * 2 * 2 * written)
 
     def prepare() -> None:
         store.make_group("expression", {"recipe": recipe, "model": context.model})
@@ -159,7 +156,7 @@ def predict_step(
             "predict",
             shape,
             (side, side),
-            bytes_of,
+            lambda rows_columns: tile_bytes + shard_bytes + rows_columns[0] * rows_columns[1],
             resources,
         ),
         fingerprint=fingerprint("predict", {"genes": list(gene_names)}, *inputs),

@@ -140,20 +140,19 @@ class RunStore:
         """Open an array."""
         return zarr.open_array(self.path, path=path, mode=mode)
 
-    def write(self, path: str, region: Region, values: NDArray[Any]) -> None:
-        """Write a region of the last two axes, which must be whole shards.
+    def write(self, path: str, region: Region, values: NDArray[Any], rows: slice | None = None) -> None:
+        """Write a region of the last two axes, and of some rows of the first, which must be whole shards.
 
         Zarr itself takes half a shard in silence, and two tasks that do so lose each other's data.
         """
         array = self.array(path, "r+")
-        shard, shape = array.shards or array.chunks, array.shape
-        for start, stop, side, n in (
-            (region.y0, region.y1, shard[-2], shape[-2]),
-            (region.x0, region.x1, shard[-1], shape[-1]),
-        ):
-            if start % side or (stop % side and stop != n):
-                raise ValueError(f"{path}: region {region} is not whole shards of {shard[-2]} x {shard[-1]}")
-        array[(..., *region.slices)] = values
+        place: tuple[slice, ...] = region.slices
+        if array.ndim == 3:
+            place = (slice(0, array.shape[0]) if rows is None else rows, *place)
+        for part, side, n in zip(place, array.shards or array.chunks, array.shape, strict=True):
+            if part.start % side or (part.stop % side and part.stop != n):
+                raise ValueError(f"{path}: {part.start}:{part.stop} of {region} is not whole shards of {side}")
+        array[place] = values
 
     def attributes(self, path: str) -> dict[str, Any]:
         """Attributes of a group or array."""

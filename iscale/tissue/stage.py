@@ -55,13 +55,16 @@ def learn(context: TissueContext, region: Region) -> None:
 
 def mask_region(context: TissueContext, region: Region) -> int:
     """Decide a region; returns its number of tissue superpixels."""
-    store = context.store
+    store, found = context.store, 0
     factor = SUPERPIXEL_PX // 2**context.level
-    pixels = _pixels(store, context.level, region.scaled(factor))
     model = TissueModel.from_json(store.attributes("tissue")["model"])
-    mask = superpixel_mask(pixels, region, model, np.asarray(store.array("tissue/classes")[...]))
-    store.write("tissue/mask", region, mask)
-    return int(mask.sum())
+    classes = np.asarray(store.array("tissue/classes")[...])
+    for shard in region.tiles(layout.MASK_SHARD_SUPERPIXELS):
+        pixels = _pixels(store, context.level, shard.scaled(factor))
+        mask = superpixel_mask(pixels, shard, model, classes)
+        store.write("tissue/mask", shard, mask)
+        found += int(mask.sum())
+    return found
 
 
 @lru_cache(maxsize=1)
@@ -129,6 +132,7 @@ def tissue_steps(
         )
 
     level = min(4, len(shapes) - 1)
+    shard = min(layout.MASK_SHARD_SUPERPIXELS, max(grid.superpixel_shape))
     per_superpixel = BYTES_PER_SUPERPIXEL + 3 * (SUPERPIXEL_PX // 2**level) ** 2
     kernel: Kernel = user_mask_region if user_mask else mask_region
     yield Step(
@@ -139,7 +143,7 @@ def tissue_steps(
             "tissue/mask",
             grid.superpixel_shape,
             (layout.MASK_SHARD_SUPERPIXELS, layout.MASK_SHARD_SUPERPIXELS),
-            lambda s: per_superpixel * s[0] * s[1] + OVERVIEW_PX,
+            lambda rows_columns: per_superpixel * shard**2 + rows_columns[0] * rows_columns[1] + OVERVIEW_PX,
             resources,
         ),
         fingerprint=fingerprint("tissue", parameters, *inputs),

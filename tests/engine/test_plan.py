@@ -49,7 +49,7 @@ def test_over_budget_names_the_step_the_figures_and_the_remedy() -> None:
 
 def test_more_workers_get_smaller_regions() -> None:
     def n_regions(workers: int) -> int:
-        plan = plan_regions("s", (1280, 1280), (128, 128), lambda _: 1, Resources(2**31, workers))
+        plan = plan_regions("s", (5120, 5120), (128, 128), lambda _: 1, Resources(2**31, workers))
         return len(plan.regions)
 
     assert n_regions(1) < n_regions(8)
