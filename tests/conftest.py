@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# Times are of shared machines: no example is judged by its own.
+settings.register_profile("shared", deadline=None)
+settings.load_profile("shared")
 
 # As the command line does: on a busy machine threads that spin while they wait make everything several times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from iscale.geometry import Region
 from iscale.store.run_store import RunStore
 
-LONGEST_SIDE = 1024
+LONGEST_SIDE = 800
 """Cells on the longer side of a drawn map."""
 
 TILE = 1024
