@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
 
 from iscale import __version__
-from iscale.errors import IscaleError
+from iscale.errors import InterruptedByUserError, IscaleError
 
 app = typer.Typer(
     name="iscale",
@@ -42,6 +44,15 @@ RegionShards = Annotated[
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan; write nothing.")]
 Restart = Annotated[bool, typer.Option("--restart", help="Forget what an earlier run left.")]
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Tell what Ctrl-C means for the run."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise InterruptedByUserError("Interrupted; what is done is kept.", "The same command continues.") from None
 
 
 def _stage_command(stage: str, summary: str) -> Any:
@@ -88,7 +99,8 @@ def _stage_command(stage: str, summary: str) -> Any:
         if dry_run:
             typer.echo(pipeline.describe_plan(project, stage=stage, restart=restart, **options))
             return
-        folder = pipeline.run(project, stage=stage, restart=restart, watcher=for_terminal(), **options)
+        with _interruptible():
+            folder = pipeline.run(project, stage=stage, restart=restart, watcher=for_terminal(), **options)
         typer.echo(f"{stage if stage != 'plot' else 'run'}: done, in {folder}")
 
     command.__doc__ = summary
@@ -130,11 +142,13 @@ def demo(
     from iscale.progress import for_terminal
 
     options = {"memory": memory, "dask": dask, "workers": workers, "watcher": for_terminal()}
-    if dataset == "synthetic":
-        typer.echo(synthetic_demo(folder, **options))
-    elif dataset == "her2st" and source is not None:
-        typer.echo(her2st_demo(folder, source, **options))
-    else:
+    with _interruptible():
+        if dataset == "synthetic":
+            typer.echo(synthetic_demo(folder, **options))
+            return
+        if dataset == "her2st" and source is not None:
+            typer.echo(her2st_demo(folder, source, **options))
+            return
         raise InputError(
             f"--dataset {dataset} --source {source}: not a demo.", "Use synthetic, or her2st with --source FOLDER."
         )
@@ -173,6 +187,3 @@ def main() -> None:
     except IscaleError as error:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("Interrupted; what is done is kept, the same command continues.", file=sys.stderr)
-        sys.exit(130)

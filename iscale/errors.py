@@ -41,3 +41,9 @@ class RegionsFailedError(IscaleError):
     """Some regions of a stage failed; the others are done and kept."""
 
     exit_code = 3
+
+
+class InterruptedByUserError(IscaleError):
+    """The user stopped the program."""
+
+    exit_code = 130

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import shutil
 import time
@@ -10,17 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from iscale import __version__
 from iscale.config import Options, load_options
 from iscale.engine.drivers import open_driver
 from iscale.engine.execute import StepReport, execute, pending
 from iscale.engine.ledger import Ledger
-from iscale.engine.memory import peak_bytes
 from iscale.engine.plan import Resources, format_bytes
 from iscale.engine.step import Step
 from iscale.errors import StoreError
 from iscale.job import Job
 from iscale.progress import Silence
+from iscale.report import plan_table, write_report
 
 STAGES = {
     "ingest": ("ingest",),
@@ -147,31 +146,36 @@ def run(
     root = Path(project).expanduser()
     job = Job(root, load_options(root, options), with_captures="fit" in STAGES[stage])
     check_inputs(job, stage)
-    if restart:
-        job.store.clear()
-    job.store.check()
-    _check_disk(job, stage)
-    job.store.create()
-    for notice in job.notices:
-        watcher.say(notice)
-    reports: list[StepReport] = []
-    start = time.time()
-    job.store.sweep()
+    if not restart:
+        job.store.check()
+    _check_disk(job, stage, restart=restart)
     with open_driver(job.options.dask, job.options.workers, job.options.memory_bytes) as driver:
+        if restart:
+            job.store.clear()
+        job.store.create()
+        job.store.sweep()
+        for notice in job.notices:
+            watcher.say(notice)
+        reports: list[StepReport] = []
+        start = time.time()
         try:
             for step in steps(job, stage):
-                reports.append(execute(step, driver, Ledger(job.store.ledgers, step.name), watcher))
+                execute(step, driver, Ledger(job.store.ledgers, step.name), watcher, reports)
         finally:
-            _write_report(job, stage, reports, start)
+            # On a full disk there is no report either: the error of the step is what counts.
+            with contextlib.suppress(OSError):
+                write_report(job, stage, reports, start)
     return job.store.folder
 
 
-def _check_disk(job: Job, stage: str) -> None:
+def _check_disk(job: Job, stage: str, *, restart: bool) -> None:
     """Refuse to start where the disk cannot hold even a compressed run."""
     folder = job.store.folder
     existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     free = shutil.disk_usage(existing).free
-    needed = sum(step.disk_bytes for step in steps(job, stage) if pending(step, Ledger(job.store.ledgers, step.name)))
+    needed = sum(
+        step.disk_bytes for step in steps(job, stage) if restart or pending(step, Ledger(job.store.ledgers, step.name))
+    )
     if free < needed / COMPRESSION:
         raise StoreError(
             f"{existing}: {format_bytes(free)} free, the run needs up to {format_bytes(needed)} "
@@ -184,34 +188,8 @@ COMPRESSION = 10
 """Glass compresses to nothing: only below a tenth of the uncompressed size is a run sure not to fit."""
 
 
-def _write_report(job: Job, stage: str, reports: list[StepReport], start: float) -> None:
-    """Write what the run took; a step that was reused whole keeps what it took when it ran."""
-    path = job.store.folder / "report.json"
-    try:
-        earlier = {record["step"]: record for record in json.loads(path.read_text())["steps"]}
-    except (OSError, ValueError, KeyError):
-        earlier = {}
-    records = [_record(report) if report.regions else earlier.get(report.step, _record(report)) for report in reports]
-    report = {
-        "iscale": __version__,
-        "project": str(job.project.resolve()),
-        "stage": stage,
-        "options": job.options.model_dump(mode="json"),
-        "notices": job.notices,
-        "seconds": round(time.time() - start, 1),
-        "client_peak_bytes": peak_bytes(),
-        "steps": records,
-    }
-    path.write_text(json.dumps(report, indent=1) + "\n")
-
-
-def _record(report: StepReport) -> dict[str, Any]:
-    failed = {str(region): error for region, error in report.failed.items()}
-    return {**{k: v for k, v in vars(report).items() if k != "failed"}, "failed": failed}
-
-
 def describe_plan(project: str | Path, *, stage: str = "plot", restart: bool = False, **options: Any) -> str:
-    """What a run would do, as text: steps, regions, memory, disk, files, and what would be reused.
+    """What a run would do, as text.
 
     Nothing is written. Raises what :func:`run` would raise before its first step.
     """
@@ -220,18 +198,4 @@ def describe_plan(project: str | Path, *, stage: str = "plot", restart: bool = F
     check_inputs(job, stage)
     if not restart:
         job.store.check()
-    head = f"{'step':<14}{'regions':>9}{'reused':>9}{'memory':>10}{'disk':>10}{'files':>8}  note"
-    lines, disk, files, peak = [*job.notices, head], 0, 0, 0
-    for step in steps(job, stage):
-        total = len(step.plan.regions)
-        todo = total if restart else len(pending(step, Ledger(job.store.ledgers, step.name)))
-        lines.append(
-            f"{step.name:<14}{total:>9}{total - todo:>9}{format_bytes(step.plan.worker_bytes):>10}"
-            f"{format_bytes(step.disk_bytes):>10}{step.files:>8}  {step.note}"
-        )
-        disk, files, peak = disk + step.disk_bytes, files + step.files, max(peak, step.plan.worker_bytes)
-    lines.append(
-        f"peak memory per worker {format_bytes(peak)} of {format_bytes(job.options.memory_bytes)}; "
-        f"at most {format_bytes(disk)} on disk before compression, {files} files"
-    )
-    return "\n".join(lines)
+    return plan_table(job, steps(job, stage), restart=restart)

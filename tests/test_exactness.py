@@ -113,6 +113,20 @@ def test_a_killed_run_resumes_and_redoes_only_what_is_missing(
     assert digests(tmp_path) == digests(undisturbed)
 
 
+def test_an_interrupted_run_says_so_and_exits_with_130(demo_project: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "iscale", "features", str(demo_project), "--out", str(tmp_path)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    ledger = tmp_path / ".iscale" / "image.0.jsonl"
+    while not ledger.exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate()
+    assert process.returncode == 130
+    assert "Interrupted; what is done is kept." in error
+    assert "Traceback" not in error
+
+
 def test_other_genes_redo_fit_and_predict_but_not_features(
     demo_project: Path, undisturbed: Path, tmp_path: Path
 ) -> None:

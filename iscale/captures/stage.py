@@ -35,6 +35,7 @@ def integrate_step(
         context=None,
         plan=single_task("integrate", 0, resources),
         fingerprint=spots_fingerprint(captures, spots, grid),
+        outputs=store.metadata(*(f"captures/{name}" for name in spots.captures), "training", "training/counts"),
         finish=write,
         disk_bytes=sum(int(c.counts.data.nbytes + c.counts.indices.nbytes) for c in captures) + spots.counts.nbytes,
         files=20 * len(captures) + 8,

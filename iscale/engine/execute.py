@@ -49,21 +49,38 @@ class StepReport:
 
 def pending(step: Step, ledger: Ledger) -> tuple[Region, ...]:
     """Regions of a step that a run would have to do."""
-    return remaining(step.plan, ledger.finished(step.fingerprint, step.plan))
+    return remaining(step.plan, _finished(step, ledger))
 
 
-def execute(step: Step, driver: Driver, ledger: Ledger, watcher: Watcher) -> StepReport:
+def _finished(step: Step, ledger: Ledger) -> dict[Region, Any]:
+    """Regions that are done, with what they returned: none if an output has been lost since."""
+    finished = ledger.finished(step.fingerprint, step.plan)
+    return finished if all(path.exists() for path in step.outputs) else {}
+
+
+def execute(
+    step: Step, driver: Driver, ledger: Ledger, watcher: Watcher, reports: list[StepReport] | None = None
+) -> StepReport:
     """Run what is missing of a step.
+
+    Parameters
+    ----------
+    step, driver, ledger, watcher
+        What to run, on what, what of it is done, and who is told.
+    reports
+        Gets the report, also where the step fails.
 
     Raises
     ------
     RegionsFailedError
         After all other regions are done and recorded, if some failed.
     """
-    finished = ledger.finished(step.fingerprint, step.plan)
+    finished = _finished(step, ledger)
     todo = remaining(step.plan, finished)
     report = StepReport(step.name, len(todo), len(step.plan.regions) - len(todo))
     report.projected_bytes = step.plan.worker_bytes
+    if reports is not None:
+        reports.append(report)
     if not todo:
         return report
     if not finished:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from iscale.engine.plan import Plan
@@ -31,6 +32,8 @@ class Step:
         The regions, and the memory that each will need.
     fingerprint
         What the result depends on.
+    outputs
+        Files that are there when the step is done; where one is missing, the step is done anew.
     prepare
         Called once, in the driving process, before a step starts anew: makes the empty arrays.
     finish
@@ -47,6 +50,7 @@ class Step:
     context: Any
     plan: Plan
     fingerprint: str
+    outputs: tuple[Path, ...] = ()
     prepare: Callable[[], None] = nothing
     finish: Callable[[list[Any]], None] = nothing
     disk_bytes: int = 0

@@ -121,6 +121,7 @@ def features_step(
             resources,
         ),
         fingerprint=fingerprint("features", encoder.identity(), *inputs),
+        outputs=store.metadata("features", *(array.path for array in arrays.values())),
         prepare=prepare,
         disk_bytes=sum(array.bytes for array in arrays.values()),
         files=sum(array.files for array in arrays.values()),

@@ -16,6 +16,7 @@ from iscale.engine.plan import Resources, single_task
 from iscale.engine.step import Step
 from iscale.geometry import Region, SlideGrid
 from iscale.model.discs import disc_offsets
+from iscale.model.ensemble import SETTINGS_FILE, TENSORS_FILE
 from iscale.model.fit import FitResult, fit
 from iscale.model.gather import gather_discs
 from iscale.store.run_store import RunStore
@@ -91,6 +92,7 @@ def fit_step(context: FitContext, spots: TrainingSpots, *, inputs: tuple[str, ..
         context=context,
         plan=single_task("fit", task_bytes, resources),
         fingerprint=fingerprint("fit", parameters, *inputs),
+        outputs=(context.store.folder / "model" / SETTINGS_FILE, context.store.folder / "model" / TENSORS_FILE),
         disk_bytes=20 * 2**20,
         files=4,
         note=f"recipe {context.recipe}, {len(spots.depth)} spots, {cells} superpixels in discs",

@@ -160,6 +160,7 @@ def predict_step(
             resources,
         ),
         fingerprint=fingerprint("predict", {"genes": list(gene_names)}, *inputs),
+        outputs=store.metadata("expression", "expression/gene", *(array.path for array in arrays)),
         prepare=prepare,
         disk_bytes=sum(array.bytes for array in arrays),
         files=sum(array.files for array in arrays) + 5,

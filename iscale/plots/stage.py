@@ -113,15 +113,17 @@ def plot_steps(
     task_bytes = 2 * 4 * TILE * TILE + 400 * 2**20
     plan = Plan((len(genes), 1), (GENES_PER_TASK, 1), cut((len(genes), 1), (GENES_PER_TASK, 1), (1, 1)), task_bytes)
     check_budget("plot", plan, resources)
-    parts = [("integrated", plot_integrated, "", spots), ("maps", plot_maps, "", expression)]
-    parts += [(f"capture.{name}", plot_capture, name, spots) for name in captures]
-    for name, kernel, capture, needed in parts:
+    drawn = f"{SPOTS_FOLDER}/{INTEGRATED}"
+    parts = [("integrated", plot_integrated, "", drawn, spots), ("maps", plot_maps, "", MAPS_FOLDER, expression)]
+    parts += [(f"capture.{name}", plot_capture, name, f"{SPOTS_FOLDER}/{name}", spots) for name in captures]
+    for name, kernel, capture, folder, needed in parts:
         yield Step(
             name=f"plot/{name}",
             kernel=kernel,
             context=PlotContext(store, grid, genes, capture),
             plan=plan,
             fingerprint=fingerprint("plot", {"genes": list(genes)}, needed),
+            outputs=tuple(store.folder / folder / f"{file_name(gene)}.png" for gene in genes),
             disk_bytes=300_000 * len(genes),
             files=len(genes),
         )

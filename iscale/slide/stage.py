@@ -157,6 +157,7 @@ def ingest_steps(
                 resources,
             ),
             fingerprint=identity,
+            outputs=store.metadata("image", array.path),
             prepare=prepare,
             finish=finish,
             disk_bytes=array.bytes,

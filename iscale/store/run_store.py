@@ -50,6 +50,10 @@ class RunStore:
         """Folder of files that are gone when the run is over."""
         return self.folder / ".iscale" / "scratch"
 
+    def metadata(self, *paths: str) -> tuple[Path, ...]:
+        """Files that describe groups or arrays: where one is missing, what it describes is lost."""
+        return tuple(self.path / path / "zarr.json" for path in paths)
+
     def create(self) -> None:
         """Make the folder and the root group, or check those that are there.
 
@@ -59,6 +63,8 @@ class RunStore:
             If the folder cannot be written, or holds a run of another version.
         """
         self.check()
+        if not self.path.exists():
+            shutil.rmtree(self.ledgers, ignore_errors=True)
         try:
             self.ledgers.mkdir(parents=True, exist_ok=True)
             probe = self.ledgers / f"probe-{os.getpid()}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 from pathlib import Path
@@ -93,7 +94,7 @@ def test_finish_sees_every_region_once_and_failure_in_it_is_not_success(tmp_path
             raise InputError("not yet")
 
     step = a_step(tmp_path)
-    step = Step(step.name, step.kernel, step.context, step.plan, step.fingerprint, finish=finish)
+    step = dataclasses.replace(step, finish=finish)
     with pytest.raises(InputError):
         run(step, tmp_path)
     run(step, tmp_path)
@@ -127,3 +128,15 @@ def test_dask_runs_the_same_and_survives_a_killed_worker(tmp_path: Path) -> None
 def test_an_address_where_nobody_answers_is_a_clear_error() -> None:
     with pytest.raises(InputError, match="no scheduler answers"), open_driver("tcp://127.0.0.1:9", 0, 2**31):
         pass
+
+
+def test_a_step_whose_output_is_lost_is_done_anew(tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    step = a_step(tmp_path)
+    step = Step(
+        step.name, step.kernel, step.context, step.plan, step.fingerprint, outputs=(output,), prepare=output.touch
+    )
+    assert run(step, tmp_path).regions == 12
+    assert run(step, tmp_path).regions == 0
+    output.unlink()
+    assert run(step, tmp_path).regions == 12

@@ -1,0 +1,61 @@
+"""What a run will take and what it took: the plan as a table, the report as JSON."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from iscale import __version__
+from iscale.engine.execute import StepReport, pending
+from iscale.engine.ledger import Ledger
+from iscale.engine.memory import peak_bytes
+from iscale.engine.plan import format_bytes
+from iscale.engine.step import Step
+from iscale.job import Job
+
+
+def plan_table(job: Job, steps: Iterable[Step], *, restart: bool) -> str:
+    """The plan of a run as text: per step its regions, memory, disk and files, and what would be reused."""
+    head = f"{'step':<18}{'regions':>9}{'reused':>9}{'memory':>10}{'disk':>10}{'files':>8}  note"
+    lines, disk, files, peak = [head], 0, 0, 0
+    for step in steps:
+        total = len(step.plan.regions)
+        todo = total if restart else len(pending(step, Ledger(job.store.ledgers, step.name)))
+        lines.append(
+            f"{step.name:<18}{total:>9}{total - todo:>9}{format_bytes(step.plan.worker_bytes):>10}"
+            f"{format_bytes(step.disk_bytes):>10}{step.files:>8}  {step.note}"
+        )
+        disk, files, peak = disk + step.disk_bytes, files + step.files, max(peak, step.plan.worker_bytes)
+    lines.append(
+        f"peak memory per worker {format_bytes(peak)} of {format_bytes(job.options.memory_bytes)}; "
+        f"at most {format_bytes(disk)} on disk before compression, {files} files"
+    )
+    return "\n".join([*job.notices, *lines])
+
+
+def write_report(job: Job, stage: str, reports: list[StepReport], start: float) -> None:
+    """Write what the run took; a step that was reused whole keeps what it took when it ran."""
+    path = job.store.folder / "report.json"
+    try:
+        earlier = {record["step"]: record for record in json.loads(path.read_text())["steps"]}
+    except (OSError, ValueError, KeyError):
+        earlier = {}
+    records = [_record(report) if report.regions else earlier.get(report.step, _record(report)) for report in reports]
+    report = {
+        "iscale": __version__,
+        "project": str(job.project.resolve()),
+        "stage": stage,
+        "options": job.options.model_dump(mode="json"),
+        "notices": job.notices,
+        "seconds": round(time.time() - start, 1),
+        "client_peak_bytes": peak_bytes(),
+        "steps": records,
+    }
+    path.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def _record(report: StepReport) -> dict[str, Any]:
+    failed = {str(region): error for region, error in report.failed.items()}
+    return {**{k: v for k, v in vars(report).items() if k != "failed"}, "failed": failed}
