@@ -78,7 +78,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=512, help="superpixels")
     options = parser.parse_args()
     used = layout.genes("e", options.genes, (options.side, options.side)).chunks
-    cases = [(used, True), ((1, 128, 128), True), ((8, 128, 128), True), ((64, 64, 64), True), (used, False)]
+    cases = [(used, True), ((1, 128, 128), True), ((4, 128, 128), True), ((16, 64, 64), True), (used, False)]
     rows = []
     for chunks, sharded in cases:
         with tempfile.TemporaryDirectory() as folder:

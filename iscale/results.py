@@ -17,8 +17,10 @@ from iscale.errors import InputError
 from iscale.store.layout import GENES_PER_CHUNK, SHARD_SUPERPIXELS
 from iscale.store.run_store import RunStore
 
+READ_GENES = 2 * GENES_PER_CHUNK
 READ_SIDE = 8 * SHARD_SUPERPIXELS
-"""Side of a Dask chunk of the opened arrays, in superpixels: few tasks for a whole slide, and a slice reads less."""
+"""Genes, and side in superpixels, of a Dask chunk of the opened arrays: few tasks for a whole slide; a slice reads only
+the stored chunks that it touches, a list of genes the Dask chunks that hold them."""
 
 
 def open_run(path: str | Path) -> Run:
@@ -156,7 +158,7 @@ class Run:
             dim: (dim, np.asarray(self.store.array(f"{group}/{dim}")[...]))
             for dim in _dims(self.store.array(f"{group}/{name}"))
         }
-        array = self._lazy(f"{group}/{name}", {"gene": GENES_PER_CHUNK, "y": READ_SIDE, "x": READ_SIDE})
+        array = self._lazy(f"{group}/{name}", {"gene": READ_GENES, "y": READ_SIDE, "x": READ_SIDE})
         array = array.assign_coords(coordinates)
         for dim in "yx":
             array[dim].attrs["units"] = "um"

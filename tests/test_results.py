@@ -77,7 +77,7 @@ def test_one_gene_reads_only_the_chunks_that_hold_it(run: Run, monkeypatch: pyte
     read = bytes_read(run, monkeypatch, lambda e: e.sel(gene="G1234"))
     assert read < 1.5 * everything * layout.GENES_PER_CHUNK / N_GENES
     two = bytes_read(run, monkeypatch, lambda e: e.sel(gene=["G1234", "G7"]))
-    assert two < 2.5 * read
+    assert two < 4.5 * read
 
 
 def test_a_window_reads_only_the_chunks_that_it_touches(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

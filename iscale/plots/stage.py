@@ -110,7 +110,7 @@ def plot_steps(
         Fingerprints of the integrated spots and of the predicted expression.
     """
     spots, expression = inputs
-    task_bytes = 2 * 4 * TILE * TILE + 400 * 2**20
+    task_bytes = 2 * 4 * TILE * TILE + 250 * 2**20
     plan = Plan((len(genes), 1), (GENES_PER_TASK, 1), cut((len(genes), 1), (GENES_PER_TASK, 1), (1, 1)), task_bytes)
     check_budget("plot", plan, resources)
     drawn = f"{SPOTS_FOLDER}/{INTEGRATED}"

@@ -24,7 +24,7 @@ MASK_SHARD_SUPERPIXELS = 512
 GENES_PER_SHARD = 512
 """Genes that share a file: keeps a slide with 3,000 genes at tens of thousands of files."""
 
-GENES_PER_CHUNK = 4
+GENES_PER_CHUNK = 8
 """Genes read together: a compromise between one gene over the slide and all genes in a window (docs/benchmarks.md)."""
 
 SMALLEST_LEVEL_PX = 512
@@ -115,7 +115,7 @@ def genes(path: str, n_genes: int, shape: tuple[int, int]) -> ArrayLayout:
 
     >>> layout = genes("expression/expression", 3000, (6272, 6272))
     >>> layout.chunks, layout.shards, layout.files
-    ((4, 128, 128), (512, 128, 128), 14407)
+    ((8, 128, 128), (512, 128, 128), 14407)
     """
     side = SHARD_SUPERPIXELS
     chunk = min(GENES_PER_CHUNK, n_genes)

@@ -17,7 +17,7 @@ def test_chunks_and_shards_are_those_that_were_chosen() -> None:
     wide = layout.features("patch", 384, shape, 1)
     assert (wide.chunks, wide.shards) == ((64, 64, 64), (384, 128, 128))
     few = layout.genes("e", 50, shape)
-    assert (few.chunks, few.shards) == ((4, 128, 128), (52, 128, 128))
+    assert (few.chunks, few.shards) == ((8, 128, 128), (56, 128, 128))
     assert layout.genes("e", 3, shape).shards == (3, 128, 128)
 
 
