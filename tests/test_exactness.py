@@ -115,7 +115,14 @@ def test_a_killed_run_resumes_and_redoes_only_what_is_missing(
 
 def test_an_interrupted_run_says_so_and_exits_with_130(demo_project: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "iscale", "features", str(demo_project), "--out", str(tmp_path)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    # A shell starts its background jobs with SIGINT ignored, and children inherit that.
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     ledger = tmp_path / ".iscale" / "image.0.jsonl"
     while not ledger.exists():
         assert process.poll() is None

@@ -16,7 +16,8 @@ from iscale.demo.scoring import pearson
 
 def test_the_synthetic_demo_finds_what_is_there(tmp_path: Path) -> None:
     text = synthetic_demo(tmp_path)
-    table = [line.split("\t") for line in (tmp_path / "project/iSCALE_output/predicted-vs-true.tsv").open()][1:]
+    written = (tmp_path / "project" / "iSCALE_output" / "predicted-vs-true.tsv").read_text()
+    table = [line.split("\t") for line in written.splitlines()][1:]
     per_superpixel = [float(row[1]) for row in table]
     assert len(table) == 60
     assert np.median(per_superpixel) > 0.8

@@ -37,7 +37,7 @@ class Problem:
         return {"pixel_size_um": self.pixel_size_um, "superpixel_um": self.superpixel_um}
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def one_core() -> Iterator[None]:
     """Small problems train on one core: threads that wait for each other on a busy machine cost more than they do."""
     with pytest.MonkeyPatch.context() as patch:
