@@ -187,3 +187,10 @@ def main() -> None:
     except IscaleError as error:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(
+            f"Error: {error.filename}: {error.strerror}.\n  Check that it is there and yours to use.", file=sys.stderr
+        )
+        sys.exit(2)

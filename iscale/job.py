@@ -62,7 +62,9 @@ class Job:
             return SlideGrid(shape, pixel_size, pixel_size)
         written = self.files.pixel_size_raw
         text = (written.read_text(errors="replace").strip(), str(written)) if written else (None, "pixel-size-raw.txt")
-        raw, source = resolve_pixel_size(stated, text, (self.options.pixel_size_raw, "--pixel-size-raw"))
+        raw, source = resolve_pixel_size(
+            stated, text, (self.options.pixel_size_raw, "--pixel-size-raw, or pixel_size_raw in iscale.toml")
+        )
         self.notices.append(f"mother image: {shape[1]} x {shape[0]} px of {raw:g} um ({source})")
         return SlideGrid(shape, raw, pixel_size)
 

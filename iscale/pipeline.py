@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from iscale.captures.on_tissue import check_on_tissue
 from iscale.config import Options, load_options
 from iscale.engine.drivers import open_driver
 from iscale.engine.execute import StepReport, execute, pending
@@ -148,8 +149,12 @@ def run(
     check_inputs(job, stage)
     if not restart:
         job.store.check()
+        _check_same_slide(job)
     _check_disk(job, stage, restart=restart)
-    with open_driver(job.options.dask, job.options.workers, job.options.memory_bytes) as driver:
+    with (
+        open_driver(job.options.dask, job.options.workers, job.options.memory_bytes) as driver,
+        job.store.lock(),
+    ):
         if restart:
             job.store.clear()
         job.store.create()
@@ -161,11 +166,31 @@ def run(
         try:
             for step in steps(job, stage):
                 execute(step, driver, Ledger(job.store.ledgers, step.name), watcher, reports)
+                if step.name == "tissue/mask" and job.with_captures:
+                    for warning in check_on_tissue(job.store, job.spots):
+                        job.notices.append(warning)
+                        watcher.say(warning)
         finally:
             # On a full disk there is no report either: the error of the step is what counts.
             with contextlib.suppress(OSError):
                 write_report(job, stage, reports, start)
     return job.store.folder
+
+
+def _check_same_slide(job: Job) -> None:
+    """Refuse to replace a run of another slide, or at another resolution, unless told to."""
+    if not all(path.exists() for path in job.store.metadata("image")):
+        return
+    there = job.store.attributes("image")
+    remedy = "Say --restart to replace it, or choose another folder with --out."
+    if there["slide_fingerprint"] != job.slide_fingerprint:
+        raise StoreError(f"{job.store.path}: holds a run of another slide ({there['source']}).", remedy)
+    if there["pixel_size_um"] != job.grid.pixel_size_um:
+        was = there["pixel_size_um"]
+        raise StoreError(
+            f"{job.store.path}: holds a run at {was:g} um per pixel, this one would be at {job.grid.pixel_size_um:g}.",
+            f"Say --pixel-size {was:g} to go on with it. {remedy}",
+        )
 
 
 def _check_disk(job: Job, stage: str, *, restart: bool) -> None:

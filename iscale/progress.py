@@ -25,6 +25,9 @@ class Silence:
     def stop(self, step: str) -> None:
         """Say nothing."""
 
+    def reuse(self, step: str) -> None:
+        """Say nothing."""
+
 
 class Log(Silence):
     """One line per step, for logs and pipes."""
@@ -51,6 +54,10 @@ class Log(Silence):
         seconds = time.perf_counter() - self._started.pop(step)
         self.say(f"{step}: {self._done[step]} regions in {seconds:.1f} s")
 
+    def reuse(self, step: str) -> None:
+        """Say that nothing had to be done."""
+        self.say(f"{step}: reused")
+
 
 class Bars(Silence):
     """A bar per step with rate and time left."""
@@ -62,6 +69,10 @@ class Bars(Silence):
     def say(self, text: str) -> None:
         """Print a line above the bars."""
         print(text, file=sys.stderr, flush=True)
+
+    def reuse(self, step: str) -> None:
+        """Say that nothing had to be done."""
+        self.say(f"{step}: reused")
 
     def start(self, step: str, total: int, done: int) -> None:
         """Show a bar."""

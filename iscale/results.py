@@ -121,6 +121,14 @@ class Run:
             levels[dataset["path"]] = xr.Dataset({"image": array.assign_coords({"c": list("RGB"), **centres})})
         return xr.DataTree.from_dict(levels)
 
+    def __repr__(self) -> str:
+        return self.describe()
+
+    @property
+    def pixel_size_um(self) -> float:
+        """Side of an analysis pixel, in um; a superpixel is 16 of them wide."""
+        return float(self.store.attributes("image")["pixel_size_um"])
+
     def describe(self) -> str:
         """What the run holds, from what, with which parameters, as text."""
         report = self.store.folder / "report.json"

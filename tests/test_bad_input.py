@@ -13,7 +13,7 @@ import pytest
 import tifffile
 import zarr
 
-from iscale import pipeline
+from iscale import open_run, pipeline
 from iscale.cli import main
 from iscale.errors import StoreError
 
@@ -195,3 +195,74 @@ def test_a_disk_that_fills_up_stops_the_run_with_what_is_done_kept(
 def test_stages_of_the_image_need_no_captures(tiny_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     no_captures(tiny_project)
     assert iscale(monkeypatch, "tissue", tiny_project) == 0
+
+
+def shift_locations(project: Path) -> None:
+    for name in ("D1", "D2"):
+        path = project / PLACES.replace("D1", name)
+        head, *rows = path.read_text().splitlines()
+        cells = [row.split("\t") for row in rows]
+        path.write_text("\n".join([head, *(f"{c[0]}\t{c[1]}\t{float(c[2]) + 140}" for c in cells)]) + "\n")
+
+
+def test_spots_off_the_tissue_are_told(
+    tiny_project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shift_locations(tiny_project)
+    assert iscale(monkeypatch, "run", tiny_project, "--n-plots", 1) == 0
+    assert re.search(
+        r"Warning: \d+ of \d+ spots \(.*\) lie off the tissue\. Check the alignment", capsys.readouterr().err
+    )
+    assert iscale(monkeypatch, "info", tiny_project) == 0
+    assert "lie off the tissue" in capsys.readouterr().out
+
+
+def test_a_run_at_another_pixel_size_is_not_overwritten(
+    tiny_project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert iscale(monkeypatch, "ingest", tiny_project) == 0
+    assert iscale(monkeypatch, "ingest", tiny_project, "--pixel-size", 1.0) == 2
+    assert "at 0.5 um per pixel, this one would be at 1.\n  Say --pixel-size 0.5" in capsys.readouterr().err
+
+
+def test_two_runs_do_not_work_in_one_folder(
+    tiny_project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from iscale.store.run_store import RunStore
+
+    with RunStore(tiny_project / "iSCALE_output").lock():
+        assert iscale(monkeypatch, "ingest", tiny_project) == 2
+    assert re.search(r"another iscale run is at work here \(process \d+ on ", capsys.readouterr().err)
+    assert iscale(monkeypatch, "ingest", tiny_project) == 0
+
+
+def test_lost_and_damaged_outputs_are_made_anew_or_told(
+    tiny_project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tiny_project / "iSCALE_output"
+    assert iscale(monkeypatch, "run", tiny_project, "--n-plots", 1) == 0
+    shutil.rmtree(out / "super_res_ST_plots")
+    shutil.rmtree(out / "model")
+    (out / "run.zarr" / "expression" / "expression" / "zarr.json").unlink()
+    assert iscale(monkeypatch, "run", tiny_project, "--n-plots", 1) == 0
+    assert len(list((out / "super_res_ST_plots").glob("*.png"))) == 1
+    assert (out / "model" / "ensemble.safetensors").is_file()
+    assert "expression {" in open_run(tiny_project).describe()
+    capsys.readouterr()
+
+    (out / "run.zarr" / "image" / "0" / "zarr.json").write_text("{")
+    assert iscale(monkeypatch, "run", tiny_project, "--n-plots", 1, "--seed", 1, "--restart") == 0
+    shard = next((out / "run.zarr" / "features" / "texture" / "c").rglob("0"))
+    while shard.is_dir():
+        shard = next(shard.iterdir())
+    shard.write_bytes(shard.read_bytes()[:100])
+    assert iscale(monkeypatch, "run", tiny_project, "--n-plots", 1, "--seed", 2) == 3
+    assert "--restart makes it anew" in capsys.readouterr().err
+
+
+def test_an_output_that_is_a_file_is_one_clear_error(
+    tiny_project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tiny_project / "file").write_text("")
+    assert iscale(monkeypatch, "run", tiny_project, "--out", tiny_project / "file" / "out") == 2
+    assert "--out" in capsys.readouterr().err

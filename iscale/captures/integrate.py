@@ -195,12 +195,17 @@ def integrate(
         raise InputError(
             f"Only {n_inside} training spots: {n_measured} measured, {n_merged} after merging within {dist_st_px:g} "
             f"px, {n_merged - n_inside} of these nearer to the border than their radius.",
-            f"At least {LEAST_SPOTS} are needed (one batch). Add captures, or merge less (a smaller dist_ST).",
+            f"At least {LEAST_SPOTS} are needed to train. Add captures, or merge less (--dist-st).",
         )
-    notices = (
+    notices: tuple[str, ...] = (
         f"{n_measured} spots of {len(captures)} captures became {n_inside} training spots: {n_merged} after merging "
         f"within {dist_st_px:g} px, {n_merged - n_inside} dropped at the border.",
     )
+    if n_merged < n_measured / len(captures) / 2:
+        notices += (
+            f"Warning: merging within {dist_st_px:g} px ({dist_st_px * pixel_size_um:g} um) left {n_merged} of "
+            f"{n_measured} spots: it is wider than the distance of neighbours. Merge less with --dist-st, in pixels.",
+        )
     return TrainingSpots(
         genes=merged.genes,
         counts=merged.counts[inside],

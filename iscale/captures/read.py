@@ -63,7 +63,10 @@ def read_capture(
     if counts.sum() == 0:
         raise InputError(f"{files.counts}: all counts of the {counts.shape[0]} spots are 0.", "Give raw counts.")
     if np.any(counts.data != np.round(counts.data)):
-        notices += (f"{files.counts} holds numbers that are not whole; raw counts are expected.",)
+        notices += (
+            f"Warning: {files.counts} holds numbers that are not whole. Raw counts are expected: of normalised or log "
+            "values the predictions are no counts, and depth means nothing.",
+        )
     return Capture(
         name=files.name,
         spot_ids=tuple(located.ids),

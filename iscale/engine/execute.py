@@ -25,6 +25,9 @@ class Watcher(Protocol):
     def stop(self, step: str) -> None:
         """The step is over."""
 
+    def reuse(self, step: str) -> None:
+        """All regions of a step are there already."""
+
 
 @dataclass
 class StepReport:
@@ -82,6 +85,7 @@ def execute(
     if reports is not None:
         reports.append(report)
     if not todo:
+        watcher.reuse(step.name)
         return report
     if not finished:
         ledger.forget()
@@ -106,7 +110,11 @@ def execute(
         watcher.stop(step.name)
         report.seconds = time.perf_counter() - start
     if report.failed:
-        raise RegionsFailedError(_failure(report), "The rest is done and kept; the same command tries these again.")
+        raise RegionsFailedError(
+            _failure(report),
+            "The rest is done and kept; the same command tries these again. If a file of the output was damaged, "
+            "--restart makes it anew.",
+        )
     return report
 
 

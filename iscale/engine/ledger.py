@@ -50,7 +50,7 @@ class Ledger:
         """
         try:
             lines = self.path.read_text().splitlines()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return {}
         records = [record for line in lines if (record := _parse(line)) is not None]
         if not records or records[0] != _header(fingerprint, plan):

@@ -139,7 +139,9 @@ def predict_step(
     def prepare() -> None:
         store.make_group("expression", {"recipe": recipe, "model": context.model})
         described = {
-            "expression/expression": "expected counts per superpixel: their sum over a spot's disc is the spot's count",
+            "expression/expression": "expected counts per superpixel: their sum over a spot's disc is the spot's "
+            "expected count; the disc of a spot that lies in superpixel (i, j) is all (i + di, j + dj) with "
+            "di^2 + dj^2 <= r^2, r the spot's radius in superpixels",
             "expression/uncertainty": "spread (standard deviation) over the ensemble, of the expected counts",
             "expression/depth": "expected counts of all genes together, per superpixel",
         }

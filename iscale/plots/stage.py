@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import anndata as ad
 import numpy as np
@@ -82,6 +84,12 @@ def _spots_figure(
     draw_spots(path, image, extent, xy_um, radius_um, np.log1p(counts), f"{gene}, {folder}", "log(1 + counts)")
 
 
+def _clear(folder: Path) -> None:
+    """Remove figures of an earlier run, which may be of other genes."""
+    for figure in folder.glob("*.png"):
+        figure.unlink()
+
+
 def file_name(gene: str) -> str:
     """A gene's name as a file name: what could leave the folder or upset a shell becomes ``_``.
 
@@ -123,6 +131,7 @@ def plot_steps(
             context=PlotContext(store, grid, genes, capture),
             plan=plan,
             fingerprint=fingerprint("plot", {"genes": list(genes)}, needed),
+            prepare=partial(_clear, store.folder / folder),
             outputs=tuple(store.folder / folder / f"{file_name(gene)}.png" for gene in genes),
             disk_bytes=300_000 * len(genes),
             files=len(genes),

@@ -123,6 +123,7 @@ def ingest_steps(
         attributes = {
             "ome": ome_metadata(slide.name, len(shapes), grid.pixel_size_um),
             "source": str(slide.resolve()),
+            "slide_fingerprint": slide_fingerprint,
             "raw_shape_px": list(grid.raw_shape_px),
             "raw_pixel_size_um": grid.raw_pixel_size_um,
             "pixel_size_um": grid.pixel_size_um,
@@ -167,14 +168,13 @@ def ingest_steps(
 
     finest = level_step(0, shapes[0])
     if reader.needs_decoding and pending(finest, Ledger(store.ledgers, finest.name)):
-        if not decoded.exists():
-            Ledger(store.ledgers, "image/decode").forget()
         yield Step(
             name="image/decode",
             kernel=decode_whole,
             context=DecodeContext(slide.resolve(), decoded),
             plan=Plan((1, 1), (1, 1), (Region(0, 1, 0, 1),), 0),
             fingerprint=identity,
+            outputs=(decoded,),
             disk_bytes=3 * reader.levels[0][0] * reader.levels[0][1],
             files=1,
             note=f"no random access: decoded once, with {format_bytes(reader.decoding_bytes)} outside the budget",

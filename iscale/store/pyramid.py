@@ -19,12 +19,13 @@ def ome_metadata(name: str, n_levels: int, pixel_size_um: float) -> dict[str, An
 
     Notes
     -----
-    A pixel of level k covers 2^k x 2^k pixels of level 0, so its centre is shifted by half of the difference.
+    Positions are in um from the slide's corner, as in all coordinates of a run: the centre of a level's first pixel is
+    half of its side away from the corner.
     """
 
     def transforms(level: int) -> list[dict[str, Any]]:
         step = pixel_size_um * 2**level
-        shift = pixel_size_um * (2**level - 1) / 2
+        shift = step / 2
         return [
             {"type": "scale", "scale": [1.0, step, step]},
             {"type": "translation", "translation": [0.0, shift, shift]},

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import shutil
-from collections.abc import Sequence
+import socket
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,9 +75,7 @@ class RunStore:
             probe.write_bytes(b"x")
             probe.unlink()
         except OSError as error:
-            raise StoreError(
-                f"{self.folder}: cannot be written ({error.strerror}).", "Choose another folder with --out."
-            ) from error
+            raise self._unwritable(error) from error
         if not self.path.exists():
             attributes = {"iscale": {"store_version": STORE_VERSION, "created_by": __version__}}
             zarr.create_group(self.path, zarr_format=3, attributes=attributes)
@@ -95,10 +97,41 @@ class RunStore:
                 remedy,
             )
 
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run for this process; the lock goes with it, however it ends.
+
+        Raises
+        ------
+        StoreError
+            If another process holds it, or the folder cannot be written.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            file = (self.folder / ".iscale.lock").open("a+")
+        except OSError as error:
+            raise self._unwritable(error) from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                raise StoreError(
+                    f"{self.folder}: another iscale run is at work here ({file.read().strip()}).",
+                    "Wait for it, or stop it first.",
+                ) from None
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}")
+            file.flush()
+            yield
+
     def clear(self) -> None:
         """Remove the store and its ledgers (``--restart``); other files of the folder stay."""
         for folder in (self.ledgers, self.path):
             shutil.rmtree(folder, ignore_errors=True)
+
+    def _unwritable(self, error: OSError) -> StoreError:
+        return StoreError(f"{self.folder}: cannot be written ({error.strerror}).", "Choose another folder with --out.")
 
     def make(self, layout: ArrayLayout, attributes: dict[str, Any] | None = None) -> None:
         """Make an empty array, in place of one that is there."""
@@ -144,7 +177,10 @@ class RunStore:
 
     def array(self, path: str, mode: str = "r") -> zarr.Array[Any]:
         """Open an array."""
-        return zarr.open_array(self.path, path=path, mode=mode)
+        try:
+            return zarr.open_array(self.path, path=path, mode=mode)
+        except (ValueError, KeyError, FileNotFoundError) as error:
+            raise self._damaged(path, error) from error
 
     def write(self, path: str, region: Region, values: NDArray[Any], rows: slice | None = None) -> None:
         """Write a region of the last two axes, and of some rows of the first, which must be whole shards.
@@ -162,7 +198,16 @@ class RunStore:
 
     def attributes(self, path: str) -> dict[str, Any]:
         """Attributes of a group or array."""
-        return dict(zarr.open(self.path, path=path, mode="r").attrs)
+        try:
+            return dict(zarr.open(self.path, path=path, mode="r").attrs)
+        except (ValueError, KeyError, FileNotFoundError) as error:
+            raise self._damaged(path, error) from error
+
+    def _damaged(self, path: str, error: Exception) -> StoreError:
+        return StoreError(
+            f"{self.path / path}: cannot be read ({type(error).__name__}: {error}).",
+            "The run is damaged: --restart makes it anew.",
+        )
 
     def set_attributes(self, path: str, **attributes: Any) -> None:
         """Add attributes to a group or array."""
