@@ -140,3 +140,14 @@ def test_a_step_whose_output_is_lost_is_done_anew(tmp_path: Path) -> None:
     assert run(step, tmp_path).regions == 0
     output.unlink()
     assert run(step, tmp_path).regions == 12
+
+
+def test_a_scheduler_that_runs_is_reached_by_its_address(tmp_path: Path) -> None:
+    from distributed import LocalCluster
+
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0", host="127.0.0.1") as cluster,
+        open_driver(cluster.scheduler_address, 0, 2**31) as driver,
+    ):
+        assert driver.workers == 1
+        assert run(a_step(tmp_path), tmp_path, driver).regions == 12
