@@ -81,6 +81,7 @@ def _model_steps(job: Job, features: str, wanted: tuple[str, ...], resources: Re
         PredictContext(job.store, job.grid, groups, len(genes), job.device, fit.fingerprint),
         genes,
         recipe=options.recipe,
+        seed=options.seed,
         inputs=(features, fit.fingerprint),
         resources=resources,
     )

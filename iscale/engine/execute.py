@@ -79,12 +79,12 @@ def execute(
         After all other regions are done and recorded, if some failed.
     """
     finished = _finished(step, ledger)
-    todo = remaining(step.plan, finished)
-    report = StepReport(step.name, len(todo), len(step.plan.regions) - len(todo))
+    missing = remaining(step.plan, finished)
+    report = StepReport(step.name, len(missing), len(step.plan.regions) - len(missing))
     report.projected_bytes = step.plan.worker_bytes
     if reports is not None:
         reports.append(report)
-    if not todo:
+    if not missing:
         watcher.reuse(step.name)
         return report
     if not finished:
@@ -95,13 +95,13 @@ def execute(
     start = time.perf_counter()
     watcher.start(step.name, len(step.plan.regions), report.reused)
     try:
-        for outcome in driver.map(step.kernel, step.context, todo):
+        for outcome in driver.map(step.kernel, step.context, missing):
             if outcome.error:
                 report.failed[outcome.region] = outcome.error
                 continue
             # The last region is recorded only after `finish`, so that a step is never taken for whole too early.
             values[outcome.region] = outcome.value
-            if len(values) - len(finished) == len(todo):
+            if len(values) - len(finished) == len(missing):
                 step.finish([values[region] for region in sorted(values)])
             ledger.record(outcome.region, outcome.value)
             report.peak_bytes = max(report.peak_bytes, outcome.peak_bytes)

@@ -100,6 +100,7 @@ def features_step(
     def prepare() -> None:
         attributes = {
             "encoder": encoder.identity(),
+            "inputs": dict(zip(("image", "tissue"), inputs, strict=True)),
             "groups": [
                 {"name": g.name, "features": list(g.features), "stride": g.stride, "smooth": g.smooth}
                 for g in encoder.groups

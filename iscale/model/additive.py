@@ -115,7 +115,7 @@ def positive_counts(log_counts: Tensor) -> Tensor:
     return F.softplus(log_counts, beta=SHARPNESS).expm1_()
 
 
-def hidden_bytes(n_features: int, n_states: int) -> int:  # noqa: ARG001
+def hidden_bytes(n_features: int, n_states: int) -> int:
     """Bytes per superpixel of what :meth:`AdditiveEnsemble.hidden` gives, at most."""
     return 4 * n_states * (FACTORS + 1)
 

@@ -112,7 +112,8 @@ def predict_step(
     gene_names: tuple[str, ...],
     *,
     recipe: str,
-    inputs: tuple[str, ...],
+    seed: int,
+    inputs: tuple[str, str],
     resources: Resources,
 ) -> Step:
     """The step that fills ``expression/``.
@@ -137,7 +138,8 @@ def predict_step(
     shard_bytes = side * side * (hidden_bytes(recipe, n_features) + 2 * 2 * 2 * written)
 
     def prepare() -> None:
-        store.make_group("expression", {"recipe": recipe, "model": context.model})
+        provenance = {"features": inputs[0], "model": inputs[1]}
+        store.make_group("expression", {"recipe": recipe, "seed": seed, "inputs": provenance})
         described = {
             "expression/expression": "expected counts per superpixel: their sum over a spot's disc is the spot's "
             "expected count; the disc of a spot that lies in superpixel (i, j) is all (i + di, j + dj) with "

@@ -225,7 +225,7 @@ def _loss(networks: StackedNetworks, data: TrainingData, target: Tensor, spots: 
     return total / len(spots) if len(spots) else float("nan")
 
 
-def hidden_bytes(n_features: int, n_states: int) -> int:  # noqa: ARG001
+def hidden_bytes(n_features: int, n_states: int) -> int:
     """Bytes per superpixel of what :meth:`PublishedEnsemble.hidden` gives."""
     return 4 * n_states * HIDDEN_WIDTH
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import ceil
+from typing import Any
 
 import numpy as np
 import zarr
@@ -30,7 +31,7 @@ def reduction(shape: tuple[int, ...]) -> int:
     return factor
 
 
-def mean_map(array: zarr.Array, row: int, factor: int) -> NDArray[np.float32]:  # type: ignore[type-arg]
+def mean_map(array: zarr.Array[Any], row: int, factor: int) -> NDArray[np.float32]:
     """Mean of one row of a (row, y, x) array over blocks of ``factor`` x ``factor``, of what is not NaN."""
     height, width = array.shape[-2:]
     result = np.full((ceil(height / factor), ceil(width / factor)), np.nan, dtype=np.float32)

@@ -150,7 +150,8 @@ class RunStore:
         )
 
     def make_group(self, path: str, attributes: dict[str, Any]) -> None:
-        """Make an empty group, in place of one that is there with all it holds."""
+        """Make an empty group that says who made it, in place of one that is there with all it holds."""
+        attributes = {"iscale_version": __version__, **attributes}
         zarr.open_group(self.path, mode="r+").create_group(path, overwrite=True, attributes=attributes)
 
     def put(self, path: str, values: NDArray[Any] | Sequence[str], dims: tuple[str, ...], **attributes: Any) -> None:

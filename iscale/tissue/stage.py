@@ -100,7 +100,7 @@ def tissue_steps(
     array = layout.mask("tissue/mask", grid.superpixel_shape)
 
     def make_group() -> None:
-        store.make_group("tissue", {"source": str(user_mask) if user_mask else "automatic"})
+        store.make_group("tissue", {"source": str(user_mask or "automatic"), "inputs": {"image": inputs[0]}})
 
     def make_mask() -> None:
         if user_mask:
