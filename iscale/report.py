@@ -22,9 +22,9 @@ def plan_table(job: Job, steps: Iterable[Step], *, restart: bool) -> str:
     lines, disk, files, peak = [head], 0, 0, 0
     for step in steps:
         total = len(step.plan.regions)
-        todo = total if restart else len(pending(step, Ledger(job.store.ledgers, step.name)))
+        missing = total if restart else len(pending(step, Ledger(job.store.ledgers, step.name)))
         lines.append(
-            f"{step.name:<18}{total:>9}{total - todo:>9}{format_bytes(step.plan.worker_bytes):>10}"
+            f"{step.name:<18}{total:>9}{total - missing:>9}{format_bytes(step.plan.worker_bytes):>10}"
             f"{format_bytes(step.disk_bytes):>10}{step.files:>8}  {step.note}"
         )
         disk, files, peak = disk + step.disk_bytes, files + step.files, max(peak, step.plan.worker_bytes)

@@ -148,12 +148,12 @@ class Run:
     def _describe(self, part: str) -> str:
         if not (self.store.path / part / "zarr.json").is_file():
             return f"{part}: not there yet"
-        group = zarr.open_group(self.store.path, path=part, mode="r")
-        arrays = [
-            f"{name} {dict(zip(_dims(a), a.shape, strict=False))} {a.dtype}"
-            for name, a in sorted(group.arrays())
-            if a.ndim > 1
-        ]
+        try:
+            group = zarr.open_group(self.store.path, path=part, mode="r")
+            members = sorted(group.arrays())
+        except ValueError as error:
+            raise self.store.damaged(part, error) from error
+        arrays = [f"{name} {dict(zip(_dims(a), a.shape, strict=False))} {a.dtype}" for name, a in members if a.ndim > 1]
         inner = arrays or sorted(group.group_keys())
         return f"{part}: " + "; ".join(inner)
 

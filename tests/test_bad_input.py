@@ -251,6 +251,8 @@ def test_lost_and_damaged_outputs_are_made_anew_or_told(
     capsys.readouterr()
 
     (out / "run.zarr" / "image" / "0" / "zarr.json").write_text("{")
+    assert iscale(monkeypatch, "info", tiny_project) == 2
+    assert re.search(r"run\.zarr/image: cannot be read .*\n.*--restart", capsys.readouterr().err)
     assert iscale(monkeypatch, "run", tiny_project, "--n-plots", 1, "--seed", 1, "--restart") == 0
     shard = next((out / "run.zarr" / "features" / "texture" / "c").rglob("0"))
     while shard.is_dir():

@@ -19,7 +19,7 @@ def give_back() -> None:
 
     glibc keeps the freed blocks of a task for the next one, in pieces that the next one may not fit into, so that the
     resident memory of a worker creeps up. Trimming once after a task costs milliseconds; the alternative, low
-    thresholds for trimming and mapping, made the texture encoder four times slower: every temporary was mapped anew.
+    thresholds for trimming and mapping, made the texture encoder several times slower: every temporary was mapped anew.
     """
     if sys.platform.startswith("linux"):
         with contextlib.suppress(OSError, AttributeError):

@@ -13,7 +13,8 @@ from iscale.errors import MemoryBudgetError
 from iscale.geometry import Region
 
 BASELINE_BYTES = 600 * 2**20
-"""A worker before any task: interpreter, torch, zarr, codecs (measured by ``make bench-memory``)."""
+"""A worker before any task: interpreter, torch, zarr, codecs (workers in ``make bench-memory``
+peak at 640 to 670 MB with their tasks)."""
 
 TASKS_PER_WORKER = 32
 """Every worker gets at least this many regions where there are shards enough: progress shows, little is lost with a

@@ -30,7 +30,7 @@ def encode_region(context: FeaturesContext, region: Region) -> int:
     """Encode the tissue of a region, a shard at a time; returns the number of tissue superpixels.
 
     The encoder always sees whole shards, at the same places and of the same shape however the slide is cut into
-    regions, so the same numbers come out to the last bit.
+    regions, so the cut does not change the numbers.
     """
     store = context.store
     tissue = np.asarray(store.array("tissue/mask")[region.slices])

@@ -181,7 +181,7 @@ class RunStore:
         try:
             return zarr.open_array(self.path, path=path, mode=mode)
         except (ValueError, KeyError, FileNotFoundError) as error:
-            raise self._damaged(path, error) from error
+            raise self.damaged(path, error) from error
 
     def write(self, path: str, region: Region, values: NDArray[Any], rows: slice | None = None) -> None:
         """Write a region of the last two axes, and of some rows of the first, which must be whole shards.
@@ -202,9 +202,10 @@ class RunStore:
         try:
             return dict(zarr.open(self.path, path=path, mode="r").attrs)
         except (ValueError, KeyError, FileNotFoundError) as error:
-            raise self._damaged(path, error) from error
+            raise self.damaged(path, error) from error
 
-    def _damaged(self, path: str, error: Exception) -> StoreError:
+    def damaged(self, path: str, error: Exception) -> StoreError:
+        """The error of a group or array that is there and cannot be read."""
         return StoreError(
             f"{self.path / path}: cannot be read ({type(error).__name__}: {error}).",
             "The run is damaged: --restart makes it anew.",
