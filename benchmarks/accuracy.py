@@ -58,7 +58,7 @@ def section(source: Path, work: Path, mother: str, setting: Setting, recipe: str
     expression = disc_sums(run.expression.sel(gene=list(spots.genes)).to_numpy(), xy, radius)
     predicted = logs(expression, disc_sums(run.depth.to_numpy(), xy, radius))
 
-    groups = get_encoder(job.encoder, job.device).groups
+    groups = get_encoder(job.encoder).groups
     features = disc_mean_features(gather_discs(job.store, groups, spots, grid), len(spots.depth))
     at = disc_mean_features(gather_discs(job.store, groups, _places(xy), grid), len(xy))
     known = np.isfinite(features).all(axis=1) & (spots.depth > 0)

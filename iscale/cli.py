@@ -31,7 +31,16 @@ PixelSize = Annotated[Optional[float], typer.Option(help="um per pixel of the an
 NGenes = Annotated[Optional[int], typer.Option(help="Most variable genes to impute. Default: 1000.")]
 NPlots = Annotated[Optional[int], typer.Option(help="Genes to draw. Default: 30.")]
 DistSt = Annotated[Optional[float], typer.Option(help="Merge spots closer than this, analysis pixels. Default: 100.")]
-Encoder = Annotated[Optional[str], typer.Option(help="auto or texture. Default: auto.")]
+Encoder = Annotated[
+    Optional[str],
+    typer.Option(help="auto, texture, hipt, timm:NAME, precomputed:PATH, or another package's. Default: auto."),
+]
+Weights = Annotated[Optional[Path], typer.Option(help="Folder of the encoder's weights.")]
+Context = Annotated[
+    Optional[str], typer.Option(help="What HIPT's context sees: regions, or published (the whole slide).")
+]
+Shifts = Annotated[Optional[int], typer.Option(help="How often patches are laid over the slide: 16, 4 or 1.")]
+Precision = Annotated[Optional[str], typer.Option(help="Of the encoder's products: float32 or bfloat16.")]
 Recipe = Annotated[Optional[str], typer.Option(help="default or published.")]
 Seed = Annotated[Optional[int], typer.Option(help="Seed of everything random. Default: 0.")]
 Device = Annotated[Optional[str], typer.Option(help="auto, cpu or cuda. Default: auto.")]
@@ -65,6 +74,10 @@ def _stage_command(stage: str, summary: str) -> Any:
         n_plots: NPlots = None,
         dist_st: DistSt = None,
         encoder: Encoder = None,
+        weights: Weights = None,
+        context: Context = None,
+        shifts: Shifts = None,
+        precision: Precision = None,
         recipe: Recipe = None,
         seed: Seed = None,
         device: Device = None,
@@ -84,6 +97,10 @@ def _stage_command(stage: str, summary: str) -> Any:
             "n_plots": n_plots,
             "dist_st": dist_st,
             "encoder": encoder,
+            "weights": weights,
+            "context": context,
+            "shifts": shifts,
+            "precision": precision,
             "recipe": recipe,
             "seed": seed,
             "device": device,
@@ -152,6 +169,30 @@ def demo(
         raise InputError(
             f"--dataset {dataset} --source {source}: not a demo.", "Use synthetic, or her2st with --source FOLDER."
         )
+
+
+weights_app = typer.Typer(help="Check and convert the weight files of HIPT.", no_args_is_help=True)
+app.add_typer(weights_app, name="weights")
+WeightsFolder = Annotated[Path, typer.Argument(help="Folder of the two weight files.")]
+
+
+@weights_app.command("verify")
+def verify_weights(folder: WeightsFolder) -> None:
+    """Say whether the files can be used, and whether they are the published ones."""
+    from iscale import weights_command
+
+    typer.echo(weights_command.verify_weights(folder))
+
+
+@weights_app.command("convert")
+def convert_weights(
+    folder: WeightsFolder,
+    out: Annotated[Optional[Path], typer.Option(help="Where to write. Default: beside the files.")] = None,
+) -> None:
+    """Write what is used of the published files as safetensors: 95 MB instead of 1.1 GB."""
+    from iscale import weights_command
+
+    typer.echo(weights_command.convert_weights(folder, out))
 
 
 @app.callback(invoke_without_command=True)

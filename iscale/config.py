@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from iscale.encoders.spec import Context, Precision
 from iscale.engine.plan import parse_bytes
 from iscale.errors import InputError
 
@@ -27,7 +28,19 @@ class Options(BaseModel):
     n_genes: int = Field(1000, ge=1, description="Genes to impute: those of highest variance over the spots.")
     n_plots: int = Field(30, ge=1, description="Genes to draw: the first of those imputed.")
     dist_st: float = Field(100.0, ge=0, description="Spots closer than this are merged, in analysis pixels; 0: none.")
-    encoder: Literal["auto", "texture"] = Field("auto", description="How the image becomes features.")
+    encoder: str = Field(
+        "auto",
+        description="How the image becomes features: auto, texture, hipt, timm:NAME, precomputed:PATH, "
+        "or one that another package offers.",
+    )
+    weights: Path | None = Field(None, description="Folder of the encoder's weights.")
+    context: Context = Field(
+        "regions", description="What HIPT's context sees: regions (4096 px windows) or published (the whole slide)."
+    )
+    shifts: Literal[16, 4, 1] = Field(
+        16, description="How often patches are laid over the slide, each time shifted: 16, 4 or 1."
+    )
+    precision: Precision = Field("float32", description="Of the encoder's products: float32 or bfloat16.")
     recipe: Literal["default", "published"] = Field("default", description="How the model is trained.")
     seed: int = Field(0, ge=0, lt=2**31, description="Seed of everything random.")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu or cuda.")

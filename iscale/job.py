@@ -9,6 +9,7 @@ from iscale.captures.integrate import integrate
 from iscale.captures.read import read_capture
 from iscale.captures.spots import Capture, TrainingSpots
 from iscale.config import Options
+from iscale.encoders.spec import EncoderSpec
 from iscale.errors import InputError
 from iscale.geometry import SlideGrid
 from iscale.project import ProjectFiles, find_project, read_gene_names, spot_radius_um
@@ -123,9 +124,36 @@ class Job:
         return wanted
 
     @functools.cached_property
-    def encoder(self) -> str:
-        """Name of the encoder."""
-        if self.options.encoder == "auto":
-            self.notices.append("encoder: texture (fixed filters, no weights; HIPT is not part of this version)")
-            return "texture"
-        return self.options.encoder
+    def encoder(self) -> EncoderSpec:
+        """What the encoder is made from; it is made here once, so that what is wrong is told before any work."""
+        from iscale.encoders import get_encoder
+        from iscale.encoders.base import StoredFeatures
+
+        options = self.options
+        name, weights = self._encoder_and_weights()
+        spec = EncoderSpec(name, self.device, weights, options.context, options.shifts, options.precision)
+        encoder = get_encoder(spec)
+        self.notices += getattr(encoder, "notices", ())
+        if isinstance(encoder, StoredFeatures):
+            encoder.check(self.grid)
+        return spec
+
+    def _encoder_and_weights(self) -> tuple[str, Path | None]:
+        """The encoder's name, and its weights: HIPT where ``auto`` finds its weights, else texture, and it says so."""
+        from iscale.encoders.weights import find_weights, searched
+
+        wanted = self.options.encoder
+        if wanted not in ("auto", "hipt"):
+            return wanted, self.options.weights
+        weights = find_weights(self.options.weights, self.project)
+        places = ", ".join(searched(self.project))
+        if weights is not None:
+            self.notices.append(f"encoder: hipt, weights in {weights}")
+            return "hipt", weights
+        if wanted == "hipt":
+            raise InputError(
+                f"--encoder hipt: no weights were found (looked in {places}).",
+                "Put vit256_small_dino.pth and vit4k_xs_dino.pth there, or name their folder: --weights DIR.",
+            )
+        self.notices.append(f"encoder: texture (fixed filters), because no weights of HIPT were found in {places}")
+        return "texture", None

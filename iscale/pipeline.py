@@ -53,12 +53,14 @@ def steps(job: Job, stage: str) -> Iterator[Step]:
         yield step
     if "features" not in wanted:
         return
-    from iscale.features.stage import features_step
+    from iscale.features.stage import feature_steps
 
-    features = features_step(job.store, job.grid, job.encoder, job.device, inputs=(image, tissue), resources=resources)
-    yield features
+    features = ""
+    for step in feature_steps(job.store, job.grid, job.encoder, inputs=(image, tissue), resources=resources):
+        features = step.fingerprint
+        yield step
     if "fit" in wanted:
-        yield from _model_steps(job, features.fingerprint, wanted, resources)
+        yield from _model_steps(job, features, wanted, resources)
 
 
 def _model_steps(job: Job, features: str, wanted: tuple[str, ...], resources: Resources) -> Iterator[Step]:
@@ -70,7 +72,7 @@ def _model_steps(job: Job, features: str, wanted: tuple[str, ...], resources: Re
     options = job.options
     integrate = integrate_step(job.store, job.captures, job.spots, job.grid, resources)
     yield integrate
-    groups = get_encoder(job.encoder, job.device).groups
+    groups = get_encoder(job.encoder).groups
     context = FitContext(job.store, job.grid, groups, options.recipe, options.seed, job.device)
     fit = fit_step(context, job.spots, inputs=(features, integrate.fingerprint), resources=resources)
     yield fit
@@ -107,7 +109,9 @@ def _workers(options: Options) -> int:
 
 def check_inputs(job: Job, stage: str) -> None:
     """Read every input of a stage, so that what is wrong with one is told before any work."""
-    _ = job.files, job.grid, job.device, job.encoder
+    _ = job.files, job.grid, job.device
+    if "features" in STAGES[stage]:
+        _ = job.encoder
     if job.files.user_mask and "tissue" in STAGES[stage]:
         from iscale.tissue.user_mask import read_user_mask
 

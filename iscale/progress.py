@@ -1,13 +1,20 @@
-"""Progress for people: a bar per step with rate and time left on a terminal, one line per step elsewhere."""
+"""Progress for people: a bar per step with rate and time left on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
+
+SECONDS_BETWEEN_LINES = 30
+RATE_OVER_SECONDS = 300
+"""A bar's rate, and with it the time left, is of this long: regions differ, and some take minutes."""
 
 
 class Silence:
@@ -22,6 +29,9 @@ class Silence:
     def advance(self, step: str) -> None:
         """Say nothing."""
 
+    def reach(self, step: str, regions_done: float) -> None:
+        """Say nothing."""
+
     def stop(self, step: str) -> None:
         """Say nothing."""
 
@@ -29,12 +39,29 @@ class Silence:
         """Say nothing."""
 
 
-class Log(Silence):
-    """One line per step, for logs and pipes."""
+@dataclass
+class _Pace:
+    """A step that runs: what there is to do, what was there, and when it started and was last spoken of."""
 
-    def __init__(self) -> None:
-        self._started: dict[str, float] = {}
-        self._done: dict[str, int] = {}
+    total: int
+    reused: int
+    start: float
+    said: float
+    finished: int = 0
+
+
+class Log(Silence):
+    """A line per step when it is over, and one now and then while it runs: for logs and pipes.
+
+    Parameters
+    ----------
+    clock
+        Gives seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
+        self._steps: dict[str, _Pace] = {}
 
     def say(self, text: str) -> None:
         """Print a line to standard error."""
@@ -42,17 +69,28 @@ class Log(Silence):
 
     def start(self, step: str, total: int, done: int) -> None:
         """Note the time."""
-        self._started[step] = time.perf_counter()
-        self._done[step] = 0
+        now = self._clock()
+        self._steps[step] = _Pace(total, done, now, now)
 
     def advance(self, step: str) -> None:
         """Count a region."""
-        self._done[step] += 1
+        self._steps[step].finished += 1
+
+    def reach(self, step: str, regions_done: float) -> None:
+        """Print how far the step is, if that was long ago."""
+        pace, now = self._steps[step], self._clock()
+        if now - pace.said < SECONDS_BETWEEN_LINES:
+            return
+        pace.said = now
+        elapsed = now - pace.start
+        left = elapsed * (pace.total - regions_done) / (regions_done - pace.reused)
+        percent = int(100 * regions_done / pace.total)
+        self.say(f"{step}: {percent} %, {_clock_time(elapsed)} elapsed, {_clock_time(left)} left")
 
     def stop(self, step: str) -> None:
         """Print what the step took."""
-        seconds = time.perf_counter() - self._started.pop(step)
-        self.say(f"{step}: {self._done[step]} regions in {seconds:.1f} s")
+        pace = self._steps.pop(step)
+        self.say(f"{step}: {pace.finished} regions in {self._clock() - pace.start:.1f} s")
 
     def reuse(self, step: str) -> None:
         """Say that nothing had to be done."""
@@ -83,6 +121,7 @@ class Bars(Silence):
             Progress,
             ProgressColumn,
             Task,
+            TaskProgressColumn,
             TextColumn,
             TimeElapsedColumn,
             TimeRemainingColumn,
@@ -91,31 +130,50 @@ class Bars(Silence):
 
         class Rate(ProgressColumn):
             def render(self, task: Task) -> Text:
-                return Text(f"{task.speed:.2g}/s" if task.speed else "")
+                return Text(rate(task.speed) if task.speed else "")
 
         self._progress = Progress(
             TextColumn("{task.description:<14}"),
             BarColumn(),
             MofNCompleteColumn(),
+            TaskProgressColumn(),
             Rate(),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
             console=Console(stderr=True),
+            speed_estimate_period=RATE_OVER_SECONDS,
         )
         self._task = self._progress.add_task(step, total=total, completed=done)
         self._progress.start()
 
-    def advance(self, step: str) -> None:
+    def reach(self, step: str, regions_done: float) -> None:
         """Move the bar."""
         if self._progress is not None and self._task is not None:
-            self._progress.advance(self._task)
+            self._progress.update(self._task, completed=regions_done)
 
     def stop(self, step: str) -> None:
         """Leave the bar as it is."""
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
+
+
+def rate(per_second: float) -> str:
+    """A rate in the unit in which it is easy to read.
+
+    >>> rate(843.2), rate(0.25), rate(0.01), rate(0.0005)
+    ('843/s', '0.25/s', '0.6/min', '1.8/h')
+    """
+    for unit, seconds in (("s", 1), ("min", 60), ("h", 3600)):
+        value = per_second * seconds
+        if value >= 0.1 or unit == "h":
+            break
+    return f"{value:.0f}/{unit}" if value >= 10 else f"{value:.2g}/{unit}"
+
+
+def _clock_time(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
 
 
 def for_terminal() -> Log | Bars:

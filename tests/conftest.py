@@ -33,6 +33,12 @@ def data_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
+def golden_dir() -> Path:
+    """Folder of reference outputs that ``ISCALE_GOLDEN`` names."""
+    return _folder("ISCALE_GOLDEN")
+
+
+@pytest.fixture(scope="session")
 def demo_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The built-in demo as a project folder, on a slide of 3 x 3 shards."""
     from iscale.demo.synthetic import write_demo

@@ -6,11 +6,13 @@ import contextlib
 import errno
 import os
 import time
+import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from iscale.engine.memory import give_back, peak_bytes
+from iscale.engine.progress import Hear, listening
 from iscale.engine.step import Kernel
 from iscale.errors import InputError, IscaleError, StoreError
 from iscale.geometry import Region
@@ -46,8 +48,13 @@ class Driver(Protocol):
     name: str
     workers: int
 
-    def map(self, kernel: Kernel, context: Any, regions: Iterable[Region]) -> Iterator[Outcome]:
-        """Run every region; an ``IscaleError`` of a kernel stops all, anything else fails that region only."""
+    def map(
+        self, kernel: Kernel, context: Any, regions: Iterable[Region], hear: Hear | None = None
+    ) -> Iterator[Outcome]:
+        """Run every region; an ``IscaleError`` of a kernel stops all, anything else fails that region only.
+
+        ``hear`` is called with what kernels `tell`, from any thread, and perhaps late.
+        """
         ...
 
     def close(self) -> None:
@@ -55,11 +62,12 @@ class Driver(Protocol):
         ...
 
 
-def attempt(kernel: Kernel, context: Any, region: Region) -> Outcome:
+def attempt(kernel: Kernel, context: Any, region: Region, hear: Hear | None = None) -> Outcome:
     """Run one region here; errors of the disk are told apart from errors of the region."""
     start = time.perf_counter()
     try:
-        value = kernel(context, region)
+        with listening(region, hear):
+            value = kernel(context, region)
     except IscaleError:
         raise
     except OSError as error:
@@ -82,13 +90,28 @@ class SerialDriver:
     name = "serial"
     workers = 1
 
-    def map(self, kernel: Kernel, context: Any, regions: Iterable[Region]) -> Iterator[Outcome]:
+    def map(
+        self, kernel: Kernel, context: Any, regions: Iterable[Region], hear: Hear | None = None
+    ) -> Iterator[Outcome]:
         """Run the regions in order."""
         for region in regions:
-            yield attempt(kernel, context, region)
+            yield attempt(kernel, context, region, hear)
 
     def close(self) -> None:
         """Nothing to let go of."""
+
+
+@dataclass(frozen=True)
+class Post:
+    """Sends what a kernel tells from a Dask worker to those who subscribe to a topic."""
+
+    topic: str
+
+    def __call__(self, region: Region, fraction: float) -> None:
+        """Hand it to the worker's own connection, which drops it where the scheduler is not there."""
+        from distributed import get_worker
+
+        get_worker().log_event(self.topic, [region.y0, region.y1, region.x0, region.x1, fraction])
 
 
 class DaskDriver:
@@ -126,18 +149,44 @@ class DaskDriver:
             self.close()
             raise InputError(f"--dask {where}: the scheduler has no workers.", "Start some: `dask worker ADDRESS`.")
 
-    def map(self, kernel: Kernel, context: Any, regions: Iterable[Region]) -> Iterator[Outcome]:
+    def map(
+        self, kernel: Kernel, context: Any, regions: Iterable[Region], hear: Hear | None = None
+    ) -> Iterator[Outcome]:
         """Keep a bounded number of regions in flight; outcomes come as tasks finish."""
+        with self._post(hear) as post:
+            yield from self._outcomes(kernel, context, iter(regions), post)
+
+    @contextlib.contextmanager
+    def _post(self, hear: Hear | None) -> Iterator[Post | None]:
+        """What tasks send by, and while it is open what it brings is heard, in the client's thread."""
+        if hear is None:
+            yield None
+            return
+        post = Post(f"iscale-{uuid.uuid4().hex}")
+
+        def deliver(event: tuple[float, list[Any]]) -> None:
+            *place, fraction = event[1]
+            hear(Region(*place), fraction)
+
+        self._client.subscribe_topic(post.topic, deliver)
+        try:
+            yield post
+        finally:
+            if self._client.status == "running":
+                self._client.unsubscribe_topic(post.topic)
+
+    def _outcomes(
+        self, kernel: Kernel, context: Any, waiting: Iterator[Region], post: Post | None
+    ) -> Iterator[Outcome]:
         from distributed import as_completed
 
-        waiting = iter(regions)
         pool = as_completed(with_results=False, raise_errors=False)
         in_flight: dict[str, Region] = {}
 
         def submit_next() -> None:
             region = next(waiting, None)
             if region is not None:
-                future = self._client.submit(attempt, kernel, context, region, pure=False, retries=2)
+                future = self._client.submit(attempt, kernel, context, region, post, pure=False, retries=2)
                 in_flight[future.key] = region
                 pool.add(future)
 

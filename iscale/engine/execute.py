@@ -8,19 +8,29 @@ from typing import Any, Protocol
 
 from iscale.engine.drivers import Driver
 from iscale.engine.ledger import Ledger, remaining
+from iscale.engine.progress import Tally
 from iscale.engine.step import Step
 from iscale.errors import RegionsFailedError
 from iscale.geometry import Region
 
 
 class Watcher(Protocol):
-    """Someone who is told how a step goes: a progress bar, a log."""
+    """Someone who is told how a step goes: a progress bar, a log.
+
+    ``reach`` may come from another thread, also while another call runs.
+    """
 
     def start(self, step: str, total: int, done: int) -> None:
         """A step starts, with ``done`` of its ``total`` regions there already."""
 
     def advance(self, step: str) -> None:
         """A region is done."""
+
+    def reach(self, step: str, regions_done: float) -> None:
+        """So many regions are done, those that were there already and parts of those in flight included.
+
+        Called between ``start`` and ``stop``, with more each time: as kernels `tell` and as regions are done.
+        """
 
     def stop(self, step: str) -> None:
         """The step is over."""
@@ -94,9 +104,11 @@ def execute(
     values: dict[Region, Any] = dict(finished)
     start = time.perf_counter()
     watcher.start(step.name, len(step.plan.regions), report.reused)
+    tally = Tally(report.reused, lambda done: watcher.reach(step.name, done))
     try:
-        for outcome in driver.map(step.kernel, step.context, missing):
+        for outcome in driver.map(step.kernel, step.context, missing, tally.hear):
             if outcome.error:
+                tally.over(outcome.region, done=False)
                 report.failed[outcome.region] = outcome.error
                 continue
             # The last region is recorded only after `finish`, so that a step is never taken for whole too early.
@@ -105,8 +117,10 @@ def execute(
                 step.finish([values[region] for region in sorted(values)])
             ledger.record(outcome.region, outcome.value)
             report.peak_bytes = max(report.peak_bytes, outcome.peak_bytes)
+            tally.over(outcome.region, done=True)
             watcher.advance(step.name)
     finally:
+        tally.close()
         watcher.stop(step.name)
         report.seconds = time.perf_counter() - start
     if report.failed:

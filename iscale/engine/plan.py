@@ -92,6 +92,8 @@ def plan_regions(
     shard: tuple[int, int],
     bytes_of: Callable[[tuple[int, int]], int],
     resources: Resources,
+    *,
+    fewest_shards: int = 1,
 ) -> Plan:
     """Choose the largest regions that fit the memory and still give every worker enough of them.
 
@@ -105,6 +107,8 @@ def plan_regions(
         Projected peak bytes of a task whose region has the given rows and columns.
     resources
         What the run may use.
+    fewest_shards
+        Side, in shards, under which regions are made smaller only if the memory does not do.
 
     Raises
     ------
@@ -124,8 +128,9 @@ def plan_regions(
     if resources.shards_per_side is not None:
         side = resources.shards_per_side
     else:
-        side, shards = 1, len(cut(shape, shard, (1, 1)))
-        for larger in range(2, MAX_SHARDS_PER_SIDE + 1):
+        shards = len(cut(shape, shard, (1, 1)))
+        side = fewest_shards if BASELINE_BYTES + peak(fewest_shards) <= resources.memory_bytes else 1
+        for larger in range(side + 1, MAX_SHARDS_PER_SIDE + 1):
             enough = shards >= larger**2 * TASKS_PER_WORKER * resources.workers
             if enough and BASELINE_BYTES + peak(larger) <= resources.memory_bytes:
                 side = larger

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from iscale.engine.progress import tell
 from iscale.model.data import Epoch, OnEpoch, TrainingData
 from iscale.model.discs import rows_of
 from iscale.model.ensemble import Ensemble, expect_tensors
@@ -197,6 +198,7 @@ def _run_epochs(
             total += float(losses.mean()) * len(members)
         held_out = _loss(networks, data, target, data.held_out_spots, batch)
         history.append({"epoch": epoch, "train_loss": total / len(spots), "held_out_loss": held_out})
+        tell(epoch, epochs)
         if on_epoch:
             on_epoch(history[-1])
     return history

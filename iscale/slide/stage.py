@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from iscale.arrays import apply_on
 from iscale.engine.execute import pending
 from iscale.engine.ledger import Ledger, fingerprint
 from iscale.engine.plan import Plan, Resources, format_bytes, plan_regions
@@ -57,10 +58,17 @@ class DecodeContext:
 
 @dataclass(frozen=True)
 class LevelContext:
-    """What a task of a coarser level needs to know."""
+    """What a task of a coarser level needs to know.
+
+    Attributes
+    ----------
+    device
+        Where it is computed: see `iscale.arrays.apply_on`.
+    """
 
     store: RunStore
     level: int
+    device: str = "cpu"
 
 
 @lru_cache(maxsize=1)
@@ -89,7 +97,8 @@ def halve_region(context: LevelContext, region: Region) -> None:
         window = tile.scaled(2)
         window = Region(window.y0, min(window.y1, shape[0]), window.x0, min(window.x1, shape[1]))
         pixels = np.asarray(finer[(slice(None), *window.slices)])
-        context.store.write(f"image/{context.level}", tile, halve(pixels, channels_first=True))
+        coarser = apply_on(context.device, halve, pixels, channels_first=True)
+        context.store.write(f"image/{context.level}", tile, coarser)
 
 
 def decode_whole(context: DecodeContext, region: Region) -> None:
@@ -110,8 +119,12 @@ def ingest_steps(
     slide_fingerprint: str,
     *,
     resources: Resources,
+    device: str = "cpu",
 ) -> Iterator[Step]:
-    """The steps that fill ``image/``, one per pyramid level, and before them the decoding of a slide that needs it."""
+    """The steps that fill ``image/``, one per pyramid level, and before them the decoding of a slide that needs it.
+
+    ``device`` computes the coarser levels; it changes no byte, and so is not in the fingerprint.
+    """
     reader = _reader(slide, None)
     parameters = {"grid": [*grid.raw_shape_px, grid.raw_pixel_size_um, grid.pixel_size_um]}
     identity = fingerprint("ingest", parameters, slide_fingerprint)
@@ -147,7 +160,7 @@ def ingest_steps(
         return Step(
             name=f"image/{level}",
             kernel=halve_region if level else rescale_region,
-            context=LevelContext(store, level)
+            context=LevelContext(store, level, device)
             if level
             else IngestContext(store, slide.resolve(), decoded if reader.needs_decoding else None, grid),
             plan=plan_regions(

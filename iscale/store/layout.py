@@ -110,6 +110,21 @@ def features(group: str, n_features: int, shape: tuple[int, int], stride: int) -
     )
 
 
+def vectors(width: int, shape: tuple[int, int], step: int) -> ArrayLayout:
+    """Vectors of a lattice's patches, in the cell in which each begins: (feature, y, x) float32, NaN where none."""
+    side = SHARD_SUPERPIXELS // step
+    lattice = (ceil(shape[0] / step), ceil(shape[1] / step))
+    return ArrayLayout(
+        "features/vectors",
+        ("feature", "y", "x"),
+        (width, *lattice),
+        "float32",
+        (width, side // 2, side // 2),
+        (width, side, side),
+        float("nan"),
+    )
+
+
 def genes(path: str, n_genes: int, shape: tuple[int, int]) -> ArrayLayout:
     """A value per gene and superpixel: (gene, y, x) float16, NaN off tissue.
 

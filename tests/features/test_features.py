@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import array_api_strict as strict
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from iscale.arrays import apply_on
 from iscale.encoders.base import FeatureGroup
 from iscale.features.read import box_mean, read_features
-from iscale.features.stage import read_with_halo
+from iscale.features.by_region import read_with_halo
 from iscale.geometry import Region
 from iscale.store import layout
 from iscale.store.run_store import RunStore
@@ -58,12 +61,55 @@ def test_the_box_is_the_published_one(size: int) -> None:
     np.testing.assert_allclose(box_mean(values, size), by_definition(values, size), rtol=0, atol=1e-6)
 
 
+def test_the_box_may_be_wider_than_the_region() -> None:
+    values = np.random.default_rng(2).normal(size=(2, 3, 9)).astype(np.float32)
+    np.testing.assert_allclose(box_mean(values, 16), by_definition(values, 16), rtol=0, atol=1e-6)
+
+
+def test_the_box_is_exact_where_large_values_are_near() -> None:
+    values = np.ones((1, 40, 40), np.float32)
+    values[:, :10] = 1e30
+    np.testing.assert_array_equal(box_mean(values, 4)[:, 12:], 1)
+
+
+def test_features_may_be_missing_in_places_of_their_own() -> None:
+    values = np.random.default_rng(3).normal(size=(20, 12, 15)).astype(np.float32)
+    values[values < 0.5] = np.nan
+    values[13] = np.nan
+    result = box_mean(values, 2)
+    assert np.isnan(result[13]).all()
+    np.testing.assert_allclose(result, by_definition(values, 2), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [4, 5, 16])
+def test_the_box_needs_no_more_than_the_array_api(size: int) -> None:
+    """What CuPy has, too; and it gives the same bytes."""
+    values = np.random.default_rng(4).normal(size=(11, 23, 31)).astype(np.float32)
+    values[:, 5:9, 3:20] = np.nan
+    result = box_mean(strict.asarray(values), size)
+    assert result.dtype == strict.float32
+    np.testing.assert_array_equal(np.asarray(result), box_mean(values, size))
+
+
 def test_a_region_reads_the_same_as_the_whole(store: RunStore) -> None:
     whole = read_features(store, (FINE, COARSE), Region(0, SHAPE[0], 0, SHAPE[1]))
     assert whole.shape == (3, *SHAPE)
     for region in (Region(0, 16, 0, 16), Region(17, 41, 29, 64), Region(40, 48, 3, 5)):
         part = read_features(store, (FINE, COARSE), region)
         np.testing.assert_allclose(part, whole[(slice(None), *region.slices)], rtol=1e-5, atol=1e-6)
+
+
+def test_the_groups_are_smoothed_on_the_device_asked_for(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def spy(device: str, *rest: Any) -> Any:
+        asked.append(device)
+        return apply_on("cpu", *rest)
+
+    monkeypatch.setattr("iscale.features.read.apply_on", spy)
+    read_features(store, (FINE, COARSE), Region(0, 16, 0, 16), "cuda:1")
+    read_features(store, (FINE,), Region(0, 16, 0, 16))
+    assert asked == ["cuda:1", "cuda:1", "cpu"]
 
 
 def test_off_tissue_there_is_nothing_and_on_tissue_everything(store: RunStore) -> None:

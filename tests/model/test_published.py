@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from iscale.engine.progress import listening
+from iscale.geometry import Region
 from iscale.model.data import TrainingData, training_data
 from iscale.model.ensemble import hidden_bytes, load_ensemble
 from iscale.model.fit import fit, predict_spots
@@ -123,6 +125,14 @@ def test_training_is_that_of_plain_torch(problem, as_modules) -> None:
             optimizer.step()
     for weight, layer in zip(ensemble.networks.weights, module[::2], strict=True):
         torch.testing.assert_close(weight[1].T, layer.weight.detach(), rtol=1e-4, atol=3e-6)
+
+
+def test_training_tells_how_far_it_is(problem, monkeypatch) -> None:
+    monkeypatch.setattr("iscale.engine.progress.SECONDS_BETWEEN", 0.0)
+    heard: list[float] = []
+    with listening(Region(0, 1, 0, 1), lambda region, fraction: heard.append(fraction)):
+        train(data_of(problem), seed=0, n_states=1, max_epochs=4)
+    assert heard == [0.25, 0.5, 0.75, 1]
 
 
 def test_values_do_not_depend_on_the_tile(trained, problem) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import array_api_strict as strict
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -161,3 +162,14 @@ def test_halving_is_the_rounded_mean_in_both_layouts() -> None:
     channels = np.ascontiguousarray(image.transpose(2, 0, 1))
     assert np.array_equal(halve(channels, channels_first=True), halve(image).transpose(2, 0, 1))
     assert (halve(np.full((8, 8, 3), 255, np.uint8)) == 255).all()
+
+
+@pytest.mark.parametrize("shape", [(8, 6, 3), (7, 6, 3), (8, 5, 3), (1, 1, 3)])
+def test_halving_needs_no_more_than_the_array_api(shape: tuple[int, int, int]) -> None:
+    """What CuPy has, too; and it gives the same bytes."""
+    image = np.random.default_rng(6).integers(0, 256, shape, dtype=np.uint8)
+    channels = np.ascontiguousarray(image.transpose(2, 0, 1))
+    for pixels, first in ((image, False), (channels, True)):
+        result = halve(strict.asarray(pixels), channels_first=first)
+        assert result.dtype == strict.uint8
+        np.testing.assert_array_equal(np.asarray(result), halve(pixels, channels_first=first))

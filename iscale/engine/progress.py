@@ -1,0 +1,113 @@
+"""How far a step is within its regions: told by kernels, summed for whoever watches.
+
+A kernel that takes long calls `tell` as it goes. Nobody need listen: outside a driver it does nothing, and what is told
+is for people only, so it may be lost or late without harm.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from iscale.geometry import Region
+
+Hear = Callable[[Region, float], None]
+"""``hear(region, fraction)``: a region is this far, between 0 and 1."""
+
+SECONDS_BETWEEN = 0.5
+"""A region is heard of at most this often, and not before it has run for as long."""
+
+ALMOST = 0.99
+"""A region counts as no more than this until its outcome is there, whatever its kernel says."""
+
+
+class _Listener:
+    """Passes on what a region's kernel tells, now and then."""
+
+    __slots__ = ("due", "hear", "region")
+
+    def __init__(self, region: Region, hear: Hear) -> None:
+        self.region = region
+        self.hear = hear
+        self.due = time.monotonic() + SECONDS_BETWEEN
+
+
+# Of the context, that is of the thread: a worker may run several tasks at a time.
+_listener: ContextVar[_Listener | None] = ContextVar("listener", default=None)
+
+
+def tell(done: float, total: float) -> None:
+    """Say how far the region is that runs in this thread: ``done`` of ``total``, in any unit.
+
+    Cheap enough for an inner loop: most calls end after a look at the clock. Other threads that a kernel starts are not
+    listened to.
+    """
+    listener = _listener.get()
+    if listener is None:
+        return
+    now = time.monotonic()
+    if now >= listener.due and total > 0:
+        listener.due = now + SECONDS_BETWEEN
+        listener.hear(listener.region, min(max(float(done / total), 0.0), 1.0))
+
+
+@contextmanager
+def listening(region: Region, hear: Hear | None) -> Iterator[None]:
+    """Pass on what a kernel tells of a region to ``hear``, if there is one."""
+    token = _listener.set(_Listener(region, hear) if hear else None)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
+class Tally:
+    """Regions done of a step, parts of those in flight included; never falls.
+
+    Parts may be heard of from any thread, and after their region is over.
+
+    Parameters
+    ----------
+    done
+        Regions that are done already.
+    show
+        Called with the tally when it rises; from any thread, but one call at a time.
+    """
+
+    def __init__(self, done: int, show: Callable[[float], None]) -> None:
+        self._done = done
+        self._show = show
+        self._shown = float(done)
+        self._parts: dict[Region, float] = {}
+        self._over: set[Region] = set()
+        self._closed = False
+        self._lock = threading.Lock()
+
+    def hear(self, region: Region, fraction: float) -> None:
+        """Note how far a region is; what is late is ignored."""
+        with self._lock:
+            if not self._closed and region not in self._over:
+                self._parts[region] = min(fraction, ALMOST)
+                self._rise()
+
+    def over(self, region: Region, *, done: bool) -> None:
+        """Count a region as done, or, where it failed, as not begun."""
+        with self._lock:
+            self._over.add(region)
+            self._parts.pop(region, None)
+            self._done += done
+            self._rise()
+
+    def close(self) -> None:
+        """Show no more: when this returns, nobody is being told."""
+        with self._lock:
+            self._closed = True
+
+    def _rise(self) -> None:
+        tally = self._done + sum(self._parts.values())
+        if tally > self._shown:
+            self._shown = tally
+            self._show(tally)

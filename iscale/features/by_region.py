@@ -1,0 +1,74 @@
+"""Features of a `RegionEncoder`: it sees whole shards with their surroundings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iscale.encoders import EncoderSpec, get_encoder
+from iscale.encoders.base import FeatureGroup, RegionEncoder
+from iscale.geometry import SUPERPIXEL_PX, Region
+from iscale.store import layout
+from iscale.store.run_store import RunStore
+
+
+@dataclass(frozen=True)
+class RegionContext:
+    """What a task needs to know: where the store is, and which encoder."""
+
+    store: RunStore
+    spec: EncoderSpec
+
+
+def encode_region(context: RegionContext, region: Region) -> int:
+    """Encode the tissue of a region, a shard at a time; returns the number of tissue superpixels.
+
+    The encoder always sees whole shards, at the same places and of the same shape however the slide is cut into
+    regions, so the cut does not change the numbers.
+    """
+    store = context.store
+    tissue = np.asarray(store.array("tissue/mask")[region.slices])
+    for tile in region.tiles(layout.SHARD_SUPERPIXELS):
+        if tissue[tile.within(region)].any():
+            _encode_tile(context, tile, tissue[tile.within(region)])
+    return int(tissue.sum())
+
+
+def _encode_tile(context: RegionContext, tile: Region, tissue: NDArray[np.bool_]) -> None:
+    encoder = get_encoder(context.spec)
+    assert isinstance(encoder, RegionEncoder)
+    image = read_with_halo(context.store, tile.scaled(SUPERPIXEL_PX), encoder.halo_px)
+    encoded = encoder.encode(image, tissue)
+    for group in encoder.groups:
+        values = off_tissue_is_nan(encoded[group.name], tissue, group).astype(np.float16)
+        context.store.write(f"features/{group.name}", tile.coarsened(group.stride), values)
+
+
+def read_with_halo(store: RunStore, core_px: Region, halo_px: int) -> NDArray[np.uint8]:
+    """Analysis image of a core and its halo: (c, y, x); beyond the slide, the slide's edge is repeated."""
+    array = store.array("image/0")
+    shape = array.shape[-2:]
+    window = core_px.grown(halo_px, (shape[0], shape[1]))
+    image = np.asarray(array[(slice(None), *window.slices)])
+    y, x = core_px.within(window)
+    margins = [(0, 0)] + [
+        (halo_px - s.start, halo_px - (n - s.stop)) for s, n in zip((y, x), window.shape, strict=True)
+    ]
+    return np.pad(image, margins, mode="edge")
+
+
+def off_tissue_is_nan(
+    values: NDArray[np.float32], tissue: NDArray[np.bool_], group: FeatureGroup
+) -> NDArray[np.float32]:
+    """Values (feature, y, x) of a group, NaN in cells that have no tissue superpixel."""
+    return np.where(tissue_cells(tissue, group.stride), values, np.float32(np.nan))
+
+
+def tissue_cells(tissue: NDArray[np.bool_], stride: int) -> NDArray[np.bool_]:
+    """Cells of ``stride`` superpixels that have tissue: (y, x) of (y, x) superpixels."""
+    rows, columns = (-(-n // stride) for n in tissue.shape)
+    whole = np.zeros((rows * stride, columns * stride), np.bool_)
+    whole[: tissue.shape[0], : tissue.shape[1]] = tissue
+    return np.asarray(whole.reshape(rows, stride, columns, stride).any(axis=(1, 3)))
