@@ -14,6 +14,7 @@ import argparse
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,10 +46,10 @@ def logs(counts: NDArray[np.float64], depth: NDArray[np.float64]) -> dict[str, N
     return {SCORES[0]: np.log1p(counts), SCORES[1]: np.log1p(1e4 * counts / depth[:, None])}
 
 
-def section(source: Path, work: Path, mother: str, setting: Setting, recipe: str) -> dict[tuple[str, str], Pair]:
-    """Run one case; measured and predicted values by score and method."""
+def section(source: Path, work: Path, mother: str, setting: Setting, **options: Any) -> dict[tuple[str, str], Pair]:
+    """Run one case with these options; measured and predicted values by score and method."""
     layout = lay_out_her2st(source, work / f"{mother}-{setting}", mother, setting)
-    chosen = {"n_genes": GENES, "pixel_size": PIXEL_SIZE_UM, "recipe": recipe, "out": work / mother}
+    chosen = {"n_genes": GENES, "pixel_size": PIXEL_SIZE_UM, "out": work / mother, **options}
     run = iscale.open_run(iscale.run(layout.project, stage="predict", **chosen))
     job = Job(layout.project, load_options(layout.project, chosen))
     grid, spots = job.grid, read_training(job.store, job.grid)
@@ -122,7 +123,7 @@ def main() -> None:
     settings: tuple[Setting, ...] = ("covered", "uncovered")
     with tempfile.TemporaryDirectory() as folder:
         cases = {
-            setting: [section(source, Path(folder), m, setting, arguments.recipe) for m in arguments.sections]
+            setting: [section(source, Path(folder), m, setting, recipe=arguments.recipe) for m in arguments.sections]
             for setting in settings
         }
     for setting, sections in cases.items():

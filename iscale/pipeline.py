@@ -40,7 +40,9 @@ def steps(job: Job, stage: str) -> Iterator[Step]:
     from iscale.slide.stage import ingest_steps
 
     image = ""
-    for step in ingest_steps(job.store, job.files.mother_image, job.grid, job.slide_fingerprint, resources=resources):
+    for step in ingest_steps(
+        job.store, job.files.mother_image, job.grid, job.slide_fingerprint, resources=resources, device=job.device
+    ):
         image = step.fingerprint
         yield step
     if "tissue" not in wanted:

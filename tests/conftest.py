@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,14 @@ def data_dir() -> Path:
 def golden_dir() -> Path:
     """Folder of reference outputs that ``ISCALE_GOLDEN`` names."""
     return _folder("ISCALE_GOLDEN")
+
+
+@pytest.fixture(scope="session")
+def stand_in_weights(golden_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with HIPT's two weight files in the published form, values drawn: the published may not be handed on."""
+    folder = tmp_path_factory.mktemp("weights")
+    subprocess.run([sys.executable, golden_dir / "make_stand_in_weights.py", folder], check=True)
+    return folder
 
 
 @pytest.fixture(scope="session")

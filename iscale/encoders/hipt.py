@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from iscale.encoders.base import COLOUR, FeatureGroup
+from iscale.encoders.base import COLOUR, ContextModel, FeatureGroup
 from iscale.encoders.spec import EncoderSpec
 from iscale.encoders.vit import VisionTransformer
 from iscale.encoders.weights import CONTEXT_FILE, PATCH_FILE, WeightFile, digest, load_weights, notice
@@ -68,8 +68,8 @@ class HiptEncoder:
         self._identity = self._describe(files)
         self.notices = tuple(line for file in files if (line := notice(file)))
         self._tensors = [file.tensors for file in files]
-        self.context = HiptContext(self)
-        self.groups = (
+        self.context: ContextModel | None = HiptContext(self)
+        self.groups: tuple[FeatureGroup, ...] = (
             FeatureGroup("context", _names("context", CONTEXT_WIDTH), stride=self.step, smooth=CONTEXT_BOX),
             FeatureGroup("patch", _names("patch", PATCH_WIDTH), smooth=PATCH_BOX),
             COLOUR,

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from iscale.encoders.base import COLOUR, ContextModel, FeatureGroup
 from iscale.encoders.checkpoint import is_plain_tensor, read_checkpoint, read_tensors
+from iscale.encoders.hipt import check_precision
 from iscale.encoders.spec import EncoderSpec
 from iscale.errors import InputError
 from iscale.geometry import PATCH_PX, SUPERPIXEL_PX
@@ -59,11 +60,12 @@ class TimmEncoder:
     context: ContextModel | None = None
 
     def __init__(self, spec: EncoderSpec) -> None:
+        check_precision(spec)
         self.name = spec.name
         self.device = spec.device
         self.step = self.patch // {16: 4, 4: 2, 1: 1}[spec.shifts]
         self.precision = spec.precision
-        self._dtype = getattr(torch, spec.precision)
+        self._dtype: torch.dtype = getattr(torch, spec.precision)
         timm = _import_timm(spec.name)
         model = _create(timm, spec)
         self._token_px = _token_px(spec.name, model)
@@ -119,7 +121,8 @@ class TimmEncoder:
 
     def patch_bytes(self) -> int:
         """Peak bytes of `encode` per patch of a batch: its images, or a block of the model and its output."""
-        size, width, tokens = self._dtype.itemsize, self.token_width, self._grid**2 + self._n_prefix
+        size: int = self._dtype.itemsize
+        width, tokens = self.token_width, self._grid**2 + self._n_prefix
         given, prepared = 3 * PATCH_PX**2, 3 * self._side_px**2
         images = given * (1 + 4 + 4) + prepared * (4 + 4 + size)
         widest = max((w for name, w in self._linear_widths() if not name.startswith(UNUSED)), default=4 * width)

@@ -1,4 +1,4 @@
-"""Features of a `PatchEncoder`: patches encoded once per region, tokens averaged over the patches that cover a place."""
+"""Features of a `PatchEncoder`: patches encoded, their tokens averaged over the patches that cover a place."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Context features: what lies around a patch, from the vectors of the patches.
 
-The vectors of one shift form a grid. A context model sees either windows of it, each patch in the window in which it lies
-most central, or all of it at once. A cell of the lattice gets the mean over the patches that cover it.
+The vectors of one shift form a grid. A context model sees either windows of it, each patch in the window in which it
+lies most central, or all of it at once. A cell of the lattice gets the mean over the patches that cover it.
 """
 
 from __future__ import annotations
@@ -224,7 +224,8 @@ def whole_slide(
 @dataclass(frozen=True)
 class _Offset:
     """One axis of a shift: the places of its grid, those of them that take their context from it, as places and as
-    patches of the grid."""
+    patches of the grid.
+    """
 
     grid: slice
     places: slice

@@ -11,7 +11,8 @@ from iscale.encoders.batches import plan_batches
 from iscale.engine.ledger import fingerprint
 from iscale.engine.plan import BASELINE_BYTES, Plan, Resources, check_budget, plan_regions
 from iscale.engine.step import Step, nothing
-from iscale.features.by_patch import PatchesContext, encode_region as encode_by_patch
+from iscale.features.by_patch import PatchesContext
+from iscale.features.by_patch import encode_region as encode_by_patch
 from iscale.features.by_region import RegionContext, encode_region
 from iscale.features.context import PADDING_AT_ONCE, LatticeContext, context_of_slide, context_region
 from iscale.features.patch_lattice import PatchLattice, computed_twice
@@ -150,6 +151,7 @@ def _patches_step(
         resources,
         fewest_shards=FEWEST_SHARDS,
     )
+    spare = resources.memory_bytes - BASELINE_BYTES - region_bytes(plan.regions[0].shape)
     places = lattice.places[0] * lattice.places[1]
     twice = computed_twice(lattice, plan.regions)
     everywhere = _everywhere(encoder)

@@ -79,7 +79,7 @@ def _predict_shard(context: PredictContext, shard: Region, tissue: NDArray[np.bo
 
 def _hidden(context: PredictContext, ensemble: Ensemble, tile: Region, tissue: NDArray[np.bool_]) -> Any:
     """What the genes of a tile's tissue superpixels are computed from."""
-    features = read_features(context.store, context.groups, tile)[:, tissue].T
+    features = read_features(context.store, context.groups, tile, context.device)[:, tissue].T
     i, j = np.nonzero(tissue)
     step = context.grid.superpixel_um
     xy_um = np.stack([(tile.x0 + j + 0.5) * step, (tile.y0 + i + 0.5) * step], axis=1)

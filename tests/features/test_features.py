@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from iscale.arrays import apply_on
 from iscale.encoders.base import FeatureGroup
-from iscale.features.read import box_mean, read_features
 from iscale.features.by_region import read_with_halo
+from iscale.features.read import box_mean, read_features
 from iscale.geometry import Region
 from iscale.store import layout
 from iscale.store.run_store import RunStore
