@@ -120,17 +120,17 @@ class TimmEncoder:
         return sum(tensor.numel() * tensor.element_size() for tensor in held)
 
     def patch_bytes(self) -> int:
-        """Peak bytes of `encode` per patch of a batch: its images, or a block of the model and its output."""
+        """Peak bytes of `encode` per patch of a batch: its images, a block of the model, the output."""
         size: int = self._dtype.itemsize
         width, tokens = self.token_width, self._grid**2 + self._n_prefix
         given, prepared = 3 * PATCH_PX**2, 3 * self._side_px**2
         images = given * (1 + 4 + 4) + prepared * (4 + 4 + size)
         widest = max((w for name, w in self._linear_widths() if not name.startswith(UNUSED)), default=4 * width)
-        block = prepared * size + tokens * size * (2 * widest + 7 * width)
+        block = tokens * size * (2 * widest + 7 * width)
         scores = 0
         if any(getattr(module, "fused_attn", True) is False for module in self._model.modules()):
             scores = 2 * size * tokens**2 * max(int(getattr(m, "num_heads", 1)) for m in self._model.modules())
-        return max(images, block + scores) + 2 * 4 * tokens * width
+        return images + block + scores + 2 * 4 * tokens * width
 
     def _linear_widths(self) -> list[tuple[str, int]]:
         modules = self._model.named_modules()
@@ -257,8 +257,8 @@ def _token_px(name: str, model: Any) -> int:
         what = f"lacks {', '.join(missing)}" if missing else f"has tokens of {height} x {width} px"
         raise InputError(
             f"--encoder {name}: {type(model).__name__} {what}",
-            "Choose a vision transformer with one square token per patch of its image, such as vit_small_patch16_224 "
-            "(timm 1.0.10 or later).",
+            "Choose a vision transformer with one square token per patch of its image, such as vit_small_patch16_224; "
+            "older releases of timm cannot resize all of theirs.",
         )
     return height
 

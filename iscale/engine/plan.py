@@ -6,8 +6,10 @@ superpixels) cut into write shards; a region is a block of whole shards, owned b
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from iscale.errors import MemoryBudgetError
 from iscale.geometry import Region
@@ -22,6 +24,9 @@ task, and no worker waits long for the last."""
 
 MAX_SHARDS_PER_SIDE = 4
 """Beyond this a larger region saves next to no halo and makes a lost task dearer."""
+
+MAX_OVERLAPPING_SHARDS = 3
+"""The same for costly work, a region of which takes minutes."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +97,6 @@ def plan_regions(
     shard: tuple[int, int],
     bytes_of: Callable[[tuple[int, int]], int],
     resources: Resources,
-    *,
-    fewest_shards: int = 1,
 ) -> Plan:
     """Choose the largest regions that fit the memory and still give every worker enough of them.
 
@@ -107,8 +110,6 @@ def plan_regions(
         Projected peak bytes of a task whose region has the given rows and columns.
     resources
         What the run may use.
-    fewest_shards
-        Side, in shards, under which regions are made smaller only if the memory does not do.
 
     Raises
     ------
@@ -128,15 +129,90 @@ def plan_regions(
     if resources.shards_per_side is not None:
         side = resources.shards_per_side
     else:
-        shards = len(cut(shape, shard, (1, 1)))
-        side = fewest_shards if BASELINE_BYTES + peak(fewest_shards) <= resources.memory_bytes else 1
-        for larger in range(side + 1, MAX_SHARDS_PER_SIDE + 1):
+        side, shards = 1, len(cut(shape, shard, (1, 1)))
+        for larger in range(2, MAX_SHARDS_PER_SIDE + 1):
             enough = shards >= larger**2 * TASKS_PER_WORKER * resources.workers
             if enough and BASELINE_BYTES + peak(larger) <= resources.memory_bytes:
                 side = larger
     plan = Plan(shape, shard, cut(shape, shard, (side, side)), peak(side))
     check_budget(step, plan, resources)
     return plan
+
+
+def plan_overlapping(
+    step: str,
+    shape: tuple[int, int],
+    shard: tuple[int, int],
+    bytes_of: Callable[[tuple[int, int]], int],
+    work_of: Callable[[Region], float],
+    resources: Resources,
+) -> Plan:
+    """Choose regions for work that neighbouring regions share, and each does anew: those with which all is done first.
+
+    Larger regions do less twice, smaller ones are shared more evenly between workers.
+
+    Parameters
+    ----------
+    step, shape, shard, bytes_of, resources
+        As for `plan_regions`.
+    work_of
+        What a region costs, in any unit.
+
+    Raises
+    ------
+    MemoryBudgetError
+        If the chosen (or even the smallest) region is over the budget.
+
+    Examples
+    --------
+    >>> work = lambda r: (r.shape[0] + 12) * (r.shape[1] + 12)
+    >>> plans = [plan_overlapping("t", (384, 384), (128, 128), lambda s: 1, work, Resources(2**30, n)) for n in (1, 9)]
+    >>> [len(plan.regions) for plan in plans]
+    [1, 9]
+    """
+
+    def plan(regions: tuple[Region, ...]) -> Plan:
+        largest = max(region.shape[0] for region in regions), max(region.shape[1] for region in regions)
+        return Plan(shape, shard, regions, bytes_of(largest))
+
+    if resources.shards_per_side is not None:
+        chosen = plan(cut(shape, shard, (resources.shards_per_side, resources.shards_per_side)))
+    else:
+        sides = range(1, MAX_OVERLAPPING_SHARDS + 1)
+        plans = [plan(cut_evenly(shape, shard, (rows, columns))) for rows in sides for columns in sides]
+        affordable = [p for p in plans if p.worker_bytes <= resources.memory_bytes] or plans[:1]
+        chosen = min(affordable, key=lambda p: makespan([work_of(region) for region in p.regions], resources.workers))
+    check_budget(step, chosen, resources)
+    return chosen
+
+
+def cut_evenly(shape: tuple[int, int], shard: tuple[int, int], most: tuple[int, int]) -> tuple[Region, ...]:
+    """Tile a grid with as few regions of at most ``most`` shards per axis as will do, as equal as whole shards allow.
+
+    >>> [str(r) for r in cut_evenly((4, 40), (4, 4), (1, 4))]
+    ['y 0:4, x 0:16', 'y 0:4, x 16:28', 'y 0:4, x 28:40']
+    """
+
+    def parts(axis: int) -> list[tuple[int, int]]:
+        n, side = shape[axis], shard[axis]
+        shards = -(-n // side)
+        count = -(-shards // most[axis])
+        bounds = [min(n, side * -(-shards * i // count)) for i in range(count + 1)]
+        return list(pairwise(bounds))
+
+    return tuple(Region(*y, *x) for y in parts(0) for x in parts(1))
+
+
+def makespan(works: list[float], workers: int) -> float:
+    """When workers are through that take the largest work left whenever they are free.
+
+    >>> makespan([3, 3, 2, 2], 2), makespan([3, 3, 2, 2], 1)
+    (5.0, 10.0)
+    """
+    loads = [0.0] * workers
+    for work in sorted(works, reverse=True):
+        heapq.heapreplace(loads, loads[0] + work)
+    return max(loads)
 
 
 def single_task(step: str, task_bytes: int, resources: Resources) -> Plan:

@@ -9,7 +9,7 @@ from iscale.encoders import Encoder, EncoderSpec, get_encoder
 from iscale.encoders.base import PatchEncoder, RegionEncoder
 from iscale.encoders.batches import plan_batches
 from iscale.engine.ledger import fingerprint
-from iscale.engine.plan import BASELINE_BYTES, Plan, Resources, check_budget, plan_regions
+from iscale.engine.plan import BASELINE_BYTES, Plan, Resources, check_budget, plan_overlapping, plan_regions
 from iscale.engine.step import Step, nothing
 from iscale.features.by_patch import PatchesContext
 from iscale.features.by_patch import encode_region as encode_by_patch
@@ -21,10 +21,6 @@ from iscale.geometry import SUPERPIXEL_PX, Region, SlideGrid
 from iscale.store import layout
 from iscale.store.layout import ArrayLayout
 from iscale.store.run_store import RunStore
-
-FEWEST_SHARDS = 2
-"""Side, in shards, of the regions in which patches are encoded: a fifth of a single shard's patches begin before it and
-are computed twice, a tenth of those of 2 x 2 shards."""
 
 
 def feature_steps(
@@ -140,18 +136,18 @@ def _patches_step(
     def region_bytes(rows_columns: tuple[int, int]) -> int:
         return encoder.model_bytes + patches_bytes(encoder, rows_columns)
 
-    spare = resources.memory_bytes - BASELINE_BYTES - region_bytes(_region_shape(shape, resources))
+    spare = resources.memory_bytes - BASELINE_BYTES - region_bytes(_tile(grid))
     batches = plan_batches(encoder, spare)
     batch_bytes = (batches.at_once + 1) * batches.size * encoder.patch_bytes()
-    plan = plan_regions(
+    plan = plan_overlapping(
         "features/patches",
         shape,
         (side, side),
         lambda rows_columns: batch_bytes + region_bytes(rows_columns),
+        lambda region: lattice.covering(region).area,
         resources,
-        fewest_shards=FEWEST_SHARDS,
     )
-    spare = resources.memory_bytes - BASELINE_BYTES - region_bytes(plan.regions[0].shape)
+    spare = resources.memory_bytes - BASELINE_BYTES - (plan.task_bytes - batch_bytes)
     places = lattice.places[0] * lattice.places[1]
     twice = computed_twice(lattice, plan.regions)
     everywhere = _everywhere(encoder)
@@ -168,12 +164,6 @@ def _patches_step(
         files=sum(array.files for array in arrays),
         note=f"encoder {encoder.name}, {places:,} patches ({which}), {100 * twice:.1f} % computed twice",
     )
-
-
-def _region_shape(shape: tuple[int, int], resources: Resources) -> tuple[int, int]:
-    """Superpixels of the smallest region that patches are encoded in."""
-    side = (resources.shards_per_side or FEWEST_SHARDS) * layout.SHARD_SUPERPIXELS
-    return min(side, shape[0]), min(side, shape[1])
 
 
 def patches_bytes(encoder: PatchEncoder, superpixels: tuple[int, int]) -> int:

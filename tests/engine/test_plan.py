@@ -7,8 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iscale.engine.plan import BASELINE_BYTES, Resources, cut, parse_bytes, plan_regions, single_task
+from iscale.engine.plan import (
+    BASELINE_BYTES,
+    Plan,
+    Resources,
+    cut,
+    cut_evenly,
+    parse_bytes,
+    plan_overlapping,
+    plan_regions,
+    single_task,
+)
 from iscale.errors import MemoryBudgetError
+from iscale.geometry import Region
 
 sides = st.integers(1, 900)
 shards = st.integers(1, 130)
@@ -26,6 +37,41 @@ def test_regions_tile_the_grid_with_whole_shards(
         assert region.y1 % shard[0] == 0 or region.y1 == shape[0]
         assert region.x1 % shard[1] == 0 or region.x1 == shape[1]
     assert (covered == 1).all()
+
+
+@given(st.tuples(sides, sides), st.tuples(shards, shards), st.tuples(st.integers(1, 4), st.integers(1, 4)))
+def test_even_regions_tile_the_grid_and_differ_by_a_shard(
+    shape: tuple[int, int], shard: tuple[int, int], most: tuple[int, int]
+) -> None:
+    covered = np.zeros(shape, dtype=int)
+    regions = cut_evenly(shape, shard, most)
+    for region in regions:
+        covered[region.slices] += 1
+        for part, side, n in zip(region.slices, shard, shape, strict=True):
+            assert part.start % side == 0
+            assert part.stop % side == 0 or part.stop == n
+    assert (covered == 1).all()
+    in_shards = [tuple(-(-n // side) for n, side in zip(r.shape, shard, strict=True)) for r in regions]
+    for axis in (0, 1):
+        sizes = {size[axis] for size in in_shards}
+        assert max(sizes) <= most[axis]
+        assert max(sizes) - min(sizes) <= 1
+
+
+def test_costly_work_is_shared_by_all_workers_with_little_done_twice() -> None:
+    def plan(workers: int, memory: int = 2**32) -> Plan:
+        def work(region: Region) -> float:
+            return (region.shape[0] + 12) * (region.shape[1] + 12)
+
+        return plan_overlapping(
+            "s", (1280, 1280), (128, 128), lambda s: 1000 * s[0] * s[1], work, Resources(memory, workers)
+        )
+
+    assert plan(1).regions[0].shape == (384, 384)
+    assert len(plan(1).regions) == 16
+    assert len(plan(25).regions) % 25 == 0
+    assert len(plan(200).regions) == 100
+    assert plan(1, BASELINE_BYTES + 1000 * 128 * 256).regions[0].area == 128 * 256
 
 
 @given(st.tuples(sides, sides), st.integers(1, 4), st.integers(BASELINE_BYTES + 128**2, 2**32), st.integers(1, 8))
