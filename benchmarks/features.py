@@ -26,7 +26,8 @@ from benchmarks.matmul import matmul_rate
 from benchmarks.memory import peak_of
 from benchmarks.report import machine, publish, table
 from iscale.encoders import EncoderSpec
-from iscale.encoders.hipt import HiptEncoder, has_bfloat16
+from iscale.encoders.hipt import HiptEncoder
+from iscale.encoders.precision import has_bfloat16
 from iscale.encoders.weights import PATCH_FILE, load_weights
 from iscale.features.patch_lattice import PatchLattice
 from iscale.geometry import Region

@@ -144,12 +144,15 @@ class Job:
 
         wanted = self.options.encoder
         if wanted not in ("auto", "hipt"):
-            return wanted, self.options.weights
+            # Workers may run elsewhere: paths are absolute from here on.
+            kind, _, path = wanted.partition("precomputed:")
+            name = f"precomputed:{Path(path).expanduser().resolve()}" if path and not kind else wanted
+            return name, self.options.weights and self.options.weights.expanduser().resolve()
         weights = find_weights(self.options.weights, self.project)
         places = ", ".join(searched(self.project))
         if weights is not None:
             self.notices.append(f"encoder: hipt, weights in {weights}")
-            return "hipt", weights
+            return "hipt", weights.resolve()
         if wanted == "hipt":
             raise InputError(
                 f"--encoder hipt: no weights were found (looked in {places}).",

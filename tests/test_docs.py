@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from iscale.cli import app
@@ -44,3 +46,18 @@ def test_the_readme_reads_a_run_as_it_says(tiny_project: Path) -> None:
     exec(code.group(1).replace("PROJECT", str(tiny_project)).replace("ERBB2", "G3"), names)
     assert names["window"].shape == (8, 64, 64)  # type: ignore[attr-defined]
     assert 0 < float(names["composition"].sel(gene="G3").mean()) < 1  # type: ignore[attr-defined]
+
+
+def test_the_encoder_of_the_docs_is_one() -> None:
+    from iscale.encoders import EncoderSpec
+    from iscale.encoders.base import RegionEncoder
+
+    code = re.search(r"```python\n(.*?)```", (ROOT / "docs" / "encoders.md").read_text(), re.S)
+    assert code is not None
+    names: dict[str, Any] = {}
+    exec(code.group(1), names)
+    encoder = names["Mean"](EncoderSpec("mean"))
+    assert isinstance(encoder, RegionEncoder)
+    image = np.random.default_rng(0).integers(0, 255, (3, 32, 48), np.uint8)
+    found = encoder.encode(image, np.ones((2, 3), bool))["mean"]
+    np.testing.assert_allclose(found[:, 1, 2], image[:, 16:, 32:].mean(axis=(1, 2)), rtol=1e-5)

@@ -168,7 +168,7 @@ class StoredFeatures(Encoder, Protocol):
     """Features computed elsewhere, read from files."""
 
     def check(self, grid: SlideGrid) -> None:
-        """Refuse a slide to whose grid the features do not belong.
+        """Refuse a slide to whose grid the features do not belong; ``groups`` are known from then on.
 
         Raises
         ------

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from iscale.encoders.base import COLOUR, ContextModel, FeatureGroup
+from iscale.encoders.precision import check_precision
 from iscale.encoders.spec import EncoderSpec
 from iscale.encoders.vit import VisionTransformer
 from iscale.encoders.weights import CONTEXT_FILE, PATCH_FILE, WeightFile, digest, load_weights, notice
@@ -167,30 +168,6 @@ class HiptContext:
         """Context (grid, y, x, 192) of vectors (grid, y, x, 384)."""
         _, tokens = self.encoder.vit4k(F.gelu(F.linear(vectors, *self.encoder.phi)))
         return tokens
-
-
-def check_precision(spec: EncoderSpec) -> None:
-    """Refuse bfloat16 where the device would only emulate it.
-
-    Raises
-    ------
-    InputError
-        If the device has no bfloat16 arithmetic.
-    """
-    if spec.precision == "float32" or has_bfloat16(spec.device):
-        return
-    raise InputError(
-        f"--precision bfloat16: the {'processor' if spec.device == 'cpu' else spec.device} has no bfloat16 arithmetic "
-        "(AVX512-BF16, AMX or SVE on a CPU, compute capability 8.0 on a GPU); emulated, it would be slower.",
-        "Use --precision float32.",
-    )
-
-
-def has_bfloat16(device: str) -> bool:
-    """Whether a device computes in bfloat16 itself."""
-    if device != "cpu":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return any(present for name, present in torch.cpu.get_capabilities().items() if name.endswith("bf16"))
 
 
 def _names(group: str, n: int) -> tuple[str, ...]:

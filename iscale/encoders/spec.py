@@ -21,7 +21,7 @@ class EncoderSpec:
     device
         Torch device that computes: ``cpu``, ``cuda``, ``cuda:1``.
     weights
-        Folder of weight files, for encoders that need some.
+        Folder of weight files, or for timm a file, for encoders that need some.
     context
         HIPT's ViT-4K sees overlapping ``regions`` of 4096 px, or the whole slide at once as ``published``.
     shifts

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from iscale.encoders.base import COLOUR, ContextModel, FeatureGroup
 from iscale.encoders.checkpoint import is_plain_tensor, read_checkpoint, read_tensors
-from iscale.encoders.hipt import check_precision
+from iscale.encoders.precision import check_precision
 from iscale.encoders.spec import EncoderSpec
 from iscale.errors import InputError
 from iscale.geometry import PATCH_PX, SUPERPIXEL_PX

@@ -43,7 +43,7 @@ def feature_steps(
         encoding = encoder.task_bytes(tile_px)
         yield _shard_step(store, grid, encoder, encode_region, RegionContext(store, spec), encoding, inputs, resources)
     else:
-        yield _shard_step(store, grid, encoder, copy_region, StoredContext(store, spec), 0, inputs, resources)
+        yield _shard_step(store, grid, encoder, copy_region, StoredContext(store, spec, grid), 0, inputs, resources)
 
 
 def _tile(grid: SlideGrid) -> tuple[int, int]:

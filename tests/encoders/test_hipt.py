@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from iscale.encoders import EncoderSpec
 from iscale.encoders.batches import BatchPlan
-from iscale.encoders.hipt import HiptEncoder, has_bfloat16
+from iscale.encoders.hipt import HiptEncoder
+from iscale.encoders.precision import has_bfloat16
 from iscale.errors import InputError
 from iscale.features.by_patch import EncodedPatches, encode_patches, mean_colour
 from iscale.features.context import mean_over_covering, whole_slide
