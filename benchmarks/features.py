@@ -61,7 +61,7 @@ def stand_ins(golden: Path, folder: Path) -> None:
 
 def run(project: Path, *arguments: str) -> tuple[dict[str, dict[str, float]], int]:
     """Run ``iscale features``; what its report says of every step, and the process' peak in bytes."""
-    command = [sys.executable, "-m", "iscale", "features", str(project), "--pixel-size", str(PIXEL_UM), *arguments]
+    command = [sys.executable, "-m", "iscale", "features", str(project), *arguments]
     child = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     peak = 0
     while child.poll() is None:
@@ -111,14 +111,20 @@ def plain_scheme(weights: Path, project: Path, batch: int) -> tuple[float, float
     return seconds, grown, errors, (h, w)
 
 
-def precisions() -> list[str]:
-    """Precisions that this processor has."""
-    return ["float32", *(["bfloat16"] if has_bfloat16("cpu") else [])]
+def card(device: str) -> str:
+    """The name of a GPU, for the line above the table."""
+    return "" if device == "cpu" else f", {torch.cuda.get_device_name(device)}"
+
+
+def precisions(device: str = "cpu") -> list[str]:
+    """Precisions that a device has."""
+    return ["float32", *(["bfloat16"] if has_bfloat16(device) else [])]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shifts", default="16")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda; the plain scheme runs on the CPU all the same")
     parser.add_argument("--batch", type=int, default=256, help="patches of the plain scheme's batch")
     parser.add_argument("--no-publish", action="store_true")
     options = parser.parse_args()
@@ -127,23 +133,22 @@ def main() -> None:
         project, weights = Path(name) / "project", Path(name) / "weights"
         lay_out(project, data)
         stand_ins(golden, weights)
-        text = compare(project, weights, options.shifts, options.batch)
+        text = compare(project, weights, options.shifts, options.batch, options.device)
     if options.no_publish:
         print(text)
     else:
         publish("features", text)
 
 
-def compare(project: Path, weights: Path, shifts: str, batch: int) -> str:
+def compare(project: Path, weights: Path, shifts: str, batch: int, device: str) -> str:
     """Run all, and lay the figures out as a table."""
     ours = []
-    for precision in precisions():
+    for precision in precisions(device):
         dtype = getattr(torch, precision)
-        rates = [matmul_rate(dtype)]
-        steps, peak = run(
-            project, "--encoder", "hipt", "--weights", str(weights), "--shifts", shifts, "--precision", precision
-        )
-        rates.append(matmul_rate(dtype))
+        rates = [matmul_rate(dtype, device=device)]
+        settings = ["--pixel-size", str(PIXEL_UM), "--encoder", "hipt", "--weights", str(weights), "--device", device]
+        steps, peak = run(project, *settings, "--shifts", shifts, "--precision", precision)
+        rates.append(matmul_rate(dtype, device=device))
         seconds = steps["features/patches"]["seconds"]
         done, touching = encoded_patches(project)
         projected = max(step["projected_bytes"] for step in steps.values())
@@ -181,7 +186,7 @@ def compare(project: Path, weights: Path, shifts: str, batch: int) -> str:
     head = ["scheme", "patches", "s", "patches/s", "of the matmul rate", "memory, GB", "error", "times as fast"]
     context = ", ".join(f"{step['seconds']:.0f} s in {precision}" for precision, *_, step in ours)
     return (
-        f"{shape[0]} x {shape[1]} px, {shifts} shifts, context `regions`; {machine()}. ViT-4K took {context} more.\n\n"
+        f"{shape[0]} x {shape[1]} px, {shifts} shifts, context `regions`; {machine()}{card(device)}. ViT-4K took {context} more.\n\n"
         + table(head, rows)
     )
 

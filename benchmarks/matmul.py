@@ -14,6 +14,7 @@ import torch
 from iscale.model.threads import all_cores
 
 SIDE = 2048
+GPU_SIDE = 8192
 
 
 def seconds(work: Callable[[], object], repeats: int) -> list[float]:
@@ -27,11 +28,18 @@ def seconds(work: Callable[[], object], repeats: int) -> list[float]:
     return times
 
 
-def matmul_rate(dtype: torch.dtype = torch.float32, repeats: int = 10) -> float:
+def matmul_rate(dtype: torch.dtype = torch.float32, repeats: int = 10, device: str = "cpu") -> float:
     """Operations per second of a large square product: the best of some, since others may use the machine."""
-    a, b = (torch.rand(SIDE, SIDE, dtype=torch.float32).to(dtype) for _ in range(2))
+    side = SIDE if device == "cpu" else GPU_SIDE
+    a, b = (torch.rand(side, side, dtype=torch.float32).to(device, dtype) for _ in range(2))
     out = torch.empty_like(a)
-    return 2 * SIDE**3 / min(seconds(lambda: torch.mm(a, b, out=out), repeats))
+
+    def product() -> None:
+        torch.mm(a, b, out=out)
+        if device != "cpu":
+            torch.cuda.synchronize(device)
+
+    return 2 * side**3 / min(seconds(product, repeats))
 
 
 def main() -> None:

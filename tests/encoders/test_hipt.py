@@ -51,19 +51,22 @@ def patches_of(image: NDArray[np.uint8]) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(tiles.reshape(h * w, 3, 256, 256)))
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-5), ("bfloat16", 2e-2)])
 def test_both_networks_give_the_published_numbers(
-    vit: Golden, stand_in_weights: Path, precision: str, tolerance: float
+    vit: Golden, stand_in_weights: Path, precision: str, tolerance: float, device: str
 ) -> None:
-    if precision == "bfloat16" and not has_bfloat16("cpu"):
-        pytest.skip("this processor has no bfloat16")
-    encoder = HiptEncoder(spec(stand_in_weights, precision=precision))
-    tokens, vectors = encoder.encode(patches_of(vit["image"].astype(np.uint8)))
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("there is no CUDA device here")
+    if precision == "bfloat16" and not has_bfloat16(device):
+        pytest.skip(f"{device} has no bfloat16")
+    encoder = HiptEncoder(spec(stand_in_weights, precision=precision, device=device))
+    tokens, vectors = encoder.encode(patches_of(vit["image"].astype(np.uint8)).to(device))
     assert tokens.dtype == vectors.dtype == torch.float32
-    assert apart(vectors.reshape(5, 7, -1).numpy(), vit["cls256"]) < tolerance
-    assert apart(tokens[2 * 7 + 3].numpy(), vit["tokens256_patch_2_3"]) < tolerance
+    assert apart(vectors.reshape(5, 7, -1).cpu().numpy(), vit["cls256"]) < tolerance
+    assert apart(tokens[2 * 7 + 3].cpu().numpy(), vit["tokens256_patch_2_3"]) < tolerance
     context = encoder.context(vectors.reshape(1, 5, 7, -1))[0]
-    assert apart(context.numpy(), vit["context"]) < tolerance
+    assert apart(context.cpu().numpy(), vit["context"]) < tolerance
 
 
 @pytest.fixture(scope="session")
