@@ -101,6 +101,7 @@ def _on_cores(
 def _one_thread_each(threads: int) -> Iterator[ThreadPoolExecutor]:
     """A pool whose members compute on one core each; afterwards torch has its threads back."""
     before = torch.get_num_threads()
+    torch.set_num_threads(1)
     try:
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             yield pool

@@ -6,7 +6,7 @@ vectors into a context of 192 numbers per patch.
 
 from __future__ import annotations
 
-import functools
+import threading
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from iscale.encoders.base import COLOUR, ContextModel, FeatureGroup
 from iscale.encoders.precision import check_precision
 from iscale.encoders.spec import EncoderSpec
-from iscale.encoders.vit import VisionTransformer
+from iscale.encoders.vit import Affine, VisionTransformer
 from iscale.encoders.weights import CONTEXT_FILE, PATCH_FILE, WeightFile, digest, load_weights, notice
 from iscale.errors import InputError
 from iscale.geometry import PATCH_PX, SUPERPIXEL_PX
@@ -32,11 +32,30 @@ CONTEXT_BOX = 16
 PATCH_BOX = 4
 """Boxes, in superpixels, with which the model sees the features smoothed."""
 
-PATCH_BYTES = 7 * 2**20
+PATCH_BYTES = {"float32": 7 * 2**20, "bfloat16": 5 * 2**20}
 """Of one patch on its way through ViT-256: 257 tokens, at most 10 times their width at a time, and the image."""
 
 VERSION = 1
 """Raised when the features of the same slide and weights change."""
+
+
+class Networks:
+    """ViT-256 and ViT-4K with what embeds their tokens, on a device.
+
+    Parameters
+    ----------
+    patch, context
+        Weights of ViT-256 and of ViT-4K, float32 on the CPU.
+    device, dtype
+        Where they compute, and the type of their matrix products. Tokens are embedded in float32.
+    """
+
+    def __init__(self, patch: dict[str, Tensor], context: dict[str, Tensor], device: str, dtype: torch.dtype) -> None:
+        self.vit256 = VisionTransformer(patch, heads=HEADS, device=device, dtype=dtype)
+        self.vit4k = VisionTransformer(context, heads=HEADS, device=device, dtype=dtype)
+        weight, bias = (patch[f"patch_embed.proj.{part}"].to(device) for part in ("weight", "bias"))
+        self.stem = Affine(weight.flatten(1), bias)
+        self.phi = Affine(context["phi.0.weight"].to(device), context["phi.0.bias"].to(device))
 
 
 class HiptEncoder:
@@ -69,6 +88,10 @@ class HiptEncoder:
         self._identity = self._describe(files)
         self.notices = tuple(line for file in files if (line := notice(file)))
         self._tensors = [file.tensors for file in files]
+        self._networks: Networks | None = None
+        self._lock = threading.Lock()
+        parameters = sum(tensor.numel() for tensors in self._tensors for tensor in tensors.values())
+        self.model_bytes = parameters * torch.finfo(getattr(torch, spec.precision)).bits // 8
         self.context: ContextModel | None = HiptContext(self)
         self.groups: tuple[FeatureGroup, ...] = (
             FeatureGroup("context", _names("context", CONTEXT_WIDTH), stride=self.step, smooth=CONTEXT_BOX),
@@ -97,41 +120,19 @@ class HiptEncoder:
         """Name, version, settings and the weights' hashes, which are those of the files before a conversion."""
         return self._identity
 
-    @property
-    def model_bytes(self) -> int:
-        """Bytes of both networks as they are held: as read, and in bfloat16 beside that."""
-        size = 4 if self.spec.precision == "float32" else 4 + 2
-        return size * sum(tensor.numel() for tensors in self._tensors for tensor in tensors.values())
-
     def patch_bytes(self) -> int:
         """Peak bytes of `encode` per patch."""
-        return PATCH_BYTES
+        return PATCH_BYTES[self.spec.precision]
 
-    @functools.cached_property
-    def vit256(self) -> VisionTransformer:
-        """The network of patches, on the device."""
-        return self._network(0)
-
-    @functools.cached_property
-    def vit4k(self) -> VisionTransformer:
-        """The network of the grid of patches, on the device."""
-        return self._network(1)
-
-    def _network(self, which: int) -> VisionTransformer:
-        dtype = getattr(torch, self.spec.precision)
-        return VisionTransformer(self._tensors[which], heads=HEADS, device=self.device, dtype=dtype)
-
-    @functools.cached_property
-    def _stem(self) -> tuple[Tensor, Tensor]:
-        """Weight (width, c * y * x) and bias of the convolution that embeds a superpixel, on the device."""
-        weight, bias = (self._tensors[0][f"patch_embed.proj.{part}"].to(self.device) for part in ("weight", "bias"))
-        return weight.flatten(1), bias
-
-    @functools.cached_property
-    def phi(self) -> tuple[Tensor, Tensor]:
-        """Weight and bias of the layer that embeds a patch's vector for ViT-4K, on the device."""
-        weight, bias = (self._tensors[1][f"phi.0.{part}"].to(self.device) for part in ("weight", "bias"))
-        return weight, bias
+    @property
+    def networks(self) -> Networks:
+        """Both networks, on the device from when they are first asked for; the weights as read are then let go."""
+        with self._lock:
+            if self._networks is None:
+                patch, context = self._tensors
+                self._networks = Networks(patch, context, self.device, getattr(torch, self.spec.precision))
+                self._tensors.clear()
+            return self._networks
 
     @torch.inference_mode()
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -139,7 +140,8 @@ class HiptEncoder:
         b, side, cell = len(images), self.patch, SUPERPIXEL_PX
         blocks = images.view(b, 3, side, cell, side, cell).permute(0, 2, 4, 1, 3, 5)
         pixels = blocks.reshape(b, side, side, 3 * cell * cell).float().div_(127.5).sub_(1)
-        vectors, tokens = self.vit256(F.linear(pixels, *self._stem))
+        networks = self.networks
+        vectors, tokens = networks.vit256(F.linear(pixels, *networks.stem))
         return tokens, vectors
 
 
@@ -166,7 +168,8 @@ class HiptContext:
     @torch.inference_mode()
     def __call__(self, vectors: Tensor) -> Tensor:
         """Context (grid, y, x, 192) of vectors (grid, y, x, 384)."""
-        _, tokens = self.encoder.vit4k(F.gelu(F.linear(vectors, *self.encoder.phi)))
+        networks = self.encoder.networks
+        _, tokens = networks.vit4k(F.gelu(F.linear(vectors, *networks.phi)))
         return tokens
 
 

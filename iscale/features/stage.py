@@ -175,7 +175,7 @@ def patches_bytes(encoder: PatchEncoder, superpixels: tuple[int, int]) -> int:
     rows, columns = superpixels
     sums = 4 * rows * columns * (encoder.token_width + 3)
     vectors = 2 * 4 * encoder.vector_width * (rows // encoder.step + 4) * (columns // encoder.step + 4)
-    pixels = 4 * 3 * (512 + 16 * encoder.patch) * 16 * (columns + 2 * encoder.patch)
+    pixels = 3 * 3 * (512 + 16 * encoder.patch) * 16 * (columns + 2 * encoder.patch)
     shard = 4 * 2 * encoder.token_width * min(layout.SHARD_SUPERPIXELS, rows) * min(layout.SHARD_SUPERPIXELS, columns)
     return sums + vectors + pixels + shard
 
