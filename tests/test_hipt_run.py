@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,36 +11,47 @@ from PIL import Image
 
 import iscale
 from iscale.cli import main
+from iscale.encoders import EncoderSpec, get_encoder
+from iscale.encoders.base import PatchEncoder
+from iscale.encoders.batches import BatchPlan
 from iscale.errors import InputError
+from iscale.features.by_patch import encode_patches, mean_colour
+from iscale.features.context import mean_over_covering, whole_slide
+from iscale.features.patch_lattice import PatchLattice
+from iscale.features.read import box_mean
+from iscale.geometry import Region
 from iscale.pipeline import describe_plan
 
 COARSE = {"encoder": "hipt", "shifts": 1}
 
 
-@pytest.fixture
-def golden_project(tmp_path: Path, golden_dir: Path) -> Path:
-    """The golden image as a project, all of it tissue."""
-    mother = tmp_path / "golden" / "MotherImage"
+def test_what_is_stored_is_what_the_encoder_gives(tmp_path: Path, golden_dir: Path, stand_in_weights: Path) -> None:
+    mother = tmp_path / "part" / "MotherImage"
     mother.mkdir(parents=True)
     with np.load(golden_dir / "features.npz") as arrays:
-        image = arrays["image"]
-    Image.fromarray(image).save(mother / "he.png")
-    Image.fromarray(np.full(image.shape[:2], 255, np.uint8)).save(mother / "mask-raw.png")
-    return mother.parent
-
-
-def test_a_run_gives_the_published_features_to_float16(
-    golden_project: Path, golden_dir: Path, stand_in_weights: Path
-) -> None:
+        pixels = arrays["image"][256:768, 256:768]
+    Image.fromarray(pixels).save(mother / "he.png")
+    Image.fromarray(np.full(pixels.shape[:2], 255, np.uint8)).save(mother / "mask-raw.png")
     options = {"encoder": "hipt", "context": "published", "weights": stand_in_weights}
-    run = iscale.open_run(iscale.run(golden_project, stage="features", **options))
-    assert run.features.sizes == {"feature": 579, "y": 80, "x": 96}
+    run = iscale.open_run(iscale.run(mother.parent, stage="features", **options))
+    assert run.features.sizes == {"feature": 579, "y": 32, "x": 32}
+    assert list(run.features["feature"].values[[0, 192, 578]]) == ["context/context0", "patch/patch0", "colour/blue"]
+
+    encoder = get_encoder(EncoderSpec("hipt", weights=stand_in_weights, context="published"))
+    assert isinstance(encoder, PatchEncoder)
+    assert encoder.context is not None
+    lattice, slide = PatchLattice((32, 32), 16, 4), Region(0, 32, 0, 32)
+    image = np.ascontiguousarray(np.moveaxis(pixels, -1, 0))
+    every = np.ones(lattice.covering(slide).shape, bool)
+    encoded = encode_patches(encoder, lattice, slide, every, lambda box: image[:, *box.slices], BatchPlan(4, 2))
+    assert encoded.vectors is not None
+    context = whole_slide(encoder, encoder.context, lattice, encoded.vectors, lambda box: image[:, *box.slices])
+    cells = mean_over_covering(context, encoded.places, slide.coarsened(4), 4).repeat(4, axis=0).repeat(4, axis=1)
     features = run.features.to_numpy()
-    with np.load(golden_dir / "features.npz") as golden:
-        for name, rows in (("context", slice(0, 192)), ("patch", slice(192, 576)), ("colour", slice(576, 579))):
-            y0, y1, x0, x1 = golden[f"{name}_box"]
-            found, expected = features[rows, y0:y1, x0:x1], golden[name]
-            assert np.linalg.norm(found - expected) / np.linalg.norm(expected) < 1e-3, name
+    for rows, values, box in ((slice(192), cells, 16), (slice(192, 576), encoded.tokens, 4)):
+        expected = box_mean(np.moveaxis(values, -1, 0), box)
+        assert np.linalg.norm(features[rows] - expected) / np.linalg.norm(expected) < 1e-3
+    np.testing.assert_array_equal(features[576:], mean_colour(image))
 
 
 def test_auto_takes_hipt_where_its_weights_are_and_says_so(
@@ -67,6 +79,35 @@ def test_the_whole_pipeline_runs_on_hipt_and_is_reused(tiny_project: Path, stand
     identity = run.store.attributes("features")["encoder"]
     assert identity["encoder"] == "hipt"
     assert len(identity["weights"]["vit4k_xs_dino"]["sha256"]) == 64
+
+
+@pytest.fixture
+def two_by_two_shards(tmp_path: Path) -> Path:
+    """A slide of 2 x 2 shards with a little tissue across all four."""
+    mother = tmp_path / "shards" / "MotherImage"
+    mother.mkdir(parents=True)
+    pixels = np.random.default_rng(0).integers(90, 220, (2560, 2560, 3), np.uint8)
+    mask = np.zeros(pixels.shape[:2], np.uint8)
+    mask[1800:2300, 1900:2200] = 255
+    Image.fromarray(pixels).save(mother / "he.png")
+    Image.fromarray(mask).save(mother / "mask-raw.png")
+    return mother.parent
+
+
+@pytest.mark.parametrize("context", ["regions", "published"])
+def test_regions_driver_and_workers_do_not_matter(
+    two_by_two_shards: Path, tmp_path: Path, stand_in_weights: Path, context: str
+) -> None:
+    ways: list[dict[str, Any]] = [{"region_shards": 1}, {}, {"region_shards": 1, "dask": "local", "workers": 2}]
+    found = []
+    for i, way in enumerate(ways if context == "regions" else ways[:2]):
+        options = {"weights": stand_in_weights, "context": context, "out": tmp_path / str(i), **way}
+        run = iscale.open_run(iscale.run(two_by_two_shards, stage="features", **COARSE, **options))
+        found.append(run.features.to_numpy())
+        assert (np.isfinite(found[-1]).all(axis=0) == run.tissue.to_numpy()).all()
+    for other in found[1:]:
+        # One unit of float16 before the box means.
+        np.testing.assert_allclose(other, found[0], rtol=1e-3, atol=1e-4, equal_nan=True)
 
 
 def test_a_slide_smaller_than_a_patch_is_padded_with_white(tmp_path: Path, stand_in_weights: Path) -> None:
