@@ -16,7 +16,8 @@ from iscale.encoders.base import PatchEncoder
 from iscale.encoders.batches import BatchPlan
 from iscale.errors import InputError
 from iscale.features.by_patch import encode_patches, mean_colour
-from iscale.features.context import mean_over_covering, whole_slide
+from iscale.features.context import mean_over_covering
+from iscale.features.context_whole import whole_slide
 from iscale.features.patch_lattice import PatchLattice
 from iscale.features.read import box_mean
 from iscale.geometry import Region
@@ -29,18 +30,18 @@ def test_what_is_stored_is_what_the_encoder_gives(tmp_path: Path, golden_dir: Pa
     mother = tmp_path / "part" / "MotherImage"
     mother.mkdir(parents=True)
     with np.load(golden_dir / "features.npz") as arrays:
-        pixels = arrays["image"][256:768, 256:768]
+        pixels = arrays["image"][256:512, 256:768]
     Image.fromarray(pixels).save(mother / "he.png")
     Image.fromarray(np.full(pixels.shape[:2], 255, np.uint8)).save(mother / "mask-raw.png")
     options = {"encoder": "hipt", "context": "published", "weights": stand_in_weights}
     run = iscale.open_run(iscale.run(mother.parent, stage="features", **options))
-    assert run.features.sizes == {"feature": 579, "y": 32, "x": 32}
+    assert run.features.sizes == {"feature": 579, "y": 16, "x": 32}
     assert list(run.features["feature"].values[[0, 192, 578]]) == ["context/context0", "patch/patch0", "colour/blue"]
 
     encoder = get_encoder(EncoderSpec("hipt", weights=stand_in_weights, context="published"))
     assert isinstance(encoder, PatchEncoder)
     assert encoder.context is not None
-    lattice, slide = PatchLattice((32, 32), 16, 4), Region(0, 32, 0, 32)
+    lattice, slide = PatchLattice((16, 32), 16, 4), Region(0, 16, 0, 32)
     image = np.ascontiguousarray(np.moveaxis(pixels, -1, 0))
     every = np.ones(lattice.covering(slide).shape, bool)
     encoded = encode_patches(encoder, lattice, slide, every, lambda box: image[:, *box.slices], BatchPlan(4, 2))
@@ -94,14 +95,13 @@ def two_by_two_shards(tmp_path: Path) -> Path:
     return mother.parent
 
 
-@pytest.mark.parametrize("context", ["regions", "published"])
 def test_regions_driver_and_workers_do_not_matter(
-    two_by_two_shards: Path, tmp_path: Path, stand_in_weights: Path, context: str
+    two_by_two_shards: Path, tmp_path: Path, stand_in_weights: Path
 ) -> None:
     ways: list[dict[str, Any]] = [{"region_shards": 1}, {}, {"region_shards": 1, "dask": "local", "workers": 2}]
     found = []
-    for i, way in enumerate(ways if context == "regions" else ways[:2]):
-        options = {"weights": stand_in_weights, "context": context, "out": tmp_path / str(i), **way}
+    for i, way in enumerate(ways):
+        options = {"weights": stand_in_weights, "out": tmp_path / str(i), **way}
         run = iscale.open_run(iscale.run(two_by_two_shards, stage="features", **COARSE, **options))
         found.append(run.features.to_numpy())
         assert (np.isfinite(found[-1]).all(axis=0) == run.tissue.to_numpy()).all()

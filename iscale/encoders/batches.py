@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from iscale.encoders.base import PatchEncoder
+from iscale.encoders.base import ContextModel, PatchEncoder
 from iscale.errors import MemoryBudgetError
 
 T = TypeVar("T")
@@ -147,6 +147,12 @@ def _within_memory(encoder: PatchEncoder, images: Tensor, limit: list[int]) -> E
         tokens = torch.cat([tokens for tokens, _ in parts])
         vectors = [vector for _, vector in parts if vector is not None]
         return tokens, torch.cat(vectors) if vectors else None
+
+
+def run_context(model: ContextModel, grids: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Context (grid, y, x, feature) of grids of vectors (grid, y, x, vector), by way of the model's device."""
+    vectors = torch.from_numpy(np.ascontiguousarray(grids)).to(model.device)
+    return np.asarray(model(vectors).cpu().numpy())
 
 
 def ahead(items: Iterable[T]) -> Iterator[T]:

@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 
 from iscale.geometry import Region
 
+Vectors = NDArray[np.float32]
+"""(y, x, feature) over a box of the lattice's places; NaN where a patch was not encoded."""
+
 
 @dataclass(frozen=True)
 class PatchLattice:

@@ -14,7 +14,8 @@ from iscale.engine.step import Step, nothing
 from iscale.features.by_patch import PatchesContext
 from iscale.features.by_patch import encode_region as encode_by_patch
 from iscale.features.by_region import RegionContext, encode_region
-from iscale.features.context import PADDING_AT_ONCE, LatticeContext, context_of_slide, context_region
+from iscale.features.context import LatticeContext, context_of_slide, context_region
+from iscale.features.context_whole import PADDING_AT_ONCE
 from iscale.features.patch_lattice import PatchLattice, computed_twice
 from iscale.features.stored import StoredContext, copy_region
 from iscale.geometry import SUPERPIXEL_PX, Region, SlideGrid

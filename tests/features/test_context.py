@@ -7,8 +7,10 @@ import pytest
 from numpy.typing import NDArray
 from toy import ToyContext, ToyEncoder
 
-from iscale.features.context import Vectors, mean_over_covering, whole_slide, windowed
-from iscale.features.patch_lattice import PatchLattice
+from iscale.features.context import mean_over_covering
+from iscale.features.context_whole import whole_slide
+from iscale.features.context_windows import windowed
+from iscale.features.patch_lattice import PatchLattice, Vectors
 from iscale.geometry import Region
 
 BLANK = np.full(3, 7.0, np.float32)
