@@ -187,8 +187,7 @@ def compare(project: Path, weights: Path, shifts: str, batch: int, device: str) 
     context = ", ".join(f"{step['seconds']:.0f} s in {precision}" for precision, *_, step in ours)
     return (
         f"{shape[0]} x {shape[1]} px, {shifts} shifts, context `regions`; {machine()}{card(device)}. "
-        f"ViT-4K took {context} more.\n\n"
-        + table(head, rows)
+        f"ViT-4K took {context} more.\n\n" + table(head, rows)
     )
 
 
