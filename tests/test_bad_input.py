@@ -118,7 +118,7 @@ CASES: dict[str, tuple[Callable[[Path], None], list[str], str]] = {
     "fewer spots than a batch": (few_spots, [], r"8 .*16"),
     "memory not a size": (lambda p: None, ["--memory", "lots"], r"--memory = 'lots'"),
     "memory too small": (lambda p: None, ["--memory", "100MB"], r"budget is 100 MB\.\n.*--memory"),
-    "no such encoder": (lambda p: None, ["--encoder", "resnet"], r"--encoder = 'resnet'"),
+    "no such encoder": (lambda p: None, ["--encoder", "resnet"], r"--encoder resnet: no encoder.*texture, hipt"),
     "no CUDA": (lambda p: None, ["--device", "cuda"], r"CUDA"),
     "settings not TOML": (write("iscale.toml", "n_genes = = 3"), [], r"iscale\.toml"),
     "setting unknown": (write("iscale.toml", "n_gene = 3"), [], r"iscale\.toml: n_gene = 3: no such option"),

@@ -27,7 +27,7 @@ def test_the_synthetic_demo_finds_what_is_there(tmp_path: Path) -> None:
 
 
 def test_on_real_tissue_ours_is_above_both_baselines(data_dir: Path, tmp_path: Path) -> None:
-    pairs = section(data_dir / "her2st", tmp_path, "C4", "covered", "default")
+    pairs = section(data_dir / "her2st", tmp_path, "C4", "covered", recipe="default")
     medians = {key: float(np.nanmedian(pearson(*pair))) for key, pair in pairs.items()}
     for score in ("counts", "depth-normalised"):
         baseline = max(medians[score, method] for method in ("ridge", "kNN"))
