@@ -20,6 +20,13 @@ from iscale.store.run_store import RunStore
 
 OUTPUT_FOLDER = "iSCALE_output"
 
+IGNORED_OPTIONS = {
+    "texture": ("weights", "context", "shifts", "precision"),
+    "precomputed": ("weights", "context", "shifts", "precision"),
+    "timm": ("context",),
+}
+"""Options of encoders that do nothing with some of them."""
+
 
 class Job:
     """A project with its options; everything is read when first asked for, and checked as it is read.
@@ -133,10 +140,19 @@ class Job:
         name, weights = self._encoder_and_weights()
         spec = EncoderSpec(name, self.device, weights, options.context, options.shifts, options.precision)
         encoder = get_encoder(spec)
+        self._tell_unused(name.partition(":")[0])
         self.notices += getattr(encoder, "notices", ())
         if isinstance(encoder, StoredFeatures):
             encoder.check(self.grid)
         return spec
+
+    def _tell_unused(self, family: str) -> None:
+        """Say which options of encoders that were set do nothing with this one."""
+        ignored = IGNORED_OPTIONS.get(family, ())
+        changed = [name for name in ignored if getattr(self.options, name) != Options.model_fields[name].default]
+        if changed:
+            flags = ", ".join(f"--{name}" for name in changed)
+            self.notices.append(f"encoder: {flags} {'have' if len(changed) > 1 else 'has'} no effect with {family}")
 
     def _encoder_and_weights(self) -> tuple[str, Path | None]:
         """The encoder's name, and its weights: HIPT where ``auto`` finds its weights, else texture, and it says so."""

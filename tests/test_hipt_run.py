@@ -60,6 +60,7 @@ def test_auto_takes_hipt_where_its_weights_are_and_says_so(
 ) -> None:
     monkeypatch.delenv("ISCALE_WEIGHTS", raising=False)
     assert "encoder: texture (fixed filters), because no weights of HIPT were found" in describe_plan(tiny_project)
+    assert "--shifts has no effect with texture" in describe_plan(tiny_project, shifts=4)
     monkeypatch.setenv("ISCALE_WEIGHTS", str(stand_in_weights))
     plan = describe_plan(tiny_project)
     assert f"encoder: hipt, weights in {stand_in_weights}" in plan
