@@ -42,7 +42,8 @@ class Job:
     """
 
     def __init__(self, project: Path, options: Options, *, with_captures: bool = True) -> None:
-        self.project = project
+        # Workers may run in another folder: paths are absolute from here on.
+        self.project = project.absolute()
         self.options = options
         self.with_captures = with_captures
         self.notices: list[str] = []
@@ -55,7 +56,7 @@ class Job:
     @functools.cached_property
     def store(self) -> RunStore:
         """Where the output goes."""
-        return RunStore(self.options.out or self.project / OUTPUT_FOLDER)
+        return RunStore((self.options.out or self.project / OUTPUT_FOLDER).absolute())
 
     @functools.cached_property
     def grid(self) -> SlideGrid:
@@ -160,7 +161,6 @@ class Job:
 
         wanted = self.options.encoder
         if wanted not in ("auto", "hipt"):
-            # Workers may run elsewhere: paths are absolute from here on.
             kind, _, path = wanted.partition("precomputed:")
             name = f"precomputed:{Path(path).expanduser().resolve()}" if path and not kind else wanted
             return name, self.options.weights and self.options.weights.expanduser().resolve()

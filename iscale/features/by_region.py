@@ -9,9 +9,12 @@ from numpy.typing import NDArray
 
 from iscale.encoders import EncoderSpec, get_encoder
 from iscale.encoders.base import FeatureGroup, RegionEncoder
+from iscale.errors import InputError
 from iscale.geometry import SUPERPIXEL_PX, Region
 from iscale.store import layout
 from iscale.store.run_store import RunStore
+
+FLOAT16_MAX = float(np.finfo(np.float16).max)
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ def _encode_tile(context: RegionContext, tile: Region, tissue: NDArray[np.bool_]
     image = read_with_halo(context.store, tile.scaled(SUPERPIXEL_PX), encoder.halo_px)
     encoded = encoder.encode(image, tissue)
     for group in encoder.groups:
-        values = off_tissue_is_nan(encoded[group.name], tissue, group).astype(np.float16)
+        values = as_float16(off_tissue_is_nan(encoded[group.name], tissue, group), group.name)
         context.store.write(f"features/{group.name}", tile.coarsened(group.stride), values)
 
 
@@ -64,6 +67,23 @@ def off_tissue_is_nan(
 ) -> NDArray[np.float32]:
     """Values (feature, y, x) of a group, NaN in cells that have no tissue superpixel."""
     return np.where(tissue_cells(tissue, group.stride), values, np.float32(np.nan))
+
+
+def as_float16(values: NDArray[np.float32], name: str) -> NDArray[np.float16]:
+    """Values of a group as they are stored.
+
+    Raises
+    ------
+    InputError
+        If one is infinite, or too large for float16; NaN is no value.
+    """
+    largest = float(np.nanmax(np.abs(values), initial=0.0))
+    if largest > FLOAT16_MAX:
+        raise InputError(
+            f"features/{name}: a value of {largest:g} is too large to be stored; float16 holds {FLOAT16_MAX:g}.",
+            "Rescale the features (to zero mean and unit variance, say) and run again.",
+        )
+    return values.astype(np.float16)
 
 
 def tissue_cells(tissue: NDArray[np.bool_], stride: int) -> NDArray[np.bool_]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from iscale.encoders import EncoderSpec, get_encoder
 from iscale.encoders.base import StoredFeatures
-from iscale.features.by_region import off_tissue_is_nan
+from iscale.features.by_region import as_float16, off_tissue_is_nan
 from iscale.geometry import Region, SlideGrid
 from iscale.store import layout
 from iscale.store.run_store import RunStore
@@ -36,5 +36,5 @@ def copy_region(context: StoredContext, region: Region) -> int:
         for group in features.groups:
             cells = tile.coarsened(group.stride)
             values = off_tissue_is_nan(features.read(group, cells), tissue, group)
-            context.store.write(f"features/{group.name}", cells, values.astype(np.float16))
+            context.store.write(f"features/{group.name}", cells, as_float16(values, group.name))
     return int(mask.sum())

@@ -181,6 +181,11 @@ class RunStore:
         try:
             return zarr.open_array(self.path, path=path, mode=mode)
         except (ValueError, KeyError, FileNotFoundError) as error:
+            if (self.path / path).parent.is_dir() and not (self.path / path).exists():
+                raise StoreError(
+                    f"{self.path / path} is not there: the run that makes it has not come so far, or it was removed.",
+                    "Run the same command again: it makes what is missing.",
+                ) from error
             raise self.damaged(path, error) from error
 
     def write(self, path: str, region: Region, values: NDArray[Any], rows: slice | None = None) -> None:
