@@ -21,6 +21,7 @@ from iscale.errors import StoreError
 from iscale.job import Job
 from iscale.progress import Silence
 from iscale.report import plan_table, write_report
+from iscale.store.run_store import RunStore
 
 STAGES = {
     "ingest": ("ingest",),
@@ -172,7 +173,9 @@ def run(
         start = time.time()
         try:
             for step in steps(job, stage):
-                execute(step, driver, Ledger(job.store.ledgers, step.name), watcher, reports)
+                ledger = Ledger(job.store.ledgers, step.name)
+                _mark_outdated(job.store, step, ledger)
+                execute(step, driver, ledger, watcher, reports)
                 if step.name == "tissue/mask" and job.with_captures:
                     for warning in check_on_tissue(job.store, job.spots):
                         job.notices.append(warning)
@@ -198,6 +201,27 @@ def _check_same_slide(job: Job) -> None:
             f"{job.store.path}: holds a run at {was:g} um per pixel, this one would be at {job.grid.pixel_size_um:g}.",
             f"Say --pixel-size {was:g} to go on with it. {remedy}",
         )
+
+
+MADE_OF = {
+    "image": ("tissue", "features", "expression"),
+    "tissue": ("features", "expression"),
+    "features": ("expression",),
+    "integrate": ("expression",),
+    "fit": ("expression",),
+}
+"""A step's family, and the groups of the store that are made, by way of others, of what it makes."""
+
+
+def _mark_outdated(store: RunStore, step: Step, ledger: Ledger) -> None:
+    """Before a step starts anew, mark what was made of its former result; clear what is up to date after all."""
+    family = step.name.split("/")[0]
+    missing = len(pending(step, ledger))
+    if missing == len(step.plan.regions):
+        for group in MADE_OF.get(family, ()):
+            store.mark(group, f"{step.name} was made anew since")
+    elif not missing:
+        store.mark("expression" if family == "predict" else family, "")
 
 
 def _check_disk(job: Job, stage: str, *, restart: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +156,8 @@ class Run:
             raise self.store.damaged(part, error) from error
         arrays = [f"{name} {dict(zip(_dims(a), a.shape, strict=False))} {a.dtype}" for name, a in members if a.ndim > 1]
         inner = arrays or sorted(group.group_keys())
-        return f"{part}: " + "; ".join(inner)
+        old = self.store.outdated(part)
+        return f"{part}: " + "; ".join(inner) + (f" -- OF AN EARLIER RUN: {old}" if old else "")
 
     def _expression(self, name: str) -> xr.DataArray:
         return self._open("expression", name)
@@ -186,6 +188,8 @@ class Run:
             stage = {"expression": "predict", "training": "fit", "captures": "fit", "image": "ingest"}
             verb = stage.get(path.split("/")[0], path.split("/")[0])
             raise InputError(f"{self.store.path}: has no {path} yet.", f"Make it: iscale {verb} PROJECT.")
+        if old := self.store.outdated(path.split("/")[0]):
+            warnings.warn(f"{path} is of an earlier run: {old}. Run the project again.", stacklevel=4)
 
 
 class _AsFloat32:

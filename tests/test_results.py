@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
+from PIL import Image
 from zarr.storage import LocalStore, WrapperStore
 
+import iscale
 from iscale import open_run
 from iscale.errors import InputError
 from iscale.geometry import Region
@@ -108,3 +110,18 @@ def test_what_is_not_there_yet_is_said_with_the_command_that_makes_it(run: Run, 
     with pytest.raises(InputError, match=r"no run.zarr here.*\n.*iscale run"):
         open_run(tmp_path)
     assert "tissue: not there yet" in run.describe()
+
+
+def test_what_is_of_an_earlier_run_says_so(tiny_project: Path) -> None:
+    out = iscale.run(tiny_project, stage="predict")
+    assert "EARLIER" not in iscale.open_run(out).describe()
+    mask = np.full((1024, 1024), 255, np.uint8)
+    Image.fromarray(mask).save(tiny_project / "MotherImage" / "mask-raw.png")
+    iscale.run(tiny_project, stage="features")
+    run = iscale.open_run(out)
+    assert "OF AN EARLIER RUN: features was made anew since" in run.describe()
+    with pytest.warns(UserWarning, match="expression/expression is of an earlier run"):
+        _ = run.expression
+    (tiny_project / "MotherImage" / "mask-raw.png").unlink()
+    iscale.run(tiny_project, stage="predict")
+    assert "EARLIER" not in iscale.open_run(out).describe()

@@ -220,6 +220,15 @@ class RunStore:
         """Add attributes to a group or array."""
         zarr.open(self.path, path=path, mode="r+").attrs.update(attributes)
 
+    def mark(self, group: str, outdated: str) -> None:
+        """Say why a group is not of the run as it is now; an empty reason takes that back."""
+        if (self.path / group / "zarr.json").is_file() and self.outdated(group) != outdated:
+            self.set_attributes(group, outdated=outdated)
+
+    def outdated(self, group: str) -> str:
+        """Why a group is not of the run as it is now; empty if it is."""
+        return str(self.attributes(group).get("outdated", ""))
+
     def sweep(self) -> None:
         """Remove what killed writers left half-written."""
         for partial in self.path.rglob("*.partial"):
