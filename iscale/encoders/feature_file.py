@@ -97,7 +97,7 @@ def open_feature_file(path: Path) -> FeatureFile:
         raise InputError(f"--encoder precomputed: {path} does not exist", "Check the path: --encoder precomputed:PATH.")
     try:
         arrays, said = _open(path)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} cannot be read as features ({error})", f"Give {FORMATS}.") from error
     features, places = arrays.get("features"), arrays.get("coords")
     if features is None:

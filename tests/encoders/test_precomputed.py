@@ -295,3 +295,10 @@ def test_the_identity_of_a_zarr_folder_follows_its_chunks(tmp_path: Path) -> Non
 def test_a_mapped_file_is_not_read_whole(tmp_path: Path) -> None:
     features = opened(npy(tmp_path))
     assert isinstance(features._file.features, np.memmap)
+
+
+def test_an_empty_file_is_an_input_error(tmp_path: Path) -> None:
+    path = tmp_path / "empty.npy"
+    path.touch()
+    with pytest.raises(InputError, match=r"empty\.npy"):
+        PrecomputedFeatures(EncoderSpec(f"precomputed:{path}"))
