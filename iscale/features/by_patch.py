@@ -14,6 +14,7 @@ from iscale.encoders import EncoderSpec, get_encoder
 from iscale.encoders.base import COLOUR, PatchEncoder
 from iscale.encoders.batches import BatchPlan, ahead, encode_batches, plan_batches
 from iscale.engine.progress import tell
+from iscale.features.by_region import as_float16
 from iscale.features.patch_lattice import PatchLattice
 from iscale.geometry import SUPERPIXEL_PX, Region
 from iscale.store import layout
@@ -228,7 +229,7 @@ def read_padded(store: RunStore, box: Region) -> NDArray[np.uint8]:
 def _store_superpixels(
     store: RunStore, encoded: EncodedPatches, shard: Region, region: Region, kept: NDArray[np.bool_]
 ) -> None:
-    tokens = np.moveaxis(encoded.tokens[shard.within(region)], -1, 0).astype(np.float16)
+    tokens = as_float16(np.moveaxis(encoded.tokens[shard.within(region)], -1, 0), "patch")
     tokens[:, ~kept] = np.nan
     store.write("features/patch", shard, tokens)
     pixels = np.asarray(store.array("image/0")[(slice(None), *shard.scaled(SUPERPIXEL_PX).slices)])

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from iscale.encoders import EncoderSpec, get_encoder
 from iscale.encoders.base import PatchEncoder
 from iscale.features.by_patch import VECTORS
-from iscale.features.by_region import tissue_cells
+from iscale.features.by_region import as_float16, tissue_cells
 from iscale.features.context_whole import whole_slide
 from iscale.features.context_windows import windowed
 from iscale.features.patch_lattice import PatchLattice, Vectors
@@ -90,7 +90,7 @@ def _store(
     for shard in cells.tiles(layout.SHARD_SUPERPIXELS // lattice.step):
         part = values[shard.within(cells)]
         if np.isfinite(part[..., 0]).any():
-            context.store.write(GROUP, shard, np.moveaxis(part, -1, 0).astype(np.float16))
+            context.store.write(GROUP, shard, as_float16(np.moveaxis(part, -1, 0), "context"))
     return int(np.isfinite(values[..., 0]).sum())
 
 

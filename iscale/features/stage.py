@@ -10,7 +10,7 @@ from iscale.encoders.base import PatchEncoder, RegionEncoder
 from iscale.encoders.batches import plan_batches
 from iscale.engine.ledger import fingerprint
 from iscale.engine.plan import BASELINE_BYTES, Plan, Resources, check_budget, plan_overlapping, plan_regions
-from iscale.engine.step import Step, nothing
+from iscale.engine.step import Step
 from iscale.features.by_patch import PatchesContext
 from iscale.features.by_patch import encode_region as encode_by_patch
 from iscale.features.by_region import RegionContext, encode_region
@@ -206,7 +206,6 @@ def _context_step(
         fingerprint=fingerprint("features/context", encoder.identity(), *inputs),
         outputs=store.metadata(array.path),
         prepare=lambda: _make(store, encoder, array),
-        finish=nothing,
         disk_bytes=array.bytes,
         files=array.files,
         note="the whole slide as one grid" if _everywhere(encoder) else "",

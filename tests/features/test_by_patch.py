@@ -16,7 +16,9 @@ from iscale.engine.drivers import SerialDriver
 from iscale.engine.execute import execute
 from iscale.engine.ledger import Ledger
 from iscale.engine.plan import Resources
+from iscale.errors import InputError
 from iscale.features import by_patch, context, stage
+from iscale.features.by_region import as_float16
 from iscale.features.patch_lattice import PatchLattice
 from iscale.features.read import read_features
 from iscale.geometry import Region, SlideGrid
@@ -137,3 +139,10 @@ def test_fewer_shifts_encode_fewer_patches_and_leave_no_gap(encode: Encode, shif
     )
     found = read_features(store, encoder.groups, Region(0, SHAPE[0], 0, SHAPE[1]))
     assert (np.isfinite(found).all(axis=0) == mask).all()
+
+
+def test_what_float16_cannot_hold_is_refused() -> None:
+    with pytest.raises(InputError, match=r"features/patch: a value of 70000 is too large.*65504"):
+        as_float16(np.array([[[1.0, np.nan, -70000.0]]], np.float32), "patch")
+    kept = as_float16(np.array([[[1.0, np.nan]]], np.float32), "patch")
+    np.testing.assert_array_equal(kept, np.array([[[1.0, np.nan]]], np.float16))
