@@ -90,6 +90,32 @@ class FlatImage:
                 raise InputError(f"{self.path} cannot be decoded ({error})", DAMAGED) from error
             write_npy(npy, self.levels[0], (_rgb(image, band) for band in bands_of(self.levels[0])))
 
+    def overview(self, longest_px: int) -> tuple[Pixels, tuple[float, float]]:
+        """The image averaged down to at most ``longest_px``: (y, x, 3), and its pixels per pixel of that, (y, x).
+
+        Raises
+        ------
+        InputError
+            The file is damaged, or does not fit into the free memory.
+        """
+        h, w = self.levels[0]
+        with _opened(self.path) as image:
+            if image.format == "JPEG":  # decoded at an eighth of the size an image takes a 64th of the memory
+                image.draft("RGB", (min(w, longest_px), min(h, longest_px)))
+            drafted = round(w / image.size[0])
+            check_free_memory(self.path, self.decoding_bytes // drafted**2, self.levels[0])
+            try:
+                image.load()
+            except DECODING_ERRORS as error:
+                raise InputError(f"{self.path} cannot be decoded ({error})", DAMAGED) from error
+            whole = Region(0, image.size[1], 0, image.size[0])
+            pixels = _rgb(image, whole)
+        factor = max(1, -(-max(pixels.shape[:2]) // longest_px))
+        rows, columns = (-(-n // factor) for n in pixels.shape[:2])
+        if factor > 1:
+            pixels = np.asarray(Image.fromarray(pixels).reduce(factor))[:rows, :columns]
+        return pixels, (float(drafted * factor), float(drafted * factor))
+
     def close(self) -> None:
         """Nothing is held open."""
 

@@ -1,11 +1,20 @@
-"""An image small enough to hold, and how its pixels relate to the full-resolution image it was made of."""
+"""An image small enough to hold, made of a slide of any size without holding that."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from iscale.geometry import Region
+from iscale.slide.base import Pixels, SlideReader
+from iscale.slide.flat_reader import FlatImage
+from iscale.slide.reader import open_slide
+
+BAND_BYTES = 64 << 20
+"""Rows of a level are averaged in bands of about so many bytes."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +37,76 @@ class Overview:
     full_um: float | None
 
     @property
+    def full_per_px(self) -> float:
+        """Full-resolution pixels per one of its pixels."""
+        return float(np.sqrt(abs(np.linalg.det(self.to_full[:2, :2]))))
+
+    @property
     def um_per_px(self) -> float | None:
         """Side of one of its pixels in um, None where that of the full resolution is not known."""
-        if self.full_um is None:
-            return None
-        return float(np.sqrt(abs(np.linalg.det(self.to_full[:2, :2])))) * self.full_um
+        return None if self.full_um is None else self.full_per_px * self.full_um
+
+    def from_full(self, xy: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Positions (point, 2) of full-resolution pixels, in its pixels."""
+        inverse = np.linalg.inv(self.to_full)
+        return np.asarray(xy @ inverse[:2, :2].T + inverse[:2, 2], dtype=np.float64)
+
+
+def read_overview(path: Path, longest_px: int = 2048, full_um: float | None = None) -> Overview:
+    """Average an image down until its longer side is at most ``longest_px``.
+
+    Reads the coarsest pyramid level that is fine enough, band by band; JPEG is decoded at an eighth, a quarter or half
+    of its size where that is enough, PNG in one piece.
+
+    Parameters
+    ----------
+    path
+        A slide, in any format that is read.
+    longest_px
+        Largest side of the overview.
+    full_um
+        Side of a full-resolution pixel in um; by default what the file states.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read as an image.
+    """
+    reader = open_slide(path)
+    try:
+        full = reader.levels[0]
+        if isinstance(reader, FlatImage):
+            rgb, scale = reader.overview(longest_px)
+        else:
+            rgb, scale = _from_level(reader, longest_px)
+        um = full_um if full_um is not None else reader.pixel_size_um
+    finally:
+        reader.close()
+    height, width = (min(n, round(m / s)) for n, m, s in zip(rgb.shape[:2], full, scale, strict=True))
+    return Overview(rgb[: max(1, height), : max(1, width)], np.diag([scale[1], scale[0], 1.0]), um)
+
+
+def _from_level(reader: SlideReader, longest_px: int) -> tuple[Pixels, tuple[float, float]]:
+    level = max((i for i, shape in enumerate(reader.levels) if max(shape) >= longest_px), default=0)
+    h, w = reader.levels[level]
+    factor = max(1, -(-max(h, w) // longest_px))
+    rows = max(factor, BAND_BYTES // (3 * w) // factor * factor)
+    bands = [
+        block_mean(reader.read(level, Region(y, min(y + rows, h), 0, w)), factor)
+        for y in range(0, h - factor + 1, rows)
+    ]
+    full_h, full_w = reader.levels[0]
+    return np.concatenate(bands), (full_h / h * factor, full_w / w * factor)
+
+
+def block_mean(pixels: Pixels, factor: int) -> Pixels:
+    """Means of blocks (y, x, c) of ``factor`` pixels, rounded; what does not fill a block is left out.
+
+    >>> block_mean(np.array([[[1], [3], [9]], [[1], [3], [9]]], np.uint8), 2).ravel().tolist()
+    [2]
+    """
+    if factor == 1:
+        return pixels
+    h, w = (n // factor * factor for n in pixels.shape[:2])
+    blocks = pixels[:h, :w].reshape(h // factor, factor, w // factor, factor, -1)
+    return np.asarray(blocks.mean(axis=(1, 3), dtype=np.float32) + 0.5, dtype=np.uint8)
