@@ -104,15 +104,13 @@ def unique_names(names: list[str]) -> list[str]:
     >>> unique_names(["A", "B", "A", "A-1", "A"])
     ['A', 'B', 'A-2', 'A-1', 'A-3']
     """
-    taken, seen, result = set(names), set(), []
+    taken, number, result = set(names), dict.fromkeys(names, -1), []
     for name in names:
-        if name not in seen:
-            seen.add(name)
-            result.append(name)
-            continue
-        number = 1
-        while f"{name}-{number}" in taken:
-            number += 1
-        taken.add(f"{name}-{number}")
-        result.append(f"{name}-{number}")
+        number[name] += 1
+        unique = name
+        if number[name]:
+            while (unique := f"{name}-{number[name]}") in taken:
+                number[name] += 1
+            taken.add(unique)
+        result.append(unique)
     return result
