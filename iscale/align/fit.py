@@ -1,51 +1,20 @@
-"""Transforms fitted to pairs of points: plain least squares, and landmarks of which some may be wrong.
-
-People set 4 to 10 landmarks. On neighbouring sections a good one is off by tens of um, a wrong one (set on another
-vessel, two swapped) by hundreds. So what is wanted is not a tight consensus, which throws good landmarks away and with
-them half the accuracy, but a fit to all landmarks except those that no plausible noise explains:
-
-1. Find the fit that serves a majority best (least trimmed squares: Rousseeuw and Van Driessen, "Computing LTS
-   regression for large data sets", 2006), from all smallest subsets where these are few, so that nothing is random.
-2. Its residuals tell the noise; a landmark is left out where it lies beyond what that noise makes likely.
-3. Fit all the others by least squares. An affine has a prior: sections stretch by a few per cent, and an affine with
-   six free numbers would fit the noise of a few landmarks.
-"""
+"""Transforms fitted to pairs of points: to all of them, or to landmarks of which some may be wrong."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
+from iscale.align.consensus import ALL_NEEDED, LEAST, Consensus, Problem, consensus, majority
+from iscale.align.least_squares import Points, fit_points, on_a_line, residuals, rms
 from iscale.align.transform import Kind, Transform
 from iscale.errors import InputError
 
-Points = NDArray[np.float64]
-
-LEAST: dict[Kind, int] = {"similarity": 2, "affine": 3}
-"""Pairs that determine a transform."""
-LEAST_FOR_MIRROR = 4
-"""Fewer pairs cannot tell a mirrored section from landmarks that are off."""
 DECISIVE = 3.0
-"""A mirrored similarity is taken where its residuals are this many times smaller."""
-COLLINEAR = 0.01
-"""Points are on a line where they spread across it less than this, over their spread along it."""
-
-LEAST_TOLERANCE_UM = 100.0
-"""A landmark is never left out for being off by less: so much is usual between neighbouring sections."""
-LARGEST_TOLERANCE = 0.25
-"""Nor kept where it is off by more than this, over the landmarks' distance (root mean square) from their middle."""
-CUT = math.sqrt(2 * math.log(100))
-"""Residual over the noise of one axis that one good landmark in 100 exceeds."""
-STRETCH_PRIOR = 0.05
-"""Standard deviation of what an affine has over a similarity: half the stretch of one direction against another."""
-NOISE_PRIOR_UM, NOISE_PRIOR_PAIRS = 30.0, 1.0
-"""The noise of a landmark (one axis) that is assumed, and how many pairs that assumption weighs as much as."""
-MOST_SUBSETS, REFINED = 2000, 20
+"""A mirrored fit is taken where its residuals are this many times smaller."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +50,7 @@ class LandmarkFit:
     def notices(self) -> tuple[str, ...]:
         """What was fitted, and what was left out, one sentence each."""
         of_kept = self.residual_um[self.inlier]
-        says = (
+        says: tuple[str, ...] = (
             f"{int(self.inlier.sum())} of {len(self.names)} landmarks agree on this {self.kind}: residuals of "
             f"{np.median(of_kept):.0f} um (median), {of_kept.max():.0f} um (largest).",
         )
@@ -133,13 +102,13 @@ def fit_pairs(source: Points, target: Points, kind: Kind) -> Points:
     """
     source, target = _checked(source, target, kind)
     if kind == "affine":
-        return _affine(source, target, shrink=0.0, mirrored=False)
-    plain = _similarity(source, target, mirrored=False)
-    if len(source) < LEAST_FOR_MIRROR:
+        return fit_points(source, target, penalty=0.0)
+    plain = fit_points(source, target)
+    if len(source) <= ALL_NEEDED:
         return plain
-    mirrored = _similarity(source, target, mirrored=True)
-    better = _rms(_residuals(mirrored, source, target)) * DECISIVE < _rms(_residuals(plain, source, target))
-    return mirrored if better else plain
+    mirrored = fit_points(source, target, mirrored=True)
+    decisive = rms(residuals(mirrored, source, target)) * DECISIVE < rms(residuals(plain, source, target))
+    return mirrored if decisive else plain
 
 
 def fit_landmarks(
@@ -153,8 +122,8 @@ def fit_landmarks(
 ) -> LandmarkFit:
     """Fit a transform to landmarks, leaving out those that the others contradict.
 
-    An affine is shrunk towards a similarity as far as the landmarks' noise asks (STRETCH_PRIOR): with six landmarks
-    it is between the two, with many it is the affine of :func:`fit_pairs`.
+    An affine is shrunk towards a similarity as far as the noise of the landmarks asks: with six of them it is between
+    the two, with many it is the affine of :func:`fit_pairs`.
 
     Parameters
     ----------
@@ -167,76 +136,70 @@ def fit_landmarks(
     names
         Names of the landmarks, for messages; their numbers, if None.
     seed
-        Chooses subsets where there are too many landmarks to try all of them.
+        Chooses the pairs to start from where landmarks are too many to try all.
 
     Raises
     ------
     InputError
-        Too few landmarks, all at one place or (affine) on one line, or fewer than half agree on any transform.
+        Too few landmarks, all at one place or (affine) on one line, or no majority of them agrees.
     """
-    names = tuple(names) if names is not None else tuple(str(i + 1) for i in range(len(source)))
     source, target = _checked(source, target, kind)
-    n, spread_px = len(source), _rms(np.hypot(*(target - target.mean(axis=0)).T))
-    largest_px = LARGEST_TOLERANCE * spread_px
-    least_px = min(LEAST_TOLERANCE_UM / um_per_px, largest_px)
-    pairs = _Pairs(source, target, kind, um_per_px, least_px, largest_px)
-
-    plain = _consensus(pairs, mirrored=False, seed=seed)
-    chosen = plain
-    if n >= LEAST_FOR_MIRROR:
-        other = _consensus(pairs, mirrored=True, seed=seed)
-        if other.kept.sum() >= plain.kept.sum() and other.rms * DECISIVE < plain.rms and plain.rms > least_px:
-            chosen = other
-    if chosen.kept.sum() < max(LEAST[kind], math.ceil(n / 2), min(n, 3)):
-        raise _no_consensus(chosen.residual * um_per_px, names, largest_px * um_per_px, kind)
-    _checked(source[chosen.kept], target[chosen.kept], kind)
-    return LandmarkFit(chosen.matrix, kind, names, chosen.kept, chosen.residual * um_per_px)
+    names = tuple(names) if names is not None else tuple(str(i + 1) for i in range(len(source)))
+    problem = Problem(source, target, kind, um_per_px)
+    found = consensus(problem, mirrored=False, seed=seed)
+    if len(source) > ALL_NEEDED:
+        other = consensus(problem, mirrored=True, seed=seed)
+        found = other if _is_mirrored(other, found) else found
+    if found.kept.sum() < majority(len(source)):
+        raise _no_consensus(found, names, problem)
+    _checked(source[found.kept], target[found.kept], kind)
+    return LandmarkFit(found.matrix, kind, names, found.kept, found.residual * um_per_px)
 
 
-@dataclass(frozen=True)
-class _Pairs:
-    source: Points
-    target: Points
-    kind: Kind
-    um_per_px: float
-    least_px: float
-    largest_px: float
-
-    def fit(self, at: NDArray[np.bool_] | NDArray[np.int64], mirrored: bool) -> Points:
-        """Fit of some landmarks, as :func:`fit_landmarks` makes it."""
-        source, target = self.source[at], self.target[at]
-        similarity = _similarity(source, target, mirrored=mirrored)
-        if self.kind == "similarity" or _thin(source):
-            return similarity
-        # The noise that the affine leaves, with the assumed noise as so many pairs more.
-        squares = float((_residuals(_affine(source, target, 0.0, mirrored), source, target) ** 2).sum())
-        assumed = 2 * NOISE_PRIOR_PAIRS * (NOISE_PRIOR_UM / self.um_per_px) ** 2
-        noise = (squares + assumed) / (max(0, 2 * len(source) - 6) + 2 * NOISE_PRIOR_PAIRS)
-        scale = abs(np.linalg.det(similarity[:2, :2]))
-        return _affine(source, target, noise / (STRETCH_PRIOR**2 * scale), mirrored)
+def _is_mirrored(mirrored: Consensus, plain: Consensus) -> bool:
+    """Whether only the mirrored fit has a majority, or more landmarks, or as many with far smaller residuals."""
+    if plain.kept.sum() < majority(len(plain.kept)) <= mirrored.kept.sum():
+        return True
+    more = int(mirrored.kept.sum()) - int(plain.kept.sum())
+    return more >= 0 and mirrored.misfit * (DECISIVE if more == 0 else 1) < plain.misfit
 
 
-@dataclass(frozen=True)
-class _Found:
-    matrix: Points
-    kept: NDArray[np.bool_]
-    residual: Points
-    rms: float
+def _checked(source: Points, target: Points, kind: Kind) -> tuple[Points, Points]:
+    source, target = np.asarray(source, dtype=np.float64), np.asarray(target, dtype=np.float64)
+    n = len(source)
+    if source.shape != (n, 2) or target.shape != (n, 2) or not np.isfinite([source, target]).all():
+        raise InputError(
+            f"Landmarks of shapes {source.shape} and {target.shape}, {int(np.isfinite(source).sum())} and "
+            f"{int(np.isfinite(target).sum())} numbers of them finite.",
+            "Give as many finite x, y in both images.",
+        )
+    if n < LEAST[kind]:
+        raise InputError(
+            f"{n} landmarks are too few for a transform of the kind {kind}, which needs {LEAST[kind]}.",
+            "Set 4 to 6 landmarks, spread over the capture.",
+        )
+    for points, where in ((source, "capture"), (target, "mother image")):
+        extent = float(np.hypot(*np.ptp(points, axis=0)))
+        if extent < 1:
+            raise InputError(
+                f"All {n} landmarks lie within {extent:.2g} px of the {where}.",
+                "Give them in full-resolution pixels, spread over the capture.",
+            )
+        if kind == "affine" and on_a_line(points):
+            raise InputError(
+                f"The {n} landmarks lie on one line in the {where}, so they do not determine an affine transform.",
+                "Set one away from the line, or fit a similarity.",
+            )
+    return source, target
 
 
-def _consensus(pairs: _Pairs, mirrored: bool, seed: int) -> _Found:
-    n = len(pairs.source)
-    kept = np.ones(n, dtype=np.bool_)
-    if n > 3:
-        best = _least_trimmed(pairs, mirrored, seed)
-        kept = best.residual <= _tolerance(pairs, np.sort(best.residual)[: _majority(n)], n)
-    for _ in range(10):
-        if kept.sum() < LEAST[pairs.kind]:
-            break
-        matrix = pairs.fit(kept, mirrored)
-        residual = _residuals(matrix, pairs.source, pairs.target)
-        within = residual <= _tolerance(pairs, residual[kept], int(kept.sum()))
-        if (within == kept).all():
-            break
-        kept = within
-    return _Found(matrix, within, residual, _rms(residual[within]))
+def _no_consensus(found: Consensus, names: tuple[str, ...], problem: Problem) -> InputError:
+    off = found.residual * problem.um_per_px
+    order = np.argsort(-off, kind="stable")[:6]
+    worst = ", ".join(f"{names[i]} ({off[i]:.0f} um)" for i in order)
+    mirror = "" if len(names) > ALL_NEEDED else f" (a mirrored section needs {ALL_NEEDED + 1})"
+    return InputError(
+        f"The landmarks contradict each other: only {int(found.kept.sum())} of {len(names)} agree with any one "
+        f"{problem.kind}, {majority(len(names))} would have to. Farthest off: {worst}.",
+        f"Check that the same names mark the same places in both images, as x, y in full-resolution pixels{mirror}.",
+    )

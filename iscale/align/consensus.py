@@ -1,0 +1,222 @@
+"""Which landmarks agree: a fit to all of them except those that no plausible noise explains.
+
+People set 4 to 10 landmarks. On neighbouring sections a good one is off by tens of um, a wrong one (set on another
+vessel, two swapped) by hundreds. So what is wanted is not a tight consensus, which throws good landmarks away and with
+them half the accuracy. Instead:
+
+1. Find the fit that serves a majority best (least trimmed squares: Rousseeuw and Van Driessen, "Computing LTS
+   regression for large data sets", 2006). It starts from every pair of landmarks, so nothing is left to chance.
+2. From that majority search forward (Atkinson and Riani, "Robust diagnostic regression analysis", 2000): the landmark
+   that the others predict best joins them, as long as its distance from there is one that their noise explains.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iscale.align.least_squares import Points, as_complex, fit_points, leverage, on_a_line, residuals, rms, stretch
+from iscale.align.transform import Kind, Transform
+
+LEAST: dict[Kind, int] = {"similarity": 2, "affine": 3}
+"""Pairs that determine a transform."""
+ALL_NEEDED = 3
+"""Of so few landmarks none can be told to be the wrong one."""
+
+LEAST_TOLERANCE_UM, LEAST_TOLERANCE = 100.0, 0.25
+"""A landmark is never left out for being off by less than the smaller of both: so much is usual between neighbouring
+sections. The second is relative to the landmarks' spread, their distance (root mean square) from their middle."""
+LARGEST_TOLERANCE = 0.15
+"""Nor is one kept that is off by more than this, over the spread: sections are not so different."""
+FALSE_ALARM = 0.01
+"""In how many sets of good landmarks one is left out, at most."""
+STRETCH_PRIOR = 0.05
+"""Standard deviation of ``q / p`` per axis (see :mod:`iscale.align.least_squares`): sections stretch by a few per cent,
+and the six free numbers of an affine would fit the noise of a few landmarks."""
+NOISE_PRIOR_UM, NOISE_PRIOR_PAIRS = 30.0, 1.0
+"""Noise of a landmark, per axis, that is assumed before its residuals are seen, and as how many pairs that counts."""
+MOST_STARTS, REFINED = 2000, 20
+"""Pairs of landmarks to start from (all, up to 63 landmarks), and the best of them that are refined."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Landmarks in pixels, and what is to be fitted to them.
+
+    Attributes
+    ----------
+    source, target
+        (landmark, 2) float64: x, y in full-resolution pixels of the capture and of the mother image.
+    kind
+        What is fitted; an affine is drawn towards a similarity as far as its noise asks.
+    um_per_px
+        Side of a pixel of the mother image, in um.
+    """
+
+    source: Points
+    target: Points
+    kind: Kind
+    um_per_px: float
+
+    @property
+    def least_px(self) -> float:
+        """Off by how much a landmark is always kept."""
+        return min(LEAST_TOLERANCE_UM / self.um_per_px, LEAST_TOLERANCE * self._spread_px)
+
+    @property
+    def largest_px(self) -> float:
+        """Off by how much no landmark is ever kept."""
+        return max(self.least_px, LARGEST_TOLERANCE * self._spread_px)
+
+    @property
+    def _spread_px(self) -> float:
+        return rms(np.hypot(*(self.target - self.target.mean(axis=0)).T))
+
+    def fit(self, at: NDArray[np.int64], mirrored: bool) -> Fit:
+        """Fit the landmarks ``at``."""
+        source, target = self.source[at], self.target[at]
+        matrix, penalty, of_stretch = fit_points(source, target, mirrored=mirrored), math.inf, 0.0
+        if self.kind == "affine" and len(at) >= LEAST["affine"] and not on_a_line(source):
+            squares = float((residuals(fit_points(source, target, penalty=0.0), source, target) ** 2).sum())
+            penalty = self._noise(squares, 2 * len(at) - 6)[0] / (STRETCH_PRIOR * Transform(matrix).scale) ** 2
+            matrix = fit_points(source, target, penalty=penalty, mirrored=mirrored)
+            of_stretch = penalty * stretch(matrix, mirrored) ** 2
+        residual = residuals(matrix, self.source, self.target)
+        squares = float((residual[at] ** 2).sum()) + of_stretch
+        # The prior of the stretch counts as a measurement of it, so an affine has no more free numbers.
+        noise, weight = self._noise(squares, 2 * len(at) - 4)
+        uncertain = leverage(source, self.source, penalty=penalty, mirrored=mirrored)
+        return Fit(matrix, residual, squares, noise, weight, uncertain)
+
+    def _noise(self, squares: float, free: int) -> tuple[float, float]:
+        """Variance per axis in px^2, and its degrees of freedom, the assumed ones included."""
+        assumed = 2 * NOISE_PRIOR_PAIRS
+        weight = max(free, 0) + assumed
+        return (squares + assumed * (NOISE_PRIOR_UM / self.um_per_px) ** 2) / weight, weight
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fit to some landmarks.
+
+    Attributes
+    ----------
+    matrix
+        (3, 3) float64.
+    residual
+        (landmark,) of all landmarks, in pixels of the mother image.
+    squares
+        Sum of the squared residuals of the fitted landmarks, and what an unusual stretch costs.
+    noise, weight
+        Variance of the fitted landmarks' noise per axis, in px^2, and its degrees of freedom.
+    leverage
+        (landmark,): see :func:`iscale.align.least_squares.leverage`.
+    """
+
+    matrix: Points
+    residual: Points
+    squares: float
+    noise: float
+    weight: float
+    leverage: Points
+
+
+@dataclass(frozen=True)
+class Consensus:
+    """Landmarks that agree, and the fit to them.
+
+    Attributes
+    ----------
+    matrix
+        (3, 3) float64.
+    kept
+        (landmark,) bool.
+    residual
+        (landmark,) of all landmarks, in pixels of the mother image.
+    misfit
+        Root mean square of the residuals of those kept, an unusual stretch counted in, in pixels of the mother image.
+    """
+
+    matrix: Points
+    kept: NDArray[np.bool_]
+    residual: Points
+    misfit: float
+
+
+def majority(n: int) -> int:
+    """Landmarks that must agree: half of those beyond the two that agree with any two, and so more than half of all.
+
+    >>> [majority(n) for n in (2, 3, 4, 5, 6, 7, 12)]
+    [2, 3, 3, 4, 4, 5, 7]
+    """
+    return n if n <= ALL_NEEDED else (n + 3) // 2
+
+
+def consensus(problem: Problem, *, mirrored: bool, seed: int) -> Consensus:
+    """The largest set of landmarks that agree; fewer than a majority where there is no such set.
+
+    Parameters
+    ----------
+    problem
+        The landmarks, as many as determine the transform or more.
+    mirrored
+        Whether one of the images is seen from its back.
+    seed
+        Chooses the pairs to start from where landmarks are too many to try all.
+    """
+    n = len(problem.source)
+    chosen = np.arange(n) if n <= ALL_NEEDED else _least_trimmed(problem, mirrored, seed)
+    fit = problem.fit(chosen, mirrored)
+    agree = chosen[fit.residual[chosen] <= problem.largest_px]
+    while len(agree) == len(chosen) < n:
+        others = np.setdiff1d(np.arange(n), chosen)
+        off = fit.residual[others] / np.sqrt(1 + fit.leverage[others])
+        if off.min() > _tolerance_px(problem, fit):
+            break
+        chosen = agree = np.append(chosen, others[np.argmin(off)])
+        fit = problem.fit(chosen, mirrored)
+    return Consensus(fit.matrix, np.isin(np.arange(n), agree), fit.residual, math.sqrt(fit.squares / len(chosen)))
+
+
+def _tolerance_px(problem: Problem, fit: Fit) -> float:
+    """Off by how much a landmark may be from where others predict it, were they certain of it.
+
+    Its square over twice the noise has an F distribution of 2 and ``weight`` degrees of freedom, whose quantiles are
+    known in closed form.
+    """
+    level = FALSE_ALARM / len(problem.source)
+    quantile = fit.weight / 2 * (level ** (-2 / fit.weight) - 1)
+    explained = math.sqrt(2 * fit.noise * quantile)
+    return min(max(explained, problem.least_px), problem.largest_px)
+
+
+def _least_trimmed(problem: Problem, mirrored: bool, seed: int) -> NDArray[np.int64]:
+    """The majority of landmarks that one fit serves best."""
+    size = majority(len(problem.source))
+    best, least = np.arange(size), math.inf
+    for chosen in _starts(problem, mirrored, size, seed):
+        for _ in range(3):
+            residual = problem.fit(chosen, mirrored).residual
+            chosen = np.argsort(residual, kind="stable")[:size]
+        objective = problem.fit(chosen, mirrored).squares
+        if objective < least:
+            best, least = chosen, objective
+    return best
+
+
+def _starts(problem: Problem, mirrored: bool, size: int, seed: int) -> NDArray[np.int64]:
+    """(start, size): for the best similarities through two landmarks, the landmarks that agree with it best."""
+    s, t = as_complex(problem.source, mirrored), as_complex(problem.target)
+    pairs = np.array(list(combinations(range(len(s)), 2)))
+    if len(pairs) > MOST_STARTS:
+        pairs = np.random.default_rng(seed).permutation(pairs)[:MOST_STARTS]
+    a, b = pairs[s[pairs[:, 0]] != s[pairs[:, 1]]].T
+    slope = (t[b] - t[a]) / (s[b] - s[a])
+    residual = np.abs(slope[:, None] * (s - s[a][:, None]) + t[a][:, None] - t)
+    order = np.argsort(residual, axis=1, kind="stable")[:, :size]
+    worst = np.take_along_axis(residual, order[:, -1:], axis=1)[:, 0]
+    return order[np.argsort(worst, kind="stable")[:REFINED]]

@@ -1,0 +1,204 @@
+"""Search over the whole mother image: every place, rotation, reflection and scale at a coarse resolution.
+
+For one rotation, reflection and scale all shifts are scored at once, as a normalised cross-correlation over the pixels
+that both images cover (D. Padfield, Masked object registration in the Fourier domain, IEEE Trans. Image Process. 2012).
+What lies outside of either image is unknown, not glass: so a capture of a part of the tissue finds its place as well.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+ANGLES = 60
+"""Rotations tried, evenly over the circle."""
+
+SCALES = tuple(1.1**k for k in (-4, -3, -2, -1, 0, 1, 2, 3, 4))
+"""Scales tried, relative to the expected one: 0.68 to 1.46."""
+
+LEAST_INSIDE = 0.8
+"""Share of the capture's tissue that must land on the mother image."""
+
+BATCH = 12
+_TINY = 1e-6
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One channel of an image at some resolution, as float tensors (y, x).
+
+    Attributes
+    ----------
+    values
+        What is compared; 0 is glass.
+    tissue
+        1 where there is tissue, 0 elsewhere.
+    """
+
+    values: torch.Tensor
+    tissue: torch.Tensor
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width."""
+        return int(self.values.shape[0]), int(self.values.shape[1])
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        """x, y of the middle of the tissue's bounding box."""
+        rows, columns = torch.nonzero(self.tissue > 0.5, as_tuple=True)
+        if not len(rows):
+            return self.shape[1] / 2, self.shape[0] / 2
+        return float(columns.min() + columns.max() + 1) / 2, float(rows.min() + rows.max() + 1) / 2
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A place that looks possible.
+
+    Attributes
+    ----------
+    matrix
+        (3, 3): takes x, y, 1 in pixels of the capture's picture to pixels of the mother's picture.
+    score
+        Normalised cross-correlation, -1 to 1.
+    """
+
+    matrix: NDArray[np.float64]
+    score: float
+
+
+def search(capture: Picture, mother: Picture, scale: float) -> list[Candidate]:
+    """Score every rotation, reflection and scale at its best shift.
+
+    Parameters
+    ----------
+    capture, mother
+        Pictures of similar resolution, a few hundred pixels wide.
+    scale
+        Expected mother pixels per capture pixel.
+
+    Returns
+    -------
+    list of Candidate
+        The best shift of each, the best first.
+    """
+    matrices = [
+        turned(angle, scale * factor, mirrored)
+        for mirrored in (False, True)
+        for factor in SCALES
+        for angle in np.arange(ANGLES) * (2 * math.pi / ANGLES)
+    ]
+    found: list[Candidate] = []
+    for factor in SCALES:  # templates of one size share a transform length
+        side = _side(capture, scale * factor)
+        group = [m for m in matrices if math.isclose(math.sqrt(abs(np.linalg.det(m))), scale * factor)]
+        fixed = _Fixed(mother, side)
+        for at in range(0, len(group), BATCH):
+            found += fixed.score(capture, group[at : at + BATCH])
+    return sorted(found, key=lambda candidate: -candidate.score)
+
+
+def turned(angle: float, scale: float, mirrored: bool) -> NDArray[np.float64]:
+    """(2, 2) rotation by an angle in radians, with scale, after a reflection of x where asked."""
+    c, s = math.cos(angle), math.sin(angle)
+    flip = np.diag([-1.0 if mirrored else 1.0, 1.0])
+    return np.asarray(scale * np.array([[c, -s], [s, c]]) @ flip)
+
+
+def _side(capture: Picture, scale: float) -> int:
+    """Side of a square that holds the capture's picture in any rotation."""
+    return math.ceil(math.hypot(*capture.shape) * scale) + 2
+
+
+class _Fixed:
+    """The mother's side of the correlation, transformed once."""
+
+    def __init__(self, mother: Picture, side: int) -> None:
+        self.mother, self.side = mother, side
+        h, w = mother.shape
+        self.length = tuple(_fast(n + side) for n in (h, w))
+        domain = torch.ones_like(mother.values)
+        self.spectra = self._forward(torch.stack([domain, mother.values, mother.values**2]))
+
+    def _forward(self, images: torch.Tensor) -> torch.Tensor:
+        spectra: torch.Tensor = torch.fft.rfft2(images, s=self.length)
+        return spectra
+
+    def _backward(self, spectra: torch.Tensor) -> torch.Tensor:
+        images: torch.Tensor = torch.fft.irfft2(spectra, s=self.length)
+        return images
+
+    def score(self, capture: Picture, turns: list[NDArray[np.float64]]) -> list[Candidate]:
+        """The best shift of each rotation."""
+        templates = _templates(capture, turns, self.side)
+        values, tissue, domain = templates.unbind(1)
+        other = self._forward(torch.stack([domain, values, values**2, tissue], dim=1)).conj()
+        one, mean, square = self.spectra
+        size = self._backward(one * other[:, 0]).clamp_min(0)
+        sum_m, sum_c = self._backward(mean * other[:, 0]), self._backward(one * other[:, 1])
+        var_m = self._backward(square * other[:, 0]) - sum_m**2 / size.clamp_min(1)
+        var_c = self._backward(one * other[:, 2]) - sum_c**2 / size.clamp_min(1)
+        cross = self._backward(mean * other[:, 1]) - sum_m * sum_c / size.clamp_min(1)
+        inside = self._backward(one * other[:, 3]) >= LEAST_INSIDE * tissue.sum((1, 2))[:, None, None]
+        least = _TINY * size.clamp_min(1)
+        ncc = cross / (var_m.clamp_min(least) * var_c.clamp_min(least)).sqrt()
+        ncc = torch.where(inside & (size > 1), ncc, torch.full_like(ncc, -1.0))
+        best, at = ncc.flatten(1).max(1)
+        return [
+            Candidate(self._matrix(capture, turn, int(place)), float(score))
+            for turn, place, score in zip(turns, at, best, strict=True)
+        ]
+
+    def _matrix(self, capture: Picture, turn: NDArray[np.float64], place: int) -> NDArray[np.float64]:
+        """The whole transform: turned about the middle of the picture, which lies in the middle of the template."""
+        dy, dx = divmod(place, self.length[1])
+        shift = np.array([_signed(dx, self.length[1], self.side), _signed(dy, self.length[0], self.side)])
+        middle = np.array([capture.shape[1] / 2, capture.shape[0] / 2])
+        matrix = np.eye(3)
+        matrix[:2, :2] = turn
+        matrix[:2, 2] = shift + self.side / 2 - turn @ middle
+        return matrix
+
+
+def _signed(index: int, length: int, side: int) -> int:
+    """Shift of a template whose corner lies before the image's: it wraps round to the end."""
+    return index - length if index > length - side else index
+
+
+def _templates(capture: Picture, turns: list[NDArray[np.float64]], side: int) -> torch.Tensor:
+    """The capture turned onto (side, side) squares: (turn, [values, tissue, domain], y, x)."""
+    h, w = capture.shape
+    layers = torch.stack([capture.values, capture.tissue, torch.ones_like(capture.values)])
+    grids = []
+    for turn in turns:
+        back = np.linalg.inv(turn)
+        theta = np.array(
+            [
+                [back[0, 0] * side / w, back[0, 1] * side / w, 0.0],
+                [back[1, 0] * side / h, back[1, 1] * side / h, 0.0],
+            ]
+        )
+        grids.append(torch.from_numpy(theta).float())
+    size = [len(turns), 3, side, side]
+    grid = functional.affine_grid(torch.stack(grids), size, align_corners=False)
+    sampled = functional.grid_sample(layers.expand(size[0], -1, -1, -1), grid, align_corners=False)
+    domain = (sampled[:, 2:] > 0.999).float()
+    return torch.cat([sampled[:, :2] * domain, domain], dim=1)
+
+
+def _fast(n: int) -> int:
+    """The next length whose only factors are 2, 3 and 5."""
+    while True:
+        rest = n
+        for factor in (2, 3, 5):
+            while rest % factor == 0:
+                rest //= factor
+        if rest == 1:
+            return n
+        n += 1

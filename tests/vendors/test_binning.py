@@ -1,0 +1,206 @@
+"""Bins do not depend on blocks, hold every transcript, and memory does not grow with the transcripts."""
+
+from __future__ import annotations
+
+import gzip
+import tracemalloc
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from iscale.errors import InputError
+from iscale.vendors.binning import (
+    BinCounts,
+    Binned,
+    GeneIndex,
+    csv_blocks,
+    in_both,
+    numbers,
+    parquet_blocks,
+)
+
+SOURCE = Path("transcripts.parquet")
+
+
+def _binned(gene, x, y, cuts, bin_um=8.0, pairs_at_once=3) -> Binned:
+    bins = BinCounts(bin_um, SOURCE, pairs_at_once)
+    for part in zip(*(np.split(np.asarray(values), cuts) for values in (gene, x, y)), strict=True):
+        bins.add(*part)
+    return bins.result(5)
+
+
+positions = st.floats(-1e4, 1e4, allow_nan=False, width=32)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 4), positions, positions), min_size=1, max_size=60),
+    st.lists(st.integers(0, 60), max_size=6),
+    st.sampled_from([2.0, 8.0, 16.0, 50.0]),
+    st.randoms(),
+)
+def test_bins_hold_every_transcript_whatever_the_blocks_and_their_order(rows, cuts, bin_um, random):
+    gene, x, y = (np.array(column) for column in zip(*rows, strict=True))
+    whole = _binned(gene, x, y, [], bin_um, 1 << 20)
+    order = list(range(len(rows)))
+    random.shuffle(order)
+    cut = _binned(gene[order], x[order], y[order], sorted(cuts), bin_um)
+    assert cut.ids == whole.ids
+    assert (cut.counts != whole.counts).nnz == 0
+    np.testing.assert_array_equal(cut.xy_um, whole.xy_um)
+
+    expected = Counter((int(v // bin_um), int(u // bin_um), g) for g, u, v in rows)
+    found = whole.counts.tocoo()
+    index = [tuple(map(int, name.split("_"))) for name in whole.ids]
+    assert {(*index[b], int(g)): n for b, g, n in zip(found.row, found.col, found.data, strict=True)} == expected
+    np.testing.assert_array_equal(whole.xy_um, [((i + 0.5) * bin_um, (j + 0.5) * bin_um) for j, i in index])
+    assert index == sorted(index)
+
+
+def test_no_transcripts_are_no_bins():
+    binned = BinCounts(8, SOURCE).result(3)
+    assert binned.ids == []
+    assert binned.counts.shape == (0, 3)
+    assert binned.xy_um.shape == (0, 2)
+
+
+def test_memory_is_that_of_pairs_not_of_transcripts():
+    rng = np.random.default_rng(0)
+    rows, block = 4_000_000, 100_000
+    bins = BinCounts(8, SOURCE, pairs_at_once=50_000)
+    tracemalloc.start()
+    for _ in range(rows // block):
+        bins.add(rng.integers(0, 10, block), rng.uniform(0, 400, block), rng.uniform(0, 400, block))
+    binned = bins.result(10)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert binned.counts.sum() == rows
+    assert binned.counts.shape == (50 * 50, 10)
+    assert peak < 16e6  # the transcripts themselves are 96 MB
+
+
+@pytest.mark.parametrize("side", [0, -8, float("nan"), float("inf")])
+def test_a_bin_needs_a_side(side):
+    with pytest.raises(InputError, match="side of a bin"):
+        BinCounts(side, SOURCE)
+
+
+@pytest.mark.parametrize("x", [1e12, -1e12, float("nan"), float("inf")])
+def test_positions_that_are_no_um_are_refused(x):
+    with pytest.raises(InputError, match="has a transcript at") as caught:
+        BinCounts(8, SOURCE).add(np.array([0, 0]), np.array([1.0, x]), np.array([1.0, 2.0]))
+    assert f"{x:g} um" in caught.value.problem
+
+
+def test_more_genes_than_fit_are_refused():
+    with pytest.raises(InputError, match="65,536 genes"):
+        BinCounts(8, SOURCE).add(np.array([1 << 16]), np.array([1.0]), np.array([1.0]))
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.binary(), pa.dictionary(pa.int8(), pa.string())])
+def test_gene_names_come_as_text_bytes_or_dictionary(kind):
+    index = GeneIndex(["B", "Z", "B"], is_gene=lambda name: not name.startswith("Neg"))
+    texts = ["C", "Neg1", "B", "A", "C"]
+    values = [text.encode() for text in texts] if kind == pa.binary() else texts
+    column = pa.chunked_array([pa.array(values[:3]).cast(kind), pa.array(values[3:]).cast(kind)])
+    assert index.codes(column, SOURCE).tolist() == [3, -1, 0, 4, 3]
+    assert [index.names[at] for at in index.order()] == ["B", "Z", "B", "A", "C"]
+
+
+@pytest.mark.parametrize("values", [["A", None], ["A", ""], [1, 2]])
+def test_transcripts_without_a_gene_are_refused(values):
+    with pytest.raises(InputError, match="gene"):
+        GeneIndex().codes(pa.chunked_array([values]), SOURCE)
+
+
+def _csv(path: Path, rows: int, name: str = "t.csv") -> Path:
+    text = "fov,target,x,y\n" + "".join(f"{i % 3},G{i % 7},{i}.5,{-i}\n" for i in range(rows))
+    data = text.encode()
+    (path / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    return path / name
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.csv.gz"])
+def test_csv_comes_whole_in_several_blocks(tmp_path, name):
+    path = _csv(tmp_path, 200_000, name)
+    tables = list(csv_blocks(path, {"y": pa.int64(), "target": pa.string()}))
+    assert len(tables) > 2
+    whole = pa.concat_tables(tables)
+    assert whole.column("y").to_pylist() == [-i for i in range(200_000)]
+    assert whole.column("target").to_pylist()[:8] == [f"G{i % 7}" for i in range(8)]
+
+
+def test_csv_with_mark_quotes_and_windows_ends(tmp_path):
+    (tmp_path / "t.csv").write_bytes(b'\xef\xbb\xbf"fov","x"\r\n1,2\r\n\r\n3,4\r\n')
+    (table,) = csv_blocks(tmp_path / "t.csv", {"fov": pa.int64(), "x": pa.float64()})
+    assert table.to_pydict() == {"fov": [1, 3], "x": [2.0, 4.0]}
+
+
+def test_a_bad_cell_is_named_by_its_column(tmp_path):
+    path = _csv(tmp_path, 3)
+    path.write_text(path.read_text().replace("1.5", "abc"))
+    with pytest.raises(InputError, match=r"column 'x'.*'abc'"):
+        list(csv_blocks(path, {"x": pa.float64()}))
+
+
+def test_a_line_that_is_cut_off_is_counted_in_the_file(tmp_path):
+    path = _csv(tmp_path, 150_000)
+    path.write_text(path.read_text() + "1,G")
+    with pytest.raises(InputError, match="row 150002: Expected 4 columns, got 2"):
+        list(csv_blocks(path, {"x": pa.float64()}))
+
+
+def test_a_truncated_gzip_file_is_one_error(tmp_path):
+    path = _csv(tmp_path, 100_000, "t.csv.gz")
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(InputError, match="truncated"):
+        list(csv_blocks(path, {"x": pa.float64()}))
+
+
+def test_columns_must_be_there_once(tmp_path):
+    (tmp_path / "t.csv").write_text("a,b,b\n1,2,3\n")
+    with pytest.raises(InputError, match="has no column c"):
+        list(csv_blocks(tmp_path / "t.csv", {"c": pa.float64()}))
+    with pytest.raises(InputError, match="the column b 2 times"):
+        list(csv_blocks(tmp_path / "t.csv", {"b": pa.float64()}))
+
+
+def test_a_truncated_parquet_file_is_one_error(tmp_path):
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"x": np.arange(10_000)}), path)
+    assert sum(t.num_rows for t in parquet_blocks(path, ["x"])) == 10_000
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match="cannot be read as Parquet"):
+        list(parquet_blocks(path, ["x"]))
+    damaged = bytearray(whole)
+    damaged[4:3000] = b"\xff" * 2996  # the pages, not the footer
+    path.write_bytes(damaged)
+    with pytest.raises(InputError, match="cannot be read as Parquet"):
+        list(parquet_blocks(path, ["x"]))
+
+
+@pytest.mark.parametrize("values", [[1.0, None], [1.0, float("nan")], [1.0, float("inf")], ["1", "2"]])
+def test_cells_that_are_no_finite_numbers_are_refused(values):
+    with pytest.raises(InputError, match="column 'x'"):
+        numbers(pa.table({"x": values}), "x", SOURCE)
+
+
+def test_cells_of_two_files_are_matched_in_the_order_of_the_counts():
+    rows, places, notices = in_both(Path("m.h5"), ["c", "a", "b"], Path("c.csv"), ["a", "c", "d"])
+    assert rows.tolist() == [0, 1]
+    assert places.tolist() == [1, 0]
+    assert len(notices) == 2
+    assert "1 of 3 cells of m.h5" in notices[0]
+
+
+def test_files_of_different_sections_or_with_cells_twice_are_refused():
+    with pytest.raises(InputError, match="only 1 are in both"):
+        in_both(Path("m.h5"), ["a"], Path("c.csv"), ["a", "b", "c"])
+    with pytest.raises(InputError, match=r"m\.h5 has 3 cells, 1 of them again, such as 'a'"):
+        in_both(Path("m.h5"), ["a", "b", "a"], Path("c.csv"), ["a", "b"])
