@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +14,26 @@ from iscale.engine.plan import parse_bytes
 from iscale.errors import InputError
 
 SETTINGS_FILE = "iscale.toml"
+
+Platform = Literal["visium", "visium_hd", "xenium", "cosmx", "h5ad", "spatialdata", "tables"]
+"""What measures captures, by the names that :mod:`iscale.vendors` gives."""
+
+
+class CaptureOptions(BaseModel):
+    """What a user may say of one capture, in the table ``[capture.NAME]`` of ``iscale.toml``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    platform: Platform | None = Field(None, description="What measured it, if its files do not tell.")
+    bin_um: float | None = Field(
+        None, gt=0, le=1000, description="Side of its bins in um, of a platform that is read by bins."
+    )
+    pixel_size_um: float | None = Field(
+        None, gt=0, le=100, description="um per full-resolution pixel of its own image, if its files do not say."
+    )
+    image: Path | None = Field(
+        None, description="Its own image, from the project folder on, if it does not lie with its files."
+    )
 
 
 class Options(BaseModel):
@@ -41,6 +62,10 @@ class Options(BaseModel):
         16, description="How often patches are laid over the slide, each time shifted: 16, 4 or 1."
     )
     precision: Precision = Field("float32", description="Of the encoder's products: float32 or bfloat16.")
+    platform: Platform | None = Field(
+        None, description="What measured the captures, if their files do not tell; for some: [capture.NAME]."
+    )
+    capture: dict[str, CaptureOptions] = Field({}, description="Settings of single captures: tables [capture.NAME].")
     recipe: Literal["default", "published"] = Field("default", description="How the model is trained.")
     seed: int = Field(0, ge=0, lt=2**31, description="Seed of everything random.")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu or cuda.")
@@ -64,6 +89,28 @@ class Options(BaseModel):
         """The budget of a worker, in bytes."""
         return parse_bytes(self.memory)
 
+    def reading(self, name: str, project: Path) -> dict[str, Any]:
+        """How a capture's measurement is to be read: keywords of :func:`iscale.vendors.read.read_measured`.
+
+        Raises
+        ------
+        InputError
+            If the image that its settings name is not there.
+        """
+        own = self.capture.get(name, CaptureOptions.model_construct())
+        image = None if own.image is None else project / own.image.expanduser()
+        if image is not None and not image.is_file():
+            raise InputError(
+                f"{project / SETTINGS_FILE}: [capture.{name}] image = {str(own.image)!r}: there is no file {image}.",
+                "Write its path from the project folder on, or the whole path.",
+            )
+        return {
+            "platform": own.platform or self.platform,
+            "bin_um": own.bin_um,
+            "pixel_size_um": own.pixel_size_um,
+            "image": image,
+        }
+
 
 def load_options(project: Path, flags: dict[str, Any]) -> Options:
     """Options from flags (those that are not ``None``), the project's ``iscale.toml``, and defaults.
@@ -81,17 +128,55 @@ def load_options(project: Path, flags: dict[str, Any]) -> Options:
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise InputError(f"{path}: not valid TOML ({error}).", "Mend the line it names.") from error
     given = {key: value for key, value in flags.items() if value is not None}
+    if "platform" in given:  # a flag wins over all that the file says, its tables of single captures too
+        tables = values.get("capture")
+        for table in tables.values() if isinstance(tables, dict) else ():
+            if isinstance(table, dict):
+                table.pop("platform", None)
     try:
         return Options.model_validate(values | given)
     except ValidationError as error:
         raise InputError(_explain(error, path, given), "`iscale run --help` lists the options.") from error
 
 
+def settings_text(platforms: dict[str, str]) -> str:
+    """An ``iscale.toml`` with every option at its default, as comments, and a table per capture.
+
+    Parameters
+    ----------
+    platforms
+        What measured each capture, by name.
+    """
+    lines = [
+        "# Settings of this project. What is commented out is the default; flags win over this file.",
+        "",
+    ]
+    for name, field in Options.model_fields.items():
+        if name != "capture":
+            lines += [f"# {field.description}", f"# {_toml_line(name, field.default)}", ""]
+    lines += [f"# {key}: {field.description}" for key, field in CaptureOptions.model_fields.items()]
+    for name, platform in platforms.items():
+        key = json.dumps(name) if "." in name else name
+        lines += ["", f"[capture.{key}]", _toml_line("platform", platform)]
+        lines += [f"# {_toml_line(k, f.default)}" for k, f in CaptureOptions.model_fields.items() if k != "platform"]
+    return "\n".join(lines) + "\n"
+
+
+def _toml_line(key: str, value: Any) -> str:
+    """A setting as TOML has it, which has no null.
+
+    >>> _toml_line("seed", 0), _toml_line("device", "auto"), _toml_line("out", None)
+    ('seed = 0', 'device = "auto"', 'out =   (not set)')
+    """
+    return f"{key} =   (not set)" if value is None else f"{key} = {json.dumps(value)}"
+
+
 def _explain(error: ValidationError, path: Path, flags: dict[str, Any]) -> str:
     lines = []
     for item in error.errors():
         key = str(item["loc"][0])
-        where = f"--{key.replace('_', '-')}" if key in flags else f"{path}: {key}"
+        inner = ".".join(str(part) for part in item["loc"] if not isinstance(part, int))
+        where = f"--{key.replace('_', '-')}" if key in flags else f"{path}: {inner}"
         what = "no such option" if item["type"] == "extra_forbidden" else item["msg"].removeprefix("Value error, ")
         lines.append(f"{where} = {item['input']!r}: {what}.")
     return "\n".join(lines)

@@ -5,14 +5,22 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
+from iscale.align.transform import read_transform
 from iscale.captures.integrate import integrate
-from iscale.captures.read import read_capture
+from iscale.captures.read import measured_radius_um, place_capture, read_capture
 from iscale.captures.spots import Capture, TrainingSpots
-from iscale.config import Options
+from iscale.config import SETTINGS_FILE, Options
 from iscale.encoders.spec import EncoderSpec
 from iscale.errors import InputError
 from iscale.geometry import SlideGrid
-from iscale.project import ProjectFiles, find_project, read_gene_names, spot_radius_um
+from iscale.project import (
+    CaptureFiles,
+    ProjectFiles,
+    check_capture_names,
+    find_project,
+    read_gene_names,
+    spot_radius_um,
+)
 from iscale.slide.fingerprint import file_fingerprint
 from iscale.slide.pixel_size import resolve_pixel_size
 from iscale.slide.reader import open_slide
@@ -51,7 +59,13 @@ class Job:
     @functools.cached_property
     def files(self) -> ProjectFiles:
         """Files of the project."""
-        return find_project(self.project, self.options.captures, with_captures=self.with_captures)
+        files = find_project(self.project, self.options.captures, with_captures=self.with_captures)
+        if self.with_captures:
+            check_capture_names(self.project, self.options.capture, f"{self.project / SETTINGS_FILE}: [capture]: ")
+        if files.unaligned and self.options.captures is None:
+            left_out = ", ".join(files.unaligned)
+            self.notices.append(f"not aligned, and left out: {left_out} (iscale align {self.project} aligns)")
+        return files
 
     @functools.cached_property
     def store(self) -> RunStore:
@@ -85,24 +99,40 @@ class Job:
     @functools.cached_property
     def captures(self) -> tuple[Capture, ...]:
         """The daughter captures, read and checked against the mother image."""
-        captures = []
-        for files in self.files.captures:
-            radius = spot_radius_um(
-                self.files,
-                files,
-                raw_pixel_size_um=None if self.files.mother_is_analysis else self.grid.raw_pixel_size_um,
-                pixel_size_um=self.grid.pixel_size_um,
-            )
-            capture = read_capture(
-                files,
-                radius_um=radius,
-                pixel_size_um=self.grid.pixel_size_um,
-                analysis_shape_px=self.grid.content_shape_px,
-                raw_to_analysis=self.grid.scale,
-            )
+        captures = tuple(
+            self._read_tables(files) if files.transform is None else self._read_measured(files, files.transform)
+            for files in self.files.captures
+        )
+        for capture in captures:
             self.notices += capture.notices
-            captures.append(capture)
-        return tuple(captures)
+        return captures
+
+    def _read_tables(self, files: CaptureFiles) -> Capture:
+        return read_capture(
+            files,
+            radius_um=self._radius_um(files),
+            pixel_size_um=self.grid.pixel_size_um,
+            analysis_shape_px=self.grid.content_shape_px,
+            raw_to_analysis=self.grid.scale,
+        )
+
+    def _read_measured(self, files: CaptureFiles, transform_file: Path) -> Capture:
+        from iscale.vendors.read import read_measured
+
+        assert files.source is not None
+        transform = read_transform(transform_file)
+        measured = read_measured(files.source, **self.options.reading(files.name, self.project))
+        radius = self._radius_um(files, measured_radius_um(measured, transform, self.grid))
+        return place_capture(files, measured, transform, self.grid, radius_um=radius)
+
+    def _radius_um(self, files: CaptureFiles, measured_um: float | None = None) -> float:
+        return spot_radius_um(
+            self.files,
+            files,
+            raw_pixel_size_um=None if self.files.mother_is_analysis else self.grid.raw_pixel_size_um,
+            pixel_size_um=self.grid.pixel_size_um,
+            measured_um=measured_um,
+        )
 
     @functools.cached_property
     def spots(self) -> TrainingSpots:

@@ -94,7 +94,12 @@ class Run:
 
     @functools.cached_property
     def captures(self) -> dict[str, Any]:
-        """The daughter captures as AnnData; positions in full-resolution pixels of the mother image."""
+        """The daughter captures as AnnData, in scanpy's layout, by name.
+
+        ``obsm["spatial"]`` is x, y in full-resolution pixels of the capture's own image; ``uns["transform"]``, (3, 3),
+        takes (x, y, 1) of these to full-resolution pixels of the mother image. :func:`iscale.on_mother` gives the
+        spots' places in um from the slide's corner, as the coordinates of `expression`.
+        """
         import anndata as ad
 
         self._need("captures")
@@ -137,7 +142,7 @@ class Run:
         if report.is_file():
             last = json.loads(report.read_text())
             lines += [f"made by: iscale {last['iscale']}, from {last['project']}"]
-            lines += [f"  {key} = {value}" for key, value in last["options"].items() if value is not None]
+            lines += [f"  {key} = {value}" for key, value in last["options"].items() if value not in (None, {})]
             lines += [f"  {notice}" for notice in last["notices"]]
         lines += [
             line

@@ -131,6 +131,52 @@ def check_on_image(
     )
 
 
+def keep_on_image(
+    name: str, path: Path, xy_px: NDArray[np.float64], shape_px: tuple[int, int]
+) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
+    """Which spots of a capture lie on the analysis image, where a transform took them there.
+
+    A capture may reach beyond the mother image: its section is another, and its glass is larger than the tissue.
+
+    Parameters
+    ----------
+    name
+        The capture.
+    path
+        Where its transform is from, for the message.
+    xy_px
+        (spot, 2): x, y in pixels of the analysis image.
+    shape_px
+        Height and width of the analysis image.
+
+    Returns
+    -------
+    keep
+        (spot,): whether the spot's centre is on the image.
+    notices
+        What is left out.
+
+    Raises
+    ------
+    InputError
+        Where half of the spots or more are not on the image.
+    """
+    keep = _inside(xy_px, shape_px)
+    outside, total = int((~keep).sum()), len(keep)
+    if not outside:
+        return keep, ()
+    if 2 * outside >= total:
+        (x0, y0), (x1, y1) = xy_px.min(axis=0), xy_px.max(axis=0)
+        raise InputError(
+            f"Capture {name}: {path} takes {outside} of {total} spots outside of the mother image. The spots span "
+            f"x {x0:.0f} to {x1:.0f}, y {y0:.0f} to {y1:.0f}; the analysis image is {shape_px[1]} px wide and "
+            f"{shape_px[0]} px high.",
+            "Align it anew (iscale align PROJECT). A transform that you wrote yourself takes full-resolution pixels of "
+            "the capture's own image (not of a hires or lowres one) to those of the mother image.",
+        )
+    return keep, (f"Capture {name}: {outside} of {total} spots lie outside of the mother image and were left out.",)
+
+
 def _inside(xy: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.bool_]:
     return np.asarray(np.all((xy >= 0) & (xy < (shape[1], shape[0])), axis=1))
 

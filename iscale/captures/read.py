@@ -1,21 +1,21 @@
-"""One daughter capture from its files, checked."""
+"""One daughter capture from aligned tables, or as it was measured and placed by a transform; checked."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 
-from iscale.captures.locations import Locations, check_on_image, read_locations
+from iscale.align.transform import Transform
+from iscale.captures.locations import check_on_image, keep_on_image, read_locations
+from iscale.captures.match import read_matched
 from iscale.captures.spots import Capture
-from iscale.captures.tables import CountTable, read_counts
 from iscale.errors import InputError
+from iscale.geometry import SlideGrid
 from iscale.project import CaptureFiles
-
-LEAST_MATCH = 0.5
-"""Below this share of common spot ids, of the smaller of counts and locations, the two are taken for different sets."""
+from iscale.vendors.base import Measured, unique_names
 
 
 def read_capture(
@@ -27,7 +27,9 @@ def read_capture(
     to_analysis: float = 1.0,
     raw_to_analysis: float | None = None,
 ) -> Capture:
-    """Read counts and locations of a capture that is aligned to the mother image.
+    """Read counts and locations of a capture that is given by tables aligned to the mother image.
+
+    Its own pixels are those of the mother image.
 
     The counts may be spots x genes or genes x spots: they are turned by the ids of the locations. Spots that only one
     of the two files has are dropped with a notice where at least half of the smaller set match.
@@ -45,121 +47,150 @@ def read_capture(
     to_analysis
         Analysis pixels per pixel of ``locs.*``.
     raw_to_analysis
-        Analysis pixels per pixel of the raw image: only to tell the user where locations count in raw pixels.
+        Analysis pixels per pixel of the raw image; None where the mother image is at the analysis resolution.
 
     Raises
     ------
     InputError
         Where anything in the files cannot be used; the message names file, numbers and remedy.
     """
-    _check_radius(files, radius_um, pixel_size_um, analysis_shape_px)
-    locations = read_locations(files.locs)
-    table = _spots_by_genes(files, read_counts(files.counts), locations.ids)
-    _refuse_duplicates(files.counts, table.rows, "spots")
-    _refuse_duplicates(files.counts, table.columns, "genes")
-    located, counts, notices = _common_spots(files, table, locations)
-    xy_px = located.xy * to_analysis
+    check_radius(files.name, radius_um, pixel_size_um, analysis_shape_px)
+    assert files.locs is not None
+    assert files.counts is not None
+    matched = read_matched(files.name, files.counts, files.locs)
+    xy_px = matched.locations.xy * to_analysis
     check_on_image(files.locs, xy_px, analysis_shape_px, raw_to_analysis)
-    if counts.sum() == 0:
-        raise InputError(f"{files.counts}: all counts of the {counts.shape[0]} spots are 0.", "Give raw counts.")
-    if np.any(counts.data != np.round(counts.data)):
-        notices += (
-            f"Warning: {files.counts} holds numbers that are not whole. Raw counts are expected: of normalised or log "
-            "values the predictions are no counts, and depth means nothing.",
-        )
+    notices = matched.notices + _check_counts(files.counts, matched.counts)
+    to_raw = 1.0 if raw_to_analysis is None else 1 / raw_to_analysis
     return Capture(
         name=files.name,
-        spot_ids=tuple(located.ids),
-        genes=tuple(table.columns),
-        counts=counts,
+        spot_ids=tuple(matched.locations.ids),
+        genes=tuple(matched.genes),
+        counts=matched.counts,
         xy_px=xy_px,
         radius_um=radius_um,
         notices=notices,
+        source_xy_px=xy_px * to_raw,
+        own_um_per_px=pixel_size_um / to_raw,
     )
 
 
-def _check_radius(
-    files: CaptureFiles, radius_um: float, pixel_size_um: float, analysis_shape_px: tuple[int, int]
-) -> None:
+def place_capture(
+    files: CaptureFiles, measured: Measured, transform: Transform, grid: SlideGrid, *, radius_um: float
+) -> Capture:
+    """A capture as its instrument measured it, placed on the mother image by its transform.
+
+    Spots that fall outside of the mother image are left out with a notice where they are fewer than half. Where there
+    are aligned locations beside the transform the transform counts; that the two disagree by more than a spot's radius
+    is told.
+
+    Parameters
+    ----------
+    files
+        The capture's files; ``transform`` is where the transform is from.
+    measured
+        What the reader of the capture's platform found.
+    transform
+        From its own full-resolution pixels to the mother image's.
+    grid
+        Grids of the mother image.
+    radius_um
+        Radius of its spots, in um.
+
+    Raises
+    ------
+    InputError
+        Where half of the spots or more are not on the mother image, there are no counts, or the radius is impossible.
+    """
+    check_radius(files.name, radius_um, grid.pixel_size_um, grid.content_shape_px)
+    xy_px = transform.apply(measured.xy_px) * grid.scale
+    where = files.transform or files.aligned
+    keep, left_out = keep_on_image(files.name, where, xy_px, grid.content_shape_px)
+    counts = sparse.csr_matrix(measured.counts[np.flatnonzero(keep)])
+    beside = _beside_locations(files, measured.spot_ids, xy_px * grid.pixel_size_um, radius_um, grid.pixel_size_um)
+    told = f"{len(measured.spot_ids)} spots of {measured.platform}, radius {radius_um:.4g} um; {transform}"
+    return Capture(
+        name=files.name,
+        spot_ids=tuple(name for name, kept in zip(measured.spot_ids, keep, strict=True) if kept),
+        genes=tuple(unique_names(measured.gene_symbols)),
+        counts=counts,
+        xy_px=xy_px[keep],
+        radius_um=radius_um,
+        notices=(
+            f"Capture {files.name}: {told}",
+            *(_of_capture(files.name, notice) for notice in measured.notices),
+            *left_out,
+            *beside,
+            *_check_counts(files.source or where, counts),
+        ),
+        transform=transform.matrix,
+        source_xy_px=measured.xy_px[keep],
+        platform=measured.platform,
+        own_um_per_px=measured.um_per_px,
+        gene_ids=tuple(measured.gene_ids),
+    )
+
+
+def _of_capture(name: str, notice: str) -> str:
+    """A reader's notice with the capture's name, where it does not name it itself."""
+    if notice.startswith("Capture "):
+        return notice
+    warning = notice.removeprefix("Warning: ")
+    return f"Capture {name}: {notice}" if warning == notice else f"Warning: capture {name}: {warning}"
+
+
+def measured_radius_um(measured: Measured, transform: Transform, grid: SlideGrid) -> float | None:
+    """Radius of a spot in um as the measurement states it, None where it does not.
+
+    The platform's diameter in um counts before one in pixels, whose size the transform and the mother image tell.
+    """
+    if measured.spot_diameter_um is not None:
+        return measured.spot_diameter_um / 2
+    diameter_px = measured.scalefactors.get("spot_diameter_fullres")
+    return None if diameter_px is None else diameter_px * transform.scale * grid.raw_pixel_size_um / 2
+
+
+def _beside_locations(
+    files: CaptureFiles, spot_ids: list[str], xy_um: NDArray[np.float64], radius_um: float, pixel_size_um: float
+) -> tuple[str, ...]:
+    """What to say of aligned locations beside a transform."""
+    if files.locs is None:
+        return ()
+    locations = read_locations(files.locs)
+    row_of = {name: i for i, name in enumerate(spot_ids)}
+    common = [i for i, name in enumerate(locations.ids) if name in row_of]
+    if not common:
+        return (f"Capture {files.name}: {files.locs.name} names none of the spots measured, and is not used.",)
+    rows = [row_of[locations.ids[i]] for i in common]
+    apart_um = float(np.linalg.norm(xy_um[rows] - locations.xy[common] * pixel_size_um, axis=1).mean())
+    if apart_um <= radius_um:
+        return ()
+    return (
+        f"Warning: capture {files.name}: transform.json and {files.locs.name} are {apart_um:.4g} um apart, the mean of "
+        f"{len(common)} spots of radius {radius_um:.4g} um. transform.json is used: delete the one that is wrong.",
+    )
+
+
+def _check_counts(path: Path, counts: sparse.csr_matrix) -> tuple[str, ...]:
+    """Refuse counts that are all 0; tell of such that are no counts."""
+    if counts.sum() == 0:
+        raise InputError(f"{path}: all counts of the {counts.shape[0]} spots are 0.", "Give raw counts.")
+    if np.all(counts.data == np.round(counts.data)):
+        return ()
+    return (
+        f"Warning: {path} holds numbers that are not whole. Raw counts are expected: of normalised or log values the "
+        "predictions are no counts, and depth means nothing.",
+    )
+
+
+def check_radius(name: str, radius_um: float, pixel_size_um: float, analysis_shape_px: tuple[int, int]) -> None:
+    """Refuse a spot radius that is no length, or larger than the image."""
     if not (np.isfinite(radius_um) and radius_um > 0):
-        raise InputError(f"Capture {files.name}: the spot radius is {radius_um:g} um.", "It must be above 0.")
+        raise InputError(f"Capture {name}: the spot radius is {radius_um:g} um.", "It must be above 0.")
     radius_px = radius_um / pixel_size_um
     if 2 * radius_px > min(analysis_shape_px):
         raise InputError(
-            f"Capture {files.name}: a spot of radius {radius_um:g} um ({radius_px:.0f} px of the analysis image) is "
+            f"Capture {name}: a spot of radius {radius_um:g} um ({radius_px:.0f} px of the analysis image) is "
             f"larger than the image ({analysis_shape_px[1]} x {analysis_shape_px[0]} px).",
             "Check radius-raw.txt (pixels of he-raw.*), radius.txt (pixels of the analysis image) and the pixel size.",
         )
-
-
-def _spots_by_genes(files: CaptureFiles, table: CountTable, ids: list[str]) -> CountTable:
-    """Turn the table so that its rows are spots: the axis of which more names are among the locations."""
-    known = set(ids)
-    in_rows, in_columns = (len(known.intersection(names)) for names in (table.rows, table.columns))
-    if in_rows == in_columns == 0:
-        raise _no_common_ids(files, table, ids)
-    if in_rows >= in_columns:
-        return table
-    return CountTable(table.columns, table.rows, sparse.csr_matrix(table.counts.T))
-
-
-def _no_common_ids(files: CaptureFiles, table: CountTable, ids: list[str]) -> InputError:
-    stems = {_stem(name) for name in ids}
-    suffix = (
-        " They match without the suffix after '-'." if stems & {_stem(n) for n in table.rows + table.columns} else ""
-    )
-    return InputError(
-        f"{files.counts} and {files.locs.name} have no spot id in common: the rows of the counts are "
-        f"{_some(table.rows)}, its columns {_some(table.columns)}, the {len(ids)} located spots {_some(ids)}.",
-        f"Use the same spot ids in both files.{suffix}",
-    )
-
-
-def _stem(name: str) -> str:
-    return re.sub(r"-\d+$", "", name)
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(repr(name) for name in names[:3]) + (" ..." if len(names) > 3 else "")
-
-
-def _refuse_duplicates(path: Path, names: list[str], what: str) -> None:
-    if len(set(names)) == len(names):
-        return
-    seen: set[str] = set()
-    twice = list(dict.fromkeys(name for name in names if name in seen or seen.add(name)))  # type: ignore[func-returns-value]
-    raise InputError(
-        f"{path} names {len(twice)} {what} more than once: {', '.join(twice[:5])}.",
-        "Sum them or rename them, so that every name stands for one."
-        if what == "genes"
-        else "Give every spot one row.",
-    )
-
-
-def _common_spots(
-    files: CaptureFiles, table: CountTable, locations: Locations
-) -> tuple[Locations, sparse.csr_matrix, tuple[str, ...]]:
-    """Located spots that have counts, in the order of the locations; their counts; and what was left out."""
-    row_of = {name: i for i, name in enumerate(table.rows)}
-    common = [i for i, name in enumerate(locations.ids) if name in row_of]
-    located = set(locations.ids)
-    no_counts = [name for name in locations.ids if name not in row_of]
-    no_place = [name for name in table.rows if name not in located]
-    if len(common) < LEAST_MATCH * min(len(locations.ids), len(table.rows)):
-        raise InputError(
-            f"Only {len(common)} spots are in both {files.counts} ({len(table.rows)} spots) and {files.locs.name} "
-            f"({len(locations.ids)} spots). Only in the counts: {_some(no_place)}; only located: {_some(no_counts)}.",
-            "Use the same spot ids in both files.",
-        )
-    notices = [
-        f"Capture {files.name}: {len(names)} of {total} spots in {path.name} are not in {other.name} and were left "
-        f"out: {_some(names)}."
-        for names, total, path, other in (
-            (no_counts, len(locations.ids), files.locs, files.counts),
-            (no_place, len(table.rows), files.counts, files.locs),
-        )
-        if names
-    ]
-    ids = [locations.ids[i] for i in common]
-    counts = sparse.csr_matrix(table.counts[[row_of[name] for name in ids]])
-    return Locations(ids, locations.xy[common]), counts, tuple(notices)

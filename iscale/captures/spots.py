@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,11 +24,24 @@ class Capture:
     counts
         (spot, gene) float32, CSR; finite and not negative.
     xy_px
-        (spot, 2) float64: x, y of the spots' centres in pixels of the analysis image.
+        (spot, 2) float64: x, y of the spots' centres in pixels of the analysis image; what the model uses.
     radius_um
         Radius of the spots, in um.
     notices
         What the reader did that the user should know of, one sentence each.
+    transform
+        (3, 3) float64: takes (x, y, 1) in full-resolution pixels of the capture's own image to full-resolution pixels
+        of the mother image.
+    source_xy_px
+        (spot, 2) float64: x, y in full-resolution pixels of the capture's own image. By default, and of a capture that
+        is given by aligned tables only, its own pixels are the mother image's; ``xy_px`` where these are not known to
+        differ from the analysis image's.
+    platform
+        What measured it, as :class:`iscale.vendors.base.Measured` names it.
+    own_um_per_px
+        Side of a pixel of its own image in um, None where it is not known.
+    gene_ids
+        (gene,) ids; by default the names.
     """
 
     name: str
@@ -38,6 +51,17 @@ class Capture:
     xy_px: NDArray[np.float64]
     radius_um: float
     notices: tuple[str, ...] = ()
+    transform: NDArray[np.float64] = field(default_factory=lambda: np.eye(3))
+    source_xy_px: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 2)))
+    platform: str = "tables"
+    own_um_per_px: float | None = None
+    gene_ids: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not len(self.source_xy_px):
+            object.__setattr__(self, "source_xy_px", self.xy_px)
+        if not self.gene_ids:
+            object.__setattr__(self, "gene_ids", self.genes)
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,14 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import zarr
+from numpy.typing import NDArray
 
+from iscale.align.transform import Transform
 from iscale.captures.spots import Capture, TrainingSpots
 from iscale.engine.ledger import fingerprint
 from iscale.engine.plan import Resources, single_task
 from iscale.engine.step import Step, nothing
+from iscale.errors import InputError
 from iscale.geometry import SlideGrid
 from iscale.store.run_store import RunStore
 
@@ -47,10 +50,12 @@ def spots_fingerprint(captures: Sequence[Capture], spots: TrainingSpots, grid: S
     """Fingerprint of the captures' content and of what was made of it."""
     digest = sha256()
     for capture in captures:
-        digest.update(repr((capture.name, capture.radius_um, len(capture.spot_ids))).encode())
-        for part in (capture.counts.data, capture.counts.indices, capture.counts.indptr, capture.xy_px):
+        known = (capture.name, capture.radius_um, len(capture.spot_ids), capture.platform, capture.own_um_per_px)
+        digest.update(repr(known).encode())
+        counts, places = capture.counts, (capture.xy_px, capture.transform, capture.source_xy_px)
+        for part in (counts.data, counts.indices, counts.indptr, *places):
             digest.update(np.ascontiguousarray(part).tobytes())
-        digest.update("\0".join((*capture.genes, *capture.spot_ids)).encode())
+        digest.update("\0".join((*capture.genes, *capture.gene_ids, *capture.spot_ids)).encode())
     for values in (spots.counts, spots.depth, spots.xy_px, spots.radius_um, spots.capture):
         digest.update(np.ascontiguousarray(values).tobytes())
     return fingerprint(
@@ -59,27 +64,62 @@ def spots_fingerprint(captures: Sequence[Capture], spots: TrainingSpots, grid: S
 
 
 def write_capture(store: RunStore, capture: Capture, grid: SlideGrid) -> None:
-    """Write a capture as AnnData; positions in full-resolution pixels of the mother image."""
+    """Write a capture as AnnData, in scanpy's layout, positions in full-resolution pixels of its own image.
+
+    ``uns["transform"]`` takes these to full-resolution pixels of the mother image; :func:`on_mother` applies it.
+    """
+    own_um = capture.own_um_per_px
+    matrix = Transform(capture.transform)
+    diameter_um = 2 * capture.radius_um
+    factors = {"spot_diameter_fullres": diameter_um / (own_um or matrix.scale * grid.raw_pixel_size_um)}
+    if own_um is not None:
+        factors["microns_per_pixel"] = own_um
+    metadata = {"platform": capture.platform, "spot_diameter_um": diameter_um}
     data = ad.AnnData(
         X=capture.counts,
         obs=pd.DataFrame(index=pd.Index(capture.spot_ids, dtype=object)),
-        var=pd.DataFrame(index=pd.Index(capture.genes, dtype=object)),
-        obsm={"spatial": capture.xy_px / grid.scale},
+        var=pd.DataFrame(
+            {"gene_ids": np.asarray(capture.gene_ids, dtype=object)}, index=pd.Index(capture.genes, dtype=object)
+        ),
+        obsm={"spatial": capture.source_xy_px},
         uns={
-            "transform": np.eye(3),
-            "spatial": {
-                capture.name: {
-                    "scalefactors": {
-                        "spot_diameter_fullres": 2 * capture.radius_um / grid.raw_pixel_size_um,
-                        "microns_per_pixel": grid.raw_pixel_size_um,
-                    }
-                }
-            },
+            "transform": capture.transform,
+            "mother_um_per_px": grid.raw_pixel_size_um,
+            "spatial": {capture.name: {"images": {}, "scalefactors": factors, "metadata": metadata}},
         },
     )
     with ad.settings.override(zarr_write_format=3, auto_shard_zarr_v3=False):
         # Not `write_zarr`, which consolidates metadata: that is outside the Zarr v3 specification, and warned of.
         ad.io.write_elem(zarr.open_group(store.path, path="captures", mode="r+"), capture.name, data)
+
+
+def on_mother(adata: ad.AnnData) -> NDArray[np.float64]:
+    """Where the spots of a run's capture lie on the mother image.
+
+    Parameters
+    ----------
+    adata
+        One of ``open_run(...).captures``, or a part of one.
+
+    Returns
+    -------
+    xy_um
+        (spot, 2): x, y in um from the slide's corner, as the coordinates of ``run.expression``.
+
+    Raises
+    ------
+    InputError
+        Where it does not say where it lies.
+    """
+    missing = [f"uns[{key!r}]" for key in ("transform", "mother_um_per_px") if key not in adata.uns]
+    missing += [] if "spatial" in adata.obsm else ["obsm['spatial']"]
+    if missing:
+        raise InputError(
+            f"This AnnData of {adata.n_obs} spots has no {' and no '.join(missing)}.",
+            "Take it from iscale.open_run(PROJECT).captures, of a run of this version; joining AnnData loses uns.",
+        )
+    matrix = Transform(np.asarray(adata.uns["transform"], np.float64))
+    return matrix.apply(np.asarray(adata.obsm["spatial"])) * float(adata.uns["mother_um_per_px"])
 
 
 def write_training(store: RunStore, spots: TrainingSpots, grid: SlideGrid) -> None:

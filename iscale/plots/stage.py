@@ -11,7 +11,7 @@ import anndata as ad
 import numpy as np
 
 from iscale.captures.spots import TrainingSpots
-from iscale.captures.stage import read_training
+from iscale.captures.stage import on_mother, read_training
 from iscale.engine.ledger import fingerprint
 from iscale.engine.plan import Plan, Resources, check_budget, cut
 from iscale.engine.step import Step
@@ -52,10 +52,9 @@ def plot_maps(context: PlotContext, region: Region) -> None:
 def plot_capture(context: PlotContext, region: Region) -> None:
     """Draw some genes' counts of one capture."""
     data = ad.read_zarr(context.store.path / "captures" / context.capture)
-    diameter = data.uns["spatial"][context.capture]["scalefactors"]["spot_diameter_fullres"]
-    raw_um = context.grid.raw_pixel_size_um
-    xy_um = data.obsm["spatial"] * raw_um
-    radius_um = np.full(len(xy_um), diameter * raw_um / 2)
+    diameter_um = float(data.uns["spatial"][context.capture]["metadata"]["spot_diameter_um"])
+    xy_um = on_mother(data)
+    radius_um = np.full(len(xy_um), diameter_um / 2)
     for gene in context.genes[region.y0 : region.y1]:
         counts = np.asarray(data[:, gene].X.todense()).ravel()
         _spots_figure(context, context.capture, gene, xy_um, radius_um, counts)

@@ -12,10 +12,13 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from iscale.captures.read import read_capture
+from iscale.align.transform import Transform
+from iscale.captures.read import measured_radius_um, place_capture, read_capture
 from iscale.captures.spots import Capture
 from iscale.errors import InputError
+from iscale.geometry import SlideGrid
 from iscale.project import CaptureFiles
+from iscale.vendors.base import Measured
 
 GENES = ["ERBB2", "CD3E", "KRT8", "COL1A1", "ACTB"]
 SPOTS = [f"s{i}" for i in range(12)]
@@ -245,6 +248,99 @@ def test_radius(folder: Path) -> None:
             read(folder, radius_um=radius)
     with pytest.raises(InputError, match=r"radius 150 um \(300 px .*larger than the image \(1024 x 512 px\)"):
         read(folder, radius_um=150.0)
+
+
+def test_aligned_tables_have_the_pixels_of_the_mother_image(folder: Path) -> None:
+    capture = read(folder, raw_to_analysis=0.5)
+    np.testing.assert_allclose(capture.source_xy_px, 2 * locs().to_numpy())
+    np.testing.assert_array_equal(capture.transform, np.eye(3))
+    assert (capture.platform, capture.own_um_per_px) == ("tables", 0.25)
+    assert capture.gene_ids == tuple(GENES)
+
+
+GRID = SlideGrid((2000, 4000), 0.25, 0.5)
+TURN = Transform(np.array([[0.0, -2.0, 3000.0], [2.0, 0.0, 100.0], [0, 0, 1]]), "landmarks")
+"""A quarter turn, from 0.5 um per pixel to 0.25."""
+
+
+def measured(**changes: object) -> Measured:
+    """The table's spots as an instrument would give them, one gene's symbol there twice."""
+    values: dict[str, object] = {
+        "platform": "visium",
+        "spot_ids": SPOTS,
+        "gene_symbols": ["ERBB2", "CD3E", "KRT8", "CD3E", "ACTB"],
+        "gene_ids": [f"ENSG{i}" for i in range(5)],
+        "counts": sparse.csr_matrix(counts().to_numpy(), dtype=np.float32),
+        "xy_px": np.column_stack([np.linspace(50, 500, 12), np.linspace(400, 60, 12)]),
+        "spot_diameter_um": 55.0,
+        "um_per_px": 0.5,
+        "notices": ("3 controls were left out.", "Warning: all is odd.", "Capture D1: 1 of 13 spots was left out."),
+    }
+    return Measured(**(values | changes))  # type: ignore[arg-type]
+
+
+def place(found: Measured, transform: Transform = TURN, locations: Path | None = None) -> Capture:
+    files = CaptureFiles("D1", None, locations, None, Path("run7"), Path("D1/transform.json"))
+    return place_capture(files, found, transform, GRID, radius_um=27.5)
+
+
+def test_a_measurement_is_placed_by_its_transform() -> None:
+    found = measured()
+    capture = place(found)
+    x, y = found.xy_px.T
+    np.testing.assert_allclose(capture.xy_px, np.column_stack([(3000 - 2 * y) / 2, (2 * x + 100) / 2]))
+    np.testing.assert_array_equal(capture.source_xy_px, found.xy_px)
+    np.testing.assert_array_equal(capture.transform, TURN.matrix)
+    assert capture.genes == ("ERBB2", "CD3E", "KRT8", "CD3E-1", "ACTB")
+    assert capture.gene_ids == tuple(found.gene_ids)
+    assert (capture.platform, capture.own_um_per_px, capture.radius_um) == ("visium", 0.5, 27.5)
+    np.testing.assert_array_equal(capture.counts.toarray(), counts().to_numpy())
+    assert capture.notices == (
+        "Capture D1: 12 spots of visium, radius 27.5 um; turned by 90.0 degrees, scaled by 2 (landmarks)",
+        "Capture D1: 3 controls were left out.",
+        "Warning: capture D1: all is odd.",
+        "Capture D1: 1 of 13 spots was left out.",
+    )
+
+
+def test_spots_beside_the_mother_image_are_left_out_where_they_are_fewer_than_half() -> None:
+    found = measured()
+    right = Transform(np.array([[1.0, 0, 3700.0], [0, 1, 0], [0, 0, 1]]))
+    inside = found.xy_px[:, 0] < 300
+    capture = place(found, right)
+    assert 6 < inside.sum() < 12
+    assert capture.spot_ids == tuple(np.array(SPOTS)[inside])
+    np.testing.assert_array_equal(capture.source_xy_px, found.xy_px[inside])
+    np.testing.assert_array_equal(capture.counts.toarray(), counts().to_numpy()[inside])
+    assert f"{(~inside).sum()} of 12 spots lie outside of the mother image and were left out" in capture.notices[-1]
+    far = Transform(np.array([[1.0, 0, 3725.0], [0, 1, 0], [0, 0, 1]]))  # the border lies amid the spots
+    with pytest.raises(InputError, match=r"takes 6 of 12 spots outside .* x 1888 to 2112, .*2000 px wide.*\n.*align"):
+        place(found, far)
+
+
+def test_aligned_locations_beside_a_transform_are_compared_with_it(tmp_path: Path) -> None:
+    found = measured()
+    on_mother = pd.DataFrame(place(found).xy_px, index=pd.Index(SPOTS, name="spot"), columns=["x", "y"])
+    path = tmp_path / "locs.tsv"
+    for shift_px, told in ((40, False), (80, True)):  # of 0.5 um: 20 and 40 um, at a radius of 27.5
+        write_tsv(on_mother.assign(x=on_mother["x"] + shift_px).iloc[::-1], path)
+        notices = place(found, locations=path).notices
+        assert any("transform.json and locs.tsv are 40 um apart, the mean of 12" in n for n in notices) == told
+    write_tsv(on_mother.rename(lambda name: "t" + name), path)
+    assert "locs.tsv names none of the spots measured" in place(found, locations=path).notices[-1]
+
+
+def test_a_measurement_without_counts_or_with_fractions() -> None:
+    with pytest.raises(InputError, match="run7: all counts of the 12 spots are 0"):
+        place(measured(counts=sparse.csr_matrix(np.zeros((12, 5), np.float32))))
+    assert "run7 holds numbers that are not whole" in place(measured(counts=measured().counts * 0.3)).notices[-1]
+
+
+def test_the_radius_of_a_measurement() -> None:
+    assert measured_radius_um(measured(), TURN, GRID) == 27.5
+    pixels = measured(spot_diameter_um=None, scalefactors={"spot_diameter_fullres": 100.0})
+    assert measured_radius_um(pixels, TURN, GRID) == pytest.approx(100 * 2 * 0.25 / 2)
+    assert measured_radius_um(measured(spot_diameter_um=None), TURN, GRID) is None
 
 
 @pytest.mark.real
