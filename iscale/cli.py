@@ -41,6 +41,13 @@ Context = Annotated[
 ]
 Shifts = Annotated[Optional[int], typer.Option(help="How often patches are laid over the slide: 16, 4 or 1.")]
 Precision = Annotated[Optional[str], typer.Option(help="Of the encoder's products: float32 or bfloat16.")]
+Platform = Annotated[
+    Optional[str],
+    typer.Option(
+        help="What measured the captures: visium, visium_hd, xenium, cosmx, h5ad, spatialdata or tables. "
+        "Default: as their files tell."
+    ),
+]
 Recipe = Annotated[Optional[str], typer.Option(help="default or published.")]
 Seed = Annotated[Optional[int], typer.Option(help="Seed of everything random. Default: 0.")]
 Device = Annotated[Optional[str], typer.Option(help="auto, cpu or cuda. Default: auto.")]
@@ -78,6 +85,7 @@ def _stage_command(stage: str, summary: str) -> Any:
         context: Context = None,
         shifts: Shifts = None,
         precision: Precision = None,
+        platform: Platform = None,
         recipe: Recipe = None,
         seed: Seed = None,
         device: Device = None,
@@ -101,6 +109,7 @@ def _stage_command(stage: str, summary: str) -> Any:
             "context": context,
             "shifts": shifts,
             "precision": precision,
+            "platform": platform,
             "recipe": recipe,
             "seed": seed,
             "device": device,
@@ -134,6 +143,59 @@ for _name, _stage, _summary in (
     ("plot", "plot", "Draw spots and predicted maps."),
 ):
     app.command(_name)(_stage_command(_stage, _summary))
+
+
+@app.command()
+def init(
+    project: Annotated[Path, typer.Argument(help="The project folder to make.", show_default=False)],
+    mother: Annotated[Path, typer.Option(help="The slide.")],
+    capture: Annotated[
+        list[str],
+        typer.Option(help="NAME=FOLDER: what an instrument's software wrote, or one .h5ad or .zarr; repeat for more."),
+    ],
+    pixel_size_raw: PixelSizeRaw = None,
+    platform: Platform = None,
+) -> None:
+    """Lay out a project: links to a slide and to captures where they are, and a settings file."""
+    from iscale.init_project import init_project
+
+    typer.echo(init_project(project, mother, capture, pixel_size_raw=pixel_size_raw, platform=platform))
+
+
+@app.command()
+def align(
+    project: Project,
+    captures: Captures = None,
+    landmarks: Annotated[
+        Optional[Path], typer.Option(help="Pairs of landmarks for the one capture that is named.")
+    ] = None,
+    matrix: Annotated[
+        Optional[Path], typer.Option(help="A matrix for it: transform.json, or Xenium Explorer's imagealignment.csv.")
+    ] = None,
+    automatic: Annotated[
+        bool, typer.Option("--automatic", help="Search by the images, whatever landmarks or tables there are.")
+    ] = False,
+    kind: Annotated[str, typer.Option(help="similarity or affine.")] = "similarity",
+    again: Annotated[bool, typer.Option("--again", help="Do not keep the transforms that are there.")] = False,
+    pixel_size_raw: PixelSizeRaw = None,
+    pixel_size: PixelSize = None,
+    platform: Platform = None,
+    out: Out = None,
+) -> None:
+    """Place captures on the mother image, and draw how they lie."""
+    from iscale.align.command import Wishes, align_project, checked_kind
+    from iscale.progress import for_terminal
+
+    wishes = Wishes(matrix, landmarks, automatic, checked_kind(kind), again)
+    options = {
+        "captures": tuple(captures) if captures else None,
+        "pixel_size_raw": pixel_size_raw,
+        "pixel_size": pixel_size,
+        "platform": platform,
+        "out": out,
+    }
+    with _interruptible():
+        typer.echo(align_project(project, wishes, watcher=for_terminal(), **options))
 
 
 @app.command()

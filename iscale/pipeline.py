@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from iscale.align.command import align_missing
 from iscale.captures.on_tissue import check_on_tissue
 from iscale.config import Options, load_options
 from iscale.engine.drivers import open_driver
@@ -154,6 +155,8 @@ def run(
     watcher = watcher or Silence()
     root = Path(project).expanduser()
     job = Job(root, load_options(root, options), with_captures="fit" in STAGES[stage])
+    if job.with_captures:
+        align_missing(job, watcher)
     check_inputs(job, stage)
     if not restart:
         job.store.check()

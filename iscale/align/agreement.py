@@ -21,6 +21,8 @@ CELLS = 160
 FEWEST = 400
 """Pixels of common tissue needed."""
 
+Layer = NDArray[np.float64]
+
 
 @dataclass(frozen=True)
 class Agreement:
@@ -29,16 +31,54 @@ class Agreement:
     Attributes
     ----------
     value
-        Correlation of band-passed density, -1 to 1; 0 where too little tissue is common.
+        Correlation of band-passed structures, the mean over density and hue, -1 to 1; 0 where too little tissue is
+        common.
+    strength
+        The mean of the absolute correlations: another stain may be dark where this one is pale.
     common
         Share of the capture's tissue that lies on the mother's tissue.
     """
 
     value: float
+    strength: float
     common: float
 
 
-def agreement(capture: Stain, mother: Stain, matrix: NDArray[np.float64]) -> Agreement:
+class Structures:
+    """What lies inside the tissue of an image, averaged to any resolution once.
+
+    Parameters
+    ----------
+    stain
+        The image.
+    """
+
+    def __init__(self, stain: Stain) -> None:
+        self.mask = stain.mask
+        self._layers = (stain.mask.astype(np.float32), *channels(stain))
+        self._reduced: dict[int, list[Layer]] = {}
+
+    def sampled(self, xy: NDArray[np.float64], step: float, shape: tuple[int, int]) -> list[Layer]:
+        """Tissue share, density and hue, each of ``shape``, at positions (2, place), averaged over about a step."""
+        times = max(1, round(step))
+        if times not in self._reduced:
+            self._reduced[times] = [_reduced(layer, times) for layer in self._layers]
+        place = [xy[1] / times - 0.5, xy[0] / times - 0.5]
+        return [
+            ndimage.map_coordinates(layer, place, order=1, cval=0.0).reshape(shape) for layer in self._reduced[times]
+        ]
+
+
+def channels(stain: Stain) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Density and hue (y, x) of a stain: how much there is, and how much more red than green it takes from the light.
+
+    Haematoxylin takes both, eosin green: so hue tells nuclei from matrix where both are dense.
+    """
+    density = stain.density
+    return density.sum(-1), density[..., 0] - density[..., 1]
+
+
+def agreement(capture: Structures, mother: Structures, matrix: NDArray[np.float64]) -> Agreement:
     """Correlate what lies inside of both tissues.
 
     Parameters
@@ -54,30 +94,24 @@ def agreement(capture: Stain, mother: Stain, matrix: NDArray[np.float64]) -> Agr
     y, x = np.mgrid[:h, :w] + 0.5
     at = np.stack([x.ravel() * step, y.ravel() * step, np.ones(h * w)])
     scale = math.sqrt(abs(np.linalg.det(matrix[:2, :2])))
-    own = _sampled(capture, at[:2], step, (h, w))
-    theirs = _sampled(mother, (matrix @ at)[:2], step * scale, (h, w))
+    own = capture.sampled(at[:2], step, (h, w))
+    theirs = mother.sampled((matrix @ at)[:2], step * scale, (h, w))
     tissue = own[0] > 0.9
     both = tissue & (theirs[0] > 0.9)
     common = float(both.sum() / max(1, tissue.sum()))
     if both.sum() < FEWEST:
-        return Agreement(0.0, common)
+        return Agreement(0.0, 0.0, common)
     size = math.sqrt(both.sum())
-    bands = [_band(layers[1], both, FINEST * size, COARSEST * size) for layers in (own, theirs)]
-    return Agreement(_correlation(bands[0][both], bands[1][both]), common)
+    found = []
+    for a, b in zip(own[1:], theirs[1:], strict=True):
+        bands = [_band(layer, both, FINEST * size, COARSEST * size)[both] for layer in (a, b)]
+        found.append(_correlation(*bands))
+    return Agreement(float(np.mean(found)), float(np.mean(np.abs(found))), common)
 
 
-def _sampled(
-    stain: Stain, xy: NDArray[np.float64], step: float, shape: tuple[int, int]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Tissue share and mean density (y, x) at positions, each averaged over about a step."""
-    times = max(1, round(step))
-    layers = []
-    for values in (stain.mask.astype(np.float32), stain.density.sum(-1)):
-        h, w = (n // times * times for n in values.shape)
-        reduced = values[:h, :w].reshape(h // times, times, w // times, times).mean((1, 3))
-        place = [xy[1] / times - 0.5, xy[0] / times - 0.5]
-        layers.append(ndimage.map_coordinates(reduced, place, order=1, cval=0.0).reshape(shape))
-    return layers[0], layers[1]
+def _reduced(values: NDArray[np.float32], times: int) -> Layer:
+    h, w = (n // times * times for n in values.shape)
+    return np.asarray(values[:h, :w].reshape(h // times, times, w // times, times).mean((1, 3)), dtype=np.float64)
 
 
 def _band(values: NDArray[np.float64], mask: NDArray[np.bool_], fine: float, coarse: float) -> NDArray[np.float64]:

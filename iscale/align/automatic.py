@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from iscale.align.agreement import Agreement, agreement
+from iscale.align.agreement import Agreement, Structures, agreement, channels
 from iscale.align.outline import Stain, stain_of
-from iscale.align.refine import refine
+from iscale.align.refine import Freedom, refine
 from iscale.align.search import Candidate, Picture, search
 from iscale.align.transform import Kind, Transform
 from iscale.errors import InputError
@@ -31,10 +31,10 @@ COARSE_PX = 36
 LARGEST_PX = 512
 """Longest side of the mother image in the search."""
 
-FINE = 4
+FINE = 2
 """The last refinement sees so many times more pixels per side than the search."""
 
-CANDIDATES, FINALISTS = 16, 4
+CANDIDATES, FINALISTS = 48, 4
 """Distinct places that are refined, and that are refined to the end."""
 
 APART = 0.15
@@ -46,8 +46,11 @@ MARGIN = 0.2
 LEAST_SHARE = 0.005
 """With less tissue than this share of its image there is nothing to search for."""
 
-LEAST_AGREEMENT, LEAST_LEAD = 0.3, 0.15
-"""A place is believed where structures correlate this much, and by so much more than at any other place."""
+LEAST_AGREEMENT, LEAST_LEAD = 0.4, 0.15
+"""A place is believed where structures correlate this much, and by so much more than at any other place ..."""
+
+LEAST_OUTLINE, LEAST_AHEAD = 0.85, 0.08
+"""... or outline and stain do, and structures have to do with each other at all: another stain may invert them."""
 
 
 class AlignmentRefusedError(InputError):
@@ -60,6 +63,11 @@ class Placed:
 
     candidate: Candidate
     agreement: Agreement
+
+    @property
+    def promise(self) -> float:
+        """What places are ordered by: outlines and stain alike, and structures inside of them too."""
+        return self.candidate.score + max(self.agreement.value, 0.0) / 2
 
 
 def align_automatically(
@@ -79,7 +87,7 @@ def align_automatically(
     Parameters
     ----------
     capture, mother
-        Overviews; 2048 px is enough.
+        Overviews, of which the capture's may be coarser: 1024 and 2048 px are enough.
     kind
         ``similarity``, or ``affine`` for the last refinement.
     start
@@ -90,8 +98,8 @@ def align_automatically(
     Returns
     -------
     Transform
-        From the capture's full-resolution pixels to the mother's, with the measures ``confidence`` (0 to 1),
-        ``correlation``, ``agreement`` and ``lead`` over the best other place.
+        From the capture's full-resolution pixels to the mother's, with the measures ``confidence`` (0.5,
+        hardly believed, to 1), ``correlation`` of outline and stain, and ``agreement`` of structures.
 
     Raises
     ------
@@ -105,70 +113,113 @@ def align_automatically(
                 f"The {what} shows hardly any tissue: {stain.share:.2%} of it.",
                 "Check that it is the right image; else give landmarks.",
             )
-    scales = expected_scales(capture, mother, stains, start)
-    placed: list[Placed] = []
-    for number, scale in enumerate(scales):
-        placed += _place(stains, scale, kind)
-        if tell:
-            tell(number + 1, len(scales))
-    placed = _distinct_placed(placed, stains[0].mask.shape)
-    best, lead = _decide(placed)
+    best, sure = _first_decided(stains, expected_scales(capture, mother, stains, start), kind, tell)
     matrix = mother.to_full @ best.candidate.matrix @ np.linalg.inv(capture.to_full)
     measures = {
-        "confidence": round(min(1.0, lead / (2 * LEAST_LEAD)), 3),
+        "confidence": round(sure, 3),
         "correlation": round(best.candidate.score, 4),
         "agreement": round(best.agreement.value, 4),
-        "lead": round(lead, 4),
     }
     return Transform(matrix, "automatic", measures)
 
 
+def _first_decided(
+    stains: tuple[Stain, Stain], scales: list[Expected], kind: Kind, tell: Callable[[int, int], None] | None
+) -> tuple[Placed, float]:
+    """The first expected scale around which a place stands out."""
+    refusals: list[AlignmentRefusedError] = []
+    for number, expected in enumerate(scales):
+        try:
+            return _decide(_ordered(_place(stains, expected, kind), stains[0].mask.shape))
+        except AlignmentRefusedError as error:
+            refusals.append(error)
+        if tell:
+            tell(number + 1, len(scales))
+    raise refusals[0]
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Scales to search: mother overview pixels per capture overview pixel, and factors around them."""
+
+    scale: float
+    factors: tuple[float, ...]
+    known: bool = False
+
+
+WIDE = tuple(1.1**k for k in range(-4, 5))
+
+
 def expected_scales(
     capture: Overview, mother: Overview, stains: tuple[Stain, Stain], start: Transform | None
-) -> list[float]:
-    """Mother overview pixels per capture overview pixel: what is worth searching around, best known first."""
+) -> list[Expected]:
+    """What is worth searching, the best known first: pixel sizes are believed before they are doubted."""
     per_px = capture.full_per_px / mother.full_per_px
-    if start is not None:
-        return [start.scale * per_px]
     if capture.um_per_px and mother.um_per_px:
-        return [capture.um_per_px / mother.um_per_px]
+        return [Expected(capture.um_per_px / mother.um_per_px, (1.0,), known=True)]
+    if start is not None:
+        return [Expected(start.scale * per_px, WIDE)]
     by_area = math.sqrt(stains[1].mask.sum() / stains[0].mask.sum())
-    return [by_area] if 1 / 1.2 < by_area / per_px < 1.2 else [per_px, by_area]
+    return (
+        [Expected(by_area, WIDE)]
+        if 1 / 1.2 < by_area / per_px < 1.2
+        else [Expected(per_px, WIDE), Expected(by_area, WIDE)]
+    )
 
 
-def _place(stains: tuple[Stain, Stain], scale: float, kind: Kind) -> list[Placed]:
-    """Search and refine around one expected scale."""
+def _place(stains: tuple[Stain, Stain], expected: Expected, kind: Kind) -> list[Placed]:
+    """Search and refine around one expected scale; the most promising first."""
     capture, mother = stains
-    extent = math.sqrt(capture.mask.sum()) * scale  # of the tissue, in mother overview pixels
+    extent = math.sqrt(capture.mask.sum()) * expected.scale  # of the tissue, in mother overview pixels
     coarse = max(1.0, extent / COARSE_PX, max(mother.mask.shape) / LARGEST_PX)
     own, theirs = _Pyramid(capture, cropped=True), _Pyramid(mother)
-    a, b = own.at(coarse / scale), theirs.at(coarse)
-    found = search(a.picture, b.picture, scale * a.factor / b.factor)
-    few = _distinct(found, a.picture.shape, CANDIDATES)
-    moved = sorted(refine(a.picture, b.picture, few), key=lambda c: -c.score)
-    places = [_between(c, a, b) for c in _distinct(moved, a.picture.shape, FINALISTS)]
-    fine_a, fine_b = own.at(coarse / scale / FINE), theirs.at(coarse / FINE)
-    last = refine(fine_a.picture, fine_b.picture, [_onto(c, fine_a, fine_b) for c in places])
-    if kind == "affine":
-        last = refine(fine_a.picture, fine_b.picture, last, "affine")
-    final = [_between(c, fine_a, fine_b) for c in last]
-    return [Placed(c, agreement(capture, mother, c.matrix)) for c in final]
+    inside = Structures(capture), Structures(mother)
+
+    def refined(candidates: list[Candidate], level: int, freedom: Freedom) -> list[Placed]:
+        a, b = own.at(coarse / expected.scale / level), theirs.at(coarse / level)
+        known = expected.scale * a.factor / b.factor if expected.known else None
+        moved = refine(a.picture, b.picture, [_onto(c, a, b) for c in candidates], freedom, known)
+        found = [_between(c, a, b) for c in moved]
+        return _ordered([Placed(c, agreement(*inside, c.matrix)) for c in found], capture.mask.shape)
+
+    a, b = own.at(coarse / expected.scale), theirs.at(coarse)
+    scales = [expected.scale * factor * a.factor / b.factor for factor in expected.factors]
+    found = [_between(c, a, b) for c in search(a.picture, b.picture, scales)]
+    placed = refined(_distinct(found, capture.mask.shape, CANDIDATES), 1, Freedom())
+    first = refined([p.candidate for p in placed[:FINALISTS]], FINE, Freedom(growth=0.03))
+    placed = _ordered([*first, *placed[FINALISTS:]], capture.mask.shape)
+    inner = placed[0].agreement.value >= LEAST_AGREEMENT
+    if inner or kind == "affine":
+        best = refined([placed[0].candidate], FINE, Freedom(kind, 0.03, inner))[0]
+        placed[0] = Placed(Candidate(best.candidate.matrix, placed[0].candidate.score), best.agreement)
+    return placed
+
+
+def _ordered(placed: list[Placed], shape: tuple[int, ...]) -> list[Placed]:
+    """Distinct places, the most promising first."""
+    ordered = sorted(placed, key=lambda p: -p.promise)
+    few = _distinct([p.candidate for p in ordered], shape, len(ordered))
+    return [p for p in ordered if any(p.candidate is candidate for candidate in few)]
 
 
 def _decide(placed: list[Placed]) -> tuple[Placed, float]:
-    """The place to believe, and its lead over the next; refuse where there is none."""
-    ordered = sorted(placed, key=lambda p: -p.candidate.score * max(p.agreement.value, 0.01))
-    best = ordered[0]
-    others = max((p.agreement.value for p in ordered[1:]), default=0.0)
-    lead = best.agreement.value - max(others, 0.0)
-    if best.agreement.value < LEAST_AGREEMENT or lead < LEAST_LEAD:
+    """The place to believe, and how sure that is, 0 to 1; refuse where there is none."""
+    best, others = placed[0], placed[1:]
+    agree, outline = best.agreement, best.candidate.score
+    lead = agree.value - max((p.agreement.value for p in others), default=0.0)
+    ahead = outline - max((p.candidate.score for p in others), default=0.0)
+    by_structure = min(agree.value / LEAST_AGREEMENT, lead / LEAST_LEAD)
+    by_outline = min(outline / LEAST_OUTLINE, ahead / LEAST_AHEAD, agree.strength / LEAST_AGREEMENT)
+    sure = max(by_structure, by_outline)
+    if sure < 1:
         raise AlignmentRefusedError(
-            f"No place stands out: at the best one, structures inside the tissue agree by "
-            f"{best.agreement.value:.2f} (at least {LEAST_AGREEMENT} is asked), {lead:+.2f} against the best other "
-            f"place (at least +{LEAST_LEAD}); outlines correlate by {best.candidate.score:.2f}.",
-            "Check that the capture is of this tissue, and its pixel size. Else give landmarks.",
+            f"No place on the mother image stands out. At the best one, structures inside the tissue agree by "
+            f"{agree.value:.2f} (asked: {LEAST_AGREEMENT}), {lead:+.2f} against other places (asked: +{LEAST_LEAD}); "
+            f"outline and stain by {outline:.2f} (asked: {LEAST_OUTLINE}), {ahead:+.2f} against other places "
+            f"(asked: +{LEAST_AHEAD}).",
+            "Check that the capture is of this tissue, and the pixel sizes. Else give landmarks.",
         )
-    return best, lead
+    return best, float(1 - 0.5**sure)
 
 
 @dataclass(frozen=True)
@@ -196,14 +247,14 @@ class _Pyramid:
         values = stain.mask * (0.5 + 0.5 * np.clip(strength / max(dense, 1e-3), 0, 1.5))
         window = _tissue_window(stain.mask) if cropped else Region(0, stain.mask.shape[0], 0, stain.mask.shape[1])
         self.corner = window.x0, window.y0
-        layers = np.stack([values[window.slices], stain.mask[window.slices]]).astype(np.float32)
-        self.layers = torch.from_numpy(layers)[None]
+        layers = [values, stain.mask, *channels(stain)]
+        self.layers = torch.from_numpy(np.stack([a[window.slices].astype(np.float32) for a in layers]))[None]
 
     def at(self, factor: float) -> _Level:
         """The picture of about ``factor`` overview pixels per pixel."""
         times = max(1, min(round(factor), *self.layers.shape[2:]))
-        values, tissue = functional.avg_pool2d(self.layers, times)[0]
-        return _Level(Picture(values, tissue), times, self.corner)
+        values, tissue, *inner = functional.avg_pool2d(self.layers, times)[0]
+        return _Level(Picture(values, tissue, torch.stack(inner)), times, self.corner)
 
 
 def _tissue_window(mask: NDArray[np.bool_]) -> Region:
@@ -232,12 +283,6 @@ def _distinct(ordered: list[Candidate], shape: tuple[int, ...], most: int) -> li
         if len(kept) == most:
             break
     return kept
-
-
-def _distinct_placed(placed: list[Placed], shape: tuple[int, ...]) -> list[Placed]:
-    ordered = sorted(placed, key=lambda p: -p.candidate.score)
-    few = _distinct([p.candidate for p in ordered], shape, len(ordered))
-    return [p for p in ordered if any(p.candidate is candidate for candidate in few)]
 
 
 def _apart(one: Candidate, other: Candidate, shape: tuple[int, ...]) -> bool:

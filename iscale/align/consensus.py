@@ -27,9 +27,10 @@ LEAST: dict[Kind, int] = {"similarity": 2, "affine": 3}
 ALL_NEEDED = 3
 """Of so few landmarks none can be told to be the wrong one."""
 
-LEAST_TOLERANCE_UM, LEAST_TOLERANCE = 100.0, 0.25
-"""A landmark is never left out for being off by less than the smaller of both: so much is usual between neighbouring
-sections. The second is relative to the landmarks' spread, their distance (root mean square) from their middle."""
+LEAST_TOLERANCE_UM, LEAST_TOLERANCE, MOST_LEAST = 100.0, 0.075, 0.25
+"""A landmark is never left out for being off by less than the first, or than the second times the landmarks' spread,
+which is their distance (root mean square) from their middle: so much is usual between neighbouring sections, which
+differ by distances of their own and stretch as a whole. Never by more than the third times the spread."""
 LARGEST_TOLERANCE = 0.15
 """Nor is one kept that is off by more than this, over the spread: sections are not so different."""
 FALSE_ALARM = 0.01
@@ -37,6 +38,8 @@ FALSE_ALARM = 0.01
 STRETCH_PRIOR = 0.05
 """Standard deviation of ``q / p`` per axis (see :mod:`iscale.align.least_squares`): sections stretch by a few per cent,
 and the six free numbers of an affine would fit the noise of a few landmarks."""
+LARGEST_STRETCH = 0.2
+"""No ``|q / p|`` beyond this is one of sections."""
 NOISE_PRIOR_UM, NOISE_PRIOR_PAIRS = 30.0, 1.0
 """Noise of a landmark, per axis, that is assumed before its residuals are seen, and as how many pairs that counts."""
 MOST_STARTS, REFINED = 2000, 20
@@ -65,7 +68,8 @@ class Problem:
     @property
     def least_px(self) -> float:
         """Off by how much a landmark is always kept."""
-        return min(LEAST_TOLERANCE_UM / self.um_per_px, LEAST_TOLERANCE * self._spread_px)
+        spread = self._spread_px
+        return min(max(LEAST_TOLERANCE_UM / self.um_per_px, LEAST_TOLERANCE * spread), MOST_LEAST * spread)
 
     @property
     def largest_px(self) -> float:
@@ -171,7 +175,8 @@ def consensus(problem: Problem, *, mirrored: bool, seed: int) -> Consensus:
     n = len(problem.source)
     chosen = np.arange(n) if n <= ALL_NEEDED else _least_trimmed(problem, mirrored, seed)
     fit = problem.fit(chosen, mirrored)
-    agree = chosen[fit.residual[chosen] <= problem.largest_px]
+    even = stretch(fit.matrix, mirrored) <= LARGEST_STRETCH * stretch(fit.matrix, not mirrored)
+    agree = chosen[even & (fit.residual[chosen] <= problem.largest_px)]
     while len(agree) == len(chosen) < n:
         others = np.setdiff1d(np.arange(n), chosen)
         off = fit.residual[others] / np.sqrt(1 + fit.leverage[others])

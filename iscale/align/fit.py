@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from iscale.align.consensus import ALL_NEEDED, LEAST, Consensus, Problem, consensus, majority
+from iscale.align.consensus import ALL_NEEDED, LARGEST_STRETCH, LEAST, Consensus, Problem, consensus, majority
 from iscale.align.least_squares import Points, fit_points, on_a_line, residuals, rms
-from iscale.align.transform import Kind, Transform
+from iscale.align.transform import Kind
 from iscale.errors import InputError
 
 DECISIVE = 3.0
@@ -63,18 +63,6 @@ class LandmarkFit:
                 "unnoticed. Give 4 to 6.",
             )
         return says
-
-    @property
-    def transform(self) -> Transform:
-        """The transform, with its residuals as measures."""
-        measures = {
-            "kind": self.kind,
-            "landmarks": len(self.names),
-            "residual_um": round(float(np.median(self.residual_um[self.inlier])), 2),
-            "residuals_um": {n: round(float(r), 2) for n, r in zip(self.names, self.residual_um, strict=True)},
-            "left_out": list(self.outliers),
-        }
-        return Transform(self.matrix, "landmarks", measures)
 
 
 def fit_pairs(source: Points, target: Points, kind: Kind) -> Points:
@@ -149,19 +137,21 @@ def fit_landmarks(
     found = consensus(problem, mirrored=False, seed=seed)
     if len(source) > ALL_NEEDED:
         other = consensus(problem, mirrored=True, seed=seed)
-        found = other if _is_mirrored(other, found) else found
+        found = other if _is_mirrored(other, found, problem.least_px) else found
     if found.kept.sum() < majority(len(source)):
         raise _no_consensus(found, names, problem)
     _checked(source[found.kept], target[found.kept], kind)
     return LandmarkFit(found.matrix, kind, names, found.kept, found.residual * um_per_px)
 
 
-def _is_mirrored(mirrored: Consensus, plain: Consensus) -> bool:
+def _is_mirrored(mirrored: Consensus, plain: Consensus, usual_px: float) -> bool:
     """Whether only the mirrored fit has a majority, or more landmarks, or as many with far smaller residuals."""
     if plain.kept.sum() < majority(len(plain.kept)) <= mirrored.kept.sum():
         return True
     more = int(mirrored.kept.sum()) - int(plain.kept.sum())
-    return more >= 0 and mirrored.misfit * (DECISIVE if more == 0 else 1) < plain.misfit
+    if more > 0:
+        return mirrored.misfit < max(plain.misfit, usual_px)
+    return more == 0 and mirrored.misfit * DECISIVE < plain.misfit
 
 
 def _checked(source: Points, target: Points, kind: Kind) -> tuple[Points, Points]:
@@ -198,8 +188,9 @@ def _no_consensus(found: Consensus, names: tuple[str, ...], problem: Problem) ->
     order = np.argsort(-off, kind="stable")[:6]
     worst = ", ".join(f"{names[i]} ({off[i]:.0f} um)" for i in order)
     mirror = "" if len(names) > ALL_NEEDED else f" (a mirrored section needs {ALL_NEEDED + 1})"
+    even = "" if problem.kind == "similarity" else f" that stretches sections by no more than {LARGEST_STRETCH:.0%}"
     return InputError(
         f"The landmarks contradict each other: only {int(found.kept.sum())} of {len(names)} agree with any one "
-        f"{problem.kind}, {majority(len(names))} would have to. Farthest off: {worst}.",
+        f"{problem.kind}{even}, {majority(len(names))} would have to. Farthest off: {worst}.",
         f"Check that the same names mark the same places in both images, as x, y in full-resolution pixels{mirror}.",
     )

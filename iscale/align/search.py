@@ -8,6 +8,7 @@ What lies outside of either image is unknown, not glass: so a capture of a part 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,9 +19,6 @@ from torch.nn import functional
 ANGLES = 60
 """Rotations tried, evenly over the circle."""
 
-SCALES = tuple(1.1**k for k in (-4, -3, -2, -1, 0, 1, 2, 3, 4))
-"""Scales tried, relative to the expected one: 0.68 to 1.46."""
-
 LEAST_INSIDE = 0.8
 """Share of the capture's tissue that must land on the mother image."""
 
@@ -30,18 +28,21 @@ _TINY = 1e-6
 
 @dataclass(frozen=True)
 class Picture:
-    """One channel of an image at some resolution, as float tensors (y, x).
+    """An image at some resolution, as float tensors (y, x).
 
     Attributes
     ----------
     values
-        What is compared; 0 is glass.
+        What is compared: outline and stain; 0 is glass.
     tissue
         1 where there is tissue, 0 elsewhere.
+    inner
+        (channel, y, x): structures inside of the tissue, compared by the last refinement.
     """
 
     values: torch.Tensor
     tissue: torch.Tensor
+    inner: torch.Tensor
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -73,34 +74,28 @@ class Candidate:
     score: float
 
 
-def search(capture: Picture, mother: Picture, scale: float) -> list[Candidate]:
-    """Score every rotation, reflection and scale at its best shift.
+def search(capture: Picture, mother: Picture, scales: Sequence[float]) -> list[Candidate]:
+    """Score every rotation and reflection at every scale, each at its best shift.
 
     Parameters
     ----------
     capture, mother
         Pictures of similar resolution, a few hundred pixels wide.
-    scale
-        Expected mother pixels per capture pixel.
+    scales
+        Mother pixels per capture pixel.
 
     Returns
     -------
     list of Candidate
-        The best shift of each, the best first.
+        The best first.
     """
-    matrices = [
-        turned(angle, scale * factor, mirrored)
-        for mirrored in (False, True)
-        for factor in SCALES
-        for angle in np.arange(ANGLES) * (2 * math.pi / ANGLES)
-    ]
     found: list[Candidate] = []
-    for factor in SCALES:  # templates of one size share a transform length
-        side = _side(capture, scale * factor)
-        group = [m for m in matrices if math.isclose(math.sqrt(abs(np.linalg.det(m))), scale * factor)]
-        fixed = _Fixed(mother, side)
-        for at in range(0, len(group), BATCH):
-            found += fixed.score(capture, group[at : at + BATCH])
+    angles = np.arange(ANGLES) * (2 * math.pi / ANGLES)
+    for scale in scales:  # templates of one size share a transform length
+        fixed = _Fixed(mother, math.ceil(math.hypot(*capture.shape) * scale) + 2)
+        turns = [turned(angle, scale, mirrored) for mirrored in (False, True) for angle in angles]
+        for at in range(0, len(turns), BATCH):
+            found += fixed.score(capture, turns[at : at + BATCH])
     return sorted(found, key=lambda candidate: -candidate.score)
 
 
@@ -109,11 +104,6 @@ def turned(angle: float, scale: float, mirrored: bool) -> NDArray[np.float64]:
     c, s = math.cos(angle), math.sin(angle)
     flip = np.diag([-1.0 if mirrored else 1.0, 1.0])
     return np.asarray(scale * np.array([[c, -s], [s, c]]) @ flip)
-
-
-def _side(capture: Picture, scale: float) -> int:
-    """Side of a square that holds the capture's picture in any rotation."""
-    return math.ceil(math.hypot(*capture.shape) * scale) + 2
 
 
 class _Fixed:

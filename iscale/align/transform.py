@@ -84,7 +84,7 @@ class Transform:
         return f"{seen}turned by {self.rotation_deg:.1f} degrees, scaled by {self.scale:.4g} ({self.how})"
 
 
-def checked_matrix(values: Any, source: str) -> NDArray[np.float64]:
+def checked_matrix(values: Any, source: str, remedy: str = REMEDY) -> NDArray[np.float64]:
     """A matrix as an array, refused where it cannot place a capture.
 
     Parameters
@@ -93,6 +93,8 @@ def checked_matrix(values: Any, source: str) -> NDArray[np.float64]:
         3 x 3, or 2 x 3, nested sequences of numbers.
     source
         Where it comes from, for the message.
+    remedy
+        How it must be written, where it is not in ``transform.json``.
 
     Raises
     ------
@@ -102,12 +104,12 @@ def checked_matrix(values: Any, source: str) -> NDArray[np.float64]:
     try:
         matrix = np.array(values, dtype=np.float64)
     except (TypeError, ValueError):
-        raise InputError(f"{source}: the matrix is not made of numbers.", REMEDY) from None
+        raise InputError(f"{source}: the matrix is not made of numbers.", remedy) from None
     if matrix.shape == (2, 3):
         matrix = np.vstack([matrix, [0.0, 0.0, 1.0]])
     if matrix.shape != (3, 3) or not np.isfinite(matrix).all():
         what = f"has the shape {matrix.shape}" if matrix.shape != (3, 3) else "holds numbers that are not finite"
-        raise InputError(f"{source}: the matrix {what}; 3 x 3 finite numbers are needed.", REMEDY)
+        raise InputError(f"{source}: the matrix {what}; 3 x 3 finite numbers are needed.", remedy)
     if not np.allclose(matrix[2], [0, 0, 1], atol=1e-9):
         raise InputError(
             f"{source}: the last row of the matrix is {matrix[2].tolist()}; it must be 0, 0, 1.",
@@ -115,7 +117,7 @@ def checked_matrix(values: Any, source: str) -> NDArray[np.float64]:
         )
     large, small = np.linalg.svd(matrix[:2, :2], compute_uv=False)
     if small < 1e-9 * max(large, 1e-300):
-        raise InputError(f"{source}: the matrix is singular: it maps all spots onto one line.", REMEDY)
+        raise InputError(f"{source}: the matrix is singular: it maps all spots onto one line.", remedy)
     if large / small > LARGEST_SHEAR:
         raise InputError(
             f"{source}: the matrix stretches one direction {large / small:.2g} times as much as another.",

@@ -4,16 +4,10 @@ Positions are *global pixels* in the vendor's files: negative, or far from 0, an
 capture count from the corner of the fields of view (fovs) that are in the file, x to the right and y downwards: in the
 direction of *local* y, taken to be the row of a fov's own image. In the public lung section that this was tried on,
 global y runs with local y; a file where it runs against is turned round: each file itself tells which.
-
-The side of a pixel is 0.18 um in the first release (a fov of 5472 x 3648 px) and 0.12028 um since (4256 x 4256 px).
 """
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,34 +18,16 @@ from scipy import sparse
 
 from iscale.errors import InputError
 from iscale.vendors.base import Measured
-from iscale.vendors.binning import (
-    BIN_UM,
-    BinCounts,
-    GeneIndex,
-    csv_blocks,
-    csv_header,
-    disc_diameter,
-    in_both,
-    numbers,
-)
-from iscale.vendors.files import blocks, find_file, find_optional
+from iscale.vendors.binning import BIN_UM, BinCounts, GeneIndex, disc_diameter
+from iscale.vendors.blocks import column_named, csv_blocks, csv_header, in_both, number_columns, numbers
+from iscale.vendors.cosmx_frame import Fovs, Frame, Survey, check_pixel, pixel_size, read_fovs
+from iscale.vendors.cosmx_matrix import CONTROL, cell_id, genes_of, read_matrix
+from iscale.vendors.files import find_file, find_optional
 
 MATRIX = ("*exprMat_file.csv", "*exprMat_file.csv.gz")
 CELLS = ("*metadata_file.csv", "*metadata_file.csv.gz")
 TRANSCRIPTS = ("*tx_file.csv", "*tx_file.csv.gz")
 FOVS = ("*fov_positions_file.csv", "*fov_positions_file.csv.gz")
-
-CONTROL = re.compile("NegPrb|Negative|SystemControl|FalseCode")
-NO_GENES = {"", "fov", "cell_id", "cell", "slide_id", "slide_id_numeric", "run_tissue_name"}
-
-OLD_UM, NEW_UM = 0.18, 0.12028
-OLD_FOV_PX, NEW_FOV_PX = (5472, 3648), (4256, 4256)
-PIXEL_UM = (0.05, 2.0)
-
-SHIFT_PX = 5.0
-"""How far global minus local positions may vary in a fov: the centres of cells are rounded, one of them at a time."""
-
-AGAIN = "Export the flat files of the run again."
 
 
 def looks_like(folder: Path) -> bool:
@@ -78,10 +54,10 @@ def read(folder: Path, bin_um: float | None = None, um_per_px: float | None = No
         A file that is needed is missing or damaged, or files do not belong together.
     """
     if um_per_px is not None:
-        _check_pixel(um_per_px, "The option")
+        check_pixel(um_per_px, "The option")
     matrix = find_optional(folder, *MATRIX, what="the counts of the cells")
     fov_file = find_optional(folder, *FOVS, what="the positions of the fields of view")
-    fovs = None if fov_file is None else _read_fovs(fov_file)
+    fovs = None if fov_file is None else read_fovs(fov_file)
     if bin_um is None and matrix is not None:
         cells = find_file(folder, *CELLS, what=f"the positions of the cells that {matrix.name} counts")
         return _read_cells(matrix, cells, fovs, um_per_px)
@@ -96,217 +72,15 @@ def read(folder: Path, bin_um: float | None = None, um_per_px: float | None = No
     if bin_um is None:
         bin_um = BIN_UM
         notices = (f"There is no {MATRIX[0]}: transcripts are counted in square bins of {bin_um:g} um.",)
-    panel = [] if matrix is None else _genes(csv_header(matrix))
+    panel = [] if matrix is None else genes_of(csv_header(matrix))
     return _read_bins(transcripts, fovs, panel, bin_um, um_per_px, notices)
-
-
-@dataclass(frozen=True)
-class Fovs:
-    """Corners of the fields of view.
-
-    Attributes
-    ----------
-    path
-        The file.
-    number
-        (fov,) int64, unique.
-    px
-        (fov, 2) float64: x, y in global pixels.
-    mm
-        (fov, 2) float64: the same in mm, or None.
-    """
-
-    path: Path
-    number: NDArray[np.int64]
-    px: NDArray[np.float64]
-    mm: NDArray[np.float64] | None
-
-
-@dataclass(frozen=True)
-class Frame:
-    """The capture's own pixels: global pixels from a corner, y downwards.
-
-    Attributes
-    ----------
-    corner
-        x, y of the capture's origin, in global pixels.
-    y_sign
-        1 where global y runs down, -1 where it runs up.
-    largest_local
-        Largest local x and y in the file, in pixels; 0 where it has none.
-    notice
-        What was done to the positions.
-    """
-
-    corner: tuple[float, float]
-    y_sign: int
-    largest_local: tuple[float, float]
-    notice: str
-
-    def pixels(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Positions (point, 2) in pixels of the capture, of global x and y."""
-        return np.column_stack([x - self.corner[0], self.y_sign * (y - self.corner[1])])
-
-
-class Survey:
-    """Extent of global and local positions per field of view, gathered block by block."""
-
-    def __init__(self, source: Path) -> None:
-        self.source = source
-        self._low = self._high = pd.DataFrame()
-
-    def add(self, fov: NDArray[np.int64], columns: list[NDArray[np.float64]]) -> None:
-        """Take in global x and y, and local x and y where the file has them, each (point,)."""
-        x, y = columns[:2]
-        values = {"x": x, "y": y}
-        if len(columns) == 4:
-            u, v = columns[2:]
-            values |= {"u": u, "v": v, "x_shift": x - u, "y_down": y - v, "y_up": y + v}
-        groups = pd.DataFrame(values).groupby(fov)
-        self._low = pd.concat([self._low, groups.min()]).groupby(level=0).min()
-        self._high = pd.concat([self._high, groups.max()]).groupby(level=0).max()
-
-    @property
-    def fovs(self) -> NDArray[np.int64]:
-        """Numbers of the fields of view that were met, sorted."""
-        return np.asarray(self._low.index, np.int64)
-
-    def frame(self) -> Frame:
-        """The frame that these positions lie in.
-
-        Raises
-        ------
-        InputError
-            There are none, or global and local positions in a field of view differ by more than a shift.
-        """
-        if self._low.empty:
-            raise InputError(f"{self.source} has no rows that could be used.", AGAIN)
-        low, high = self._low, self._high
-        if "u" not in low:
-            corner = float(low["x"].min()), float(low["y"].min())
-            return Frame(
-                corner, 1, (0.0, 0.0), _frame_notice(corner, "as global y does: there is no local y to compare")
-            )
-        self._check_shift()
-        spread = high - low
-        largest = float(high["u"].max()), float(high["v"].max())
-        if spread["y_down"].max() <= spread["y_up"].max():
-            corner = float(low["x_shift"].min()), float(low["y_down"].min())
-            return Frame(corner, 1, largest, _frame_notice(corner, "as global and local y do in this file"))
-        corner = float(low["x_shift"].min()), float(high["y_up"].max())
-        how = "as local y does; global y runs upwards in this file and is turned round"
-        return Frame(corner, -1, largest, _frame_notice(corner, how))
-
-    def _check_shift(self) -> None:
-        x, down, up = ((self._high - self._low)[name].max() for name in ("x_shift", "y_down", "y_up"))
-        for axis, worst in (("x", x), ("y", min(down, up))):
-            if worst > SHIFT_PX:
-                raise InputError(
-                    f"{self.source}: global and local {axis} do not belong together: their difference varies by "
-                    f"{worst:.0f} px in a field of view, {SHIFT_PX:g} are the most.",
-                    f"{AGAIN} Without its local columns the file is read with y as it is.",
-                )
-
-
-def _frame_notice(corner: tuple[float, float], how: str) -> str:
-    return (
-        f"Positions are counted from x {corner[0]:.1f}, y {corner[1]:.1f} of the vendor's global pixels, "
-        f"the corner of the fields of view; y runs downwards {how}."
-    )
-
-
-def _column(header: list[str], *names: str) -> str | None:
-    """The column of one of these names, whatever its case; the exact one where there are several."""
-    for name in names:
-        found = [column for column in header if column.lower() == name.lower()]
-        if found:
-            return name if name in found else found[0]
-    return None
-
-
-def _read_fovs(path: Path) -> Fovs:
-    header = csv_header(path)
-    names = [_column(header, name) or name for name in ("fov", "x_global_px", "y_global_px")]
-    in_mm = [_column(header, f"{axis}_global_mm", f"{axis}_mm") for axis in "xy"]
-    names += [name for name in in_mm if name is not None and None not in in_mm]
-    tables = list(csv_blocks(path, {name: pa.float64() for name in names}))
-    values = np.concatenate([np.empty((0, len(names)))] + [_columns(table, names, path) for table in tables])
-    number = values[:, 0].astype(np.int64)
-    if len(number) == 0 or len(np.unique(number)) < len(number):
-        raise InputError(
-            f"{path} has {len(number)} fields of view, {len(number) - len(np.unique(number))} of them again.",
-            "Give the positions of one section, in which every field of view comes once.",
-        )
-    return Fovs(path, number, values[:, 1:3], values[:, 3:5] if len(names) == 5 else None)
-
-
-def _columns(table: pa.Table, names: list[str], path: Path) -> NDArray[np.float64]:
-    return np.column_stack([numbers(table, name, path) for name in names])
-
-
-def _check_pixel(um: float, source: str) -> None:
-    if not PIXEL_UM[0] <= um <= PIXEL_UM[1]:
-        raise InputError(
-            f"{source} gives {um:g} um as the side of a pixel; {PIXEL_UM[0]:g} to {PIXEL_UM[1]:g} are plausible.",
-            f"It is {NEW_UM:g} for current instruments, {OLD_UM:g} for the first release: give the right one.",
-        )
-
-
-def _pixel_size(given: float | None, fovs: Fovs | None, frame: Frame) -> tuple[float, str]:
-    """Side of a pixel, in um, and where it comes from."""
-    derived, how = _derived_pixel(fovs, frame)
-    if given is None:
-        _check_pixel(derived or NEW_UM, "The files" if fovs is None else str(fovs.path))
-        return derived or NEW_UM, f"A pixel is {derived or NEW_UM:.5g} um, {how}."
-    differs = derived is not None and abs(derived / given - 1) > 0.01
-    return given, f"A pixel is {given:.5g} um, as given{f' (the files say {derived:.5g} um, {how})' * differs}."
-
-
-def _derived_pixel(fovs: Fovs | None, frame: Frame) -> tuple[float | None, str]:
-    if fovs is not None and fovs.mm is not None and (extent := np.ptp(fovs.px, axis=0).sum()) > 0:
-        um = 1000 * float(np.ptp(fovs.mm, axis=0).sum() / extent)  # the sum, as some exports swap the axes of mm
-        return um, f"as {fovs.path.name} has positions in pixels and in mm"
-    if fovs is not None:
-        for um, sides in ((OLD_UM, OLD_FOV_PX), (NEW_UM, NEW_FOV_PX)):
-            for axis, side in enumerate(sides):
-                pitch = _pitch(fovs.px[:, axis])
-                if pitch is not None and abs(pitch / side - 1) < 0.01:
-                    return um, f"as fields of view lie {pitch:.0f} px apart in {'xy'[axis]}"
-    width, height = frame.largest_local
-    if width > 1.01 * NEW_FOV_PX[0]:
-        return OLD_UM, f"as a field of view is {width:.0f} px wide"
-    if height > 1.01 * OLD_FOV_PX[1]:
-        return NEW_UM, f"as a field of view is {height:.0f} px high"
-    return None, "that of current instruments: the files do not tell (give the pixel size if it is another)"
-
-
-def _pitch(px: NDArray[np.float64]) -> float | None:
-    """Distance of neighbouring columns (or rows) of fields of view; those of one column differ by a few pixels."""
-    apart = np.diff(np.sort(px))
-    apart = apart[apart > 100]
-    return float(apart.min()) if len(apart) else None
-
-
-def _genes(header: list[str]) -> list[str]:
-    return [name for name in header if name.lower() not in NO_GENES and not CONTROL.match(name)]
-
-
-def _cell_id(fov: str, cell: str) -> str | None:
-    """Id of a cell, unique in the section: ``fov_cell``, or the file's own where it has such; None for background.
-
-    >>> _cell_id("3", "17"), _cell_id("3", "c_1_3_17"), _cell_id("3", "0")
-    ('3_17', 'c_1_3_17', None)
-    """
-    if cell.rpartition("_")[2] == "0":
-        return None
-    return cell if "_" in cell else f"{fov}_{cell}"
 
 
 def _read_cells(matrix: Path, cells: Path, fovs: Fovs | None, um_per_px: float | None) -> Measured:
     ids, global_px, areas, frame = _read_metadata(cells)
-    count_ids, genes, counts, dropped = _read_matrix(matrix)
+    count_ids, genes, counts, dropped = read_matrix(matrix)
     rows, places, unmatched = in_both(matrix, count_ids, cells, ids)
-    um, pixel_notice = _pixel_size(um_per_px, fovs, frame)
+    um, pixel_notice = pixel_size(um_per_px, fovs, frame)
     spot_ids = [count_ids[row] for row in rows.tolist()]
     index = pd.Index(spot_ids, dtype=object)
     return Measured(
@@ -326,7 +100,7 @@ def _read_cells(matrix: Path, cells: Path, fovs: Fovs | None, um_per_px: float |
 def _read_metadata(path: Path) -> tuple[list[str], NDArray[np.float64], NDArray[np.float64] | None, Frame]:
     """Ids of cells, (cell, 2) global pixels, (cell,) areas in square pixels if there are any, and their frame."""
     header = csv_header(path)
-    fov, cell = (_column(header, name) or name for name in ("fov", "cell_ID"))
+    fov, cell = (column_named(header, name) or name for name in ("fov", "cell_ID"))
     centres = ["CenterX_global_px", "CenterY_global_px"]
     local = [name for name in ("CenterX_local_px", "CenterY_local_px") if name in header]
     measured = [*centres, *local * (len(local) == 2), *[name for name in ("Area",) if name in header]]
@@ -336,9 +110,9 @@ def _read_metadata(path: Path) -> tuple[list[str], NDArray[np.float64], NDArray[
     parts = [np.empty((0, len(measured)))]
     for table in csv_blocks(path, types):
         number = numbers(table, fov, path).astype(np.int64)
-        found = [_cell_id(str(f), c) for f, c in zip(number.tolist(), table.column(cell).to_pylist(), strict=True)]
+        found = [cell_id(str(f), c) for f, c in zip(number.tolist(), table.column(cell).to_pylist(), strict=True)]
         is_cell = np.array([name is not None for name in found], dtype=bool)
-        values = _columns(table, measured, path)[is_cell]
+        values = number_columns(table, measured, path)[is_cell]
         survey.add(number[is_cell], list(values[:, : 2 + 2 * (len(local) == 2)].T))
         ids += [name for name in found if name is not None]
         parts.append(values)
@@ -346,95 +120,13 @@ def _read_metadata(path: Path) -> tuple[list[str], NDArray[np.float64], NDArray[
     return ids, every[:, :2], every[:, -1] if measured[-1] == "Area" else None, survey.frame()
 
 
-def _read_matrix(path: Path) -> tuple[list[str], list[str], sparse.csr_matrix, tuple[str, ...]]:
-    """Ids of cells, genes, (cell, gene) counts, and notices; one line of the file at a time."""
-    header = csv_header(path)
-    at = [_column(header, name) for name in ("fov", "cell_ID")]
-    genes = _genes(header)
-    if None in at or not genes:
-        raise InputError(
-            f"{path} has {len(genes):,} genes and begins with {', '.join(header[:8])}; fov, cell_ID and genes are due.",
-            AGAIN,
-        )
-    wanted = np.flatnonzero([name.lower() not in NO_GENES and not CONTROL.match(name) for name in header])
-    fov_at, cell_at = (header.index(str(name)) for name in at)
-    ids: list[str] = []
-    lengths, columns, values = [0], [np.empty(0, np.int32)], [np.empty(0, np.float32)]
-    background = 0
-    for number, line in _rows(path):
-        ends = _ends(path, number, line, len(header))
-        starts = np.append(0, ends[:-1] + 1)
-        fov, cell = (line[starts[i] : ends[i]].decode(errors="replace").strip(' "') for i in (fov_at, cell_at))
-        name = _cell_id(fov, cell)
-        if name is None:
-            background += 1
-            continue
-        row = _cells(path, line, starts[wanted], ends[wanted], f"{number} (cell {name})", genes)
-        columns.append(np.flatnonzero(row).astype(np.int32))
-        values.append(row[columns[-1]])
-        lengths.append(len(columns[-1]))
-        ids.append(name)
-    counts = sparse.csr_matrix(
-        (np.concatenate(values), np.concatenate(columns), np.cumsum(lengths)), shape=(len(ids), len(genes))
-    )
-    controls = len([name for name in header if CONTROL.match(name)])
-    notices = [f"{controls} of {len(genes) + controls} columns are controls and left out."] * (controls > 0)
-    if background:
-        notices.append(f"{background} rows of counts outside of cells (cell_ID 0) are left out.")
-    return ids, genes, counts, tuple(notices)
-
-
-def _rows(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Lines after the header that are not blank, with their number in the file, counted without blank ones."""
-    number = 0
-    for block in blocks(path):
-        for line in block.split(b"\n"):
-            if line := line.rstrip(b"\r"):
-                number += 1
-                if number > 1:
-                    yield number, line
-
-
-def _ends(path: Path, number: int, line: bytes, n_columns: int) -> NDArray[np.int64]:
-    """Where the cells of a line end."""
-    ends = np.append(np.flatnonzero(np.frombuffer(line, np.uint8) == ord(",")), len(line))
-    if len(ends) != n_columns:
-        raise InputError(
-            f"{path}: line {number} has {len(ends)} cells, the header names {n_columns} columns.",
-            "Copy the file again; it may have been cut off.",
-        )
-    return ends
-
-
-def _cells(
-    path: Path, line: bytes, starts: NDArray[np.int64], ends: NDArray[np.int64], row: str, genes: list[str]
-) -> NDArray[np.float32]:
-    """Counts of one line. Nearly all cells are one digit, which needs no parser."""
-    text = np.frombuffer(line + b",", np.uint8)
-    digit = text[starts].astype(np.int16) - ord("0")
-    simple = (ends - starts == 1) & (digit >= 0) & (digit <= 9)
-    counts = np.where(simple, digit, 0).astype(np.float32)
-    for at in np.flatnonzero(~simple).tolist():
-        cell = line[starts[at] : ends[at]].decode(errors="replace").strip(' "')
-        try:
-            counts[at] = float(cell)
-        except ValueError:
-            counts[at] = math.nan
-        if not (np.isfinite(counts[at]) and counts[at] >= 0):
-            raise InputError(
-                f"{path}: the count in line {row}, column {genes[at]!r} is {cell[:40]!r}.",
-                "Give raw counts: whole numbers, 0 or more, in every cell.",
-            )
-    return counts
-
-
 def _read_bins(
     path: Path, fovs: Fovs, panel: list[str], bin_um: float, um_per_px: float | None, notices: tuple[str, ...]
 ) -> Measured:
     header = csv_header(path)
-    fov, target = (_column(header, name) or name for name in ("fov", "target"))
+    fov, target = (column_named(header, name) or name for name in ("fov", "target"))
     frame = _survey_transcripts(path, fov, header, fovs)
-    um, pixel_notice = _pixel_size(um_per_px, fovs, frame)
+    um, pixel_notice = pixel_size(um_per_px, fovs, frame)
     index = GeneIndex(panel, is_gene=lambda name: CONTROL.match(name) is None)
     bins = BinCounts(bin_um, path)
     total = controls = 0
@@ -469,7 +161,7 @@ def _survey_transcripts(path: Path, fov: str, header: list[str], fovs: Fovs) -> 
     places = ["x_global_px", "y_global_px", *local * (len(local) == 2)]
     survey = Survey(path)
     for table in csv_blocks(path, {fov: pa.int64()} | dict.fromkeys(places, pa.float64())):
-        survey.add(numbers(table, fov, path).astype(np.int64), list(_columns(table, places, path).T))
+        survey.add(numbers(table, fov, path).astype(np.int64), list(number_columns(table, places, path).T))
     if len(unknown := np.setdiff1d(survey.fovs, fovs.number)):
         raise InputError(
             f"{path} has transcripts of {len(survey.fovs)} fields of view; {fovs.path.name} lacks {len(unknown)} of "

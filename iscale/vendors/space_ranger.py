@@ -2,42 +2,36 @@
 
 from __future__ import annotations
 
-import io
 import math
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from scipy import sparse
 
 from iscale.errors import InputError
 from iscale.vendors.base import Measured
-from iscale.vendors.files import blocks, check_folder, check_inside, contents, find_file, find_optional, read_json
-from iscale.vendors.tenx_matrix import TenxMatrix, only_genes, read_h5, read_mtx
+from iscale.vendors.files import check_folder, check_inside, contents, find_file, find_optional, read_json
+from iscale.vendors.lattice import VISIUM_DIAMETER_UM, VISIUM_PITCH_UM, VISIUM_STEP_UM
+from iscale.vendors.matrix_market import read_mtx
+from iscale.vendors.space_ranger_positions import COLUMNS, POSITIONS, REMEDY, Positions, read_positions
+from iscale.vendors.tenx_matrix import TenxMatrix, only_genes, read_h5
 
-SPOT_DIAMETER_UM = 55.0
-SPOT_PITCH_UM = 100.0
 DEFAULT_BIN_UM = 8.0
-# One step of array_col and of array_row, in um: spots of a row are two columns apart, rows lie in a hexagonal lattice.
-VISIUM_STEP_UM = (SPOT_PITCH_UM / 2, SPOT_PITCH_UM * math.sqrt(3) / 2)
 H5_NAMES = ("filtered_feature_bc_matrix.h5", "*filtered_feature_bc_matrix.h5")
 MTX_FOLDER = "filtered_feature_bc_matrix"
 SCALEFACTORS = "spatial/scalefactors_json.json"
-POSITIONS = tuple(
-    f"spatial/{name}" for name in ("tissue_positions.parquet", "tissue_positions.csv", "tissue_positions_list.csv")
-)
-COLUMNS = ("barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres")
-TYPES = dict(zip(COLUMNS, (str, np.int64, np.int64, np.int64, np.float64, np.float64), strict=True))
-ROWS_AT_ONCE = 1 << 18
 BIN_FOLDER = re.compile(r"square_(\d+)um")
-REMEDY = "Give the folder as Space Ranger wrote it (outs)."
+
+LEAST_PLACED = 0.1
+"""Files of which a smaller share of the barcodes has a position are refused: those of another slide or bin size share
+next to none, those of one sample, either of them cut down, share what both kept."""
+MOST_UNPLACED = 0.1
+"""Space Ranger gives every barcode a position: a larger share without one is worth a warning."""
 
 
 def looks_like_visium(folder: Path) -> bool:
@@ -72,7 +66,7 @@ def read_visium(folder: Path) -> Measured:
     factors = _numbers(read_json(factors_file))
     if "bin_size_um" in factors:
         _refuse_hd(folder)
-    return _measured(root, factors_file, factors, "visium", SPOT_DIAMETER_UM, SPOT_PITCH_UM, VISIUM_STEP_UM)
+    return _measured(root, factors_file, factors, "visium", VISIUM_DIAMETER_UM, VISIUM_PITCH_UM, VISIUM_STEP_UM)
 
 
 def read_visium_hd(folder: Path, bin_um: float | None = None) -> Measured:
@@ -167,7 +161,7 @@ def _measured(
     image, image_from_full = _image(root, factors_file, factors)
     given = _counts(root)
     table = only_genes(given)
-    positions = _read_positions(positions_file, table.barcodes, step_um)
+    positions = read_positions(positions_file, table.barcodes, step_um)
     _check_found(root, positions_file, table.barcodes, positions.found)
     kept = np.flatnonzero(positions.found)
     whole = len(kept) == len(table.barcodes)
@@ -213,7 +207,7 @@ def _image(root: Path, factors_file: Path, factors: Mapping[str, float]) -> tupl
 
 def _check_found(root: Path, positions_file: Path, barcodes: list[str], found: NDArray[np.bool_]) -> None:
     missing = int((~found).sum())
-    if missing > len(barcodes) / 2:
+    if found.mean() < LEAST_PLACED:
         raise InputError(
             f"{positions_file} has no position for {missing} of the {len(barcodes)} barcodes of the counts in {root}, "
             f"as {barcodes[int(np.argmin(found))]!r}: they are not of the same sample or bin size.",
@@ -222,132 +216,19 @@ def _check_found(root: Path, positions_file: Path, barcodes: list[str], found: N
 
 
 def _notices(
-    path: Path, positions: _Positions, given: TenxMatrix, table: TenxMatrix, um_per_px: float | None
+    path: Path, positions: Positions, given: TenxMatrix, table: TenxMatrix, um_per_px: float | None
 ) -> tuple[str, ...]:
     n = len(table.barcodes)
     missing = int((~positions.found).sum())
     off = int((positions.array[positions.found, 0] == 0).sum())
     others = len(given.gene_ids) - len(table.gene_ids)
+    unplaced = f"{missing} of {n} barcodes have no position in {path.name} and are left out"
+    if missing / n > MOST_UNPLACED:
+        unplaced = f"Warning: {unplaced}: check that both are of the same sample and bin size"
     told = {
-        f"{missing} of {n} barcodes have no position in {path.name} and are left out.": missing,
+        f"{unplaced}.": missing,
         f"{off} of {n - missing} spots are off the tissue by in_tissue; they are kept, as scanpy does.": off,
         f"{others} features that are not gene expression are left out.": others,
         f"The positions in {path.name} form no lattice: the size of a pixel is not known.": um_per_px is None,
     }
     return tuple(text for text, is_so in told.items() if is_so)
-
-
-@dataclass(frozen=True)
-class _Positions:
-    """Positions of the barcodes asked for; rows of those not ``found`` mean nothing.
-
-    Attributes
-    ----------
-    found
-        (barcode,) whether the file has it.
-    array
-        (barcode, 3) int64: in_tissue, array_row, array_col.
-    xy_px
-        (barcode, 2) float64: x = pxl_col, y = pxl_row in full-resolution pixels.
-    um_per_px
-        By the lattice of all rows of the file; None where they span none.
-    """
-
-    found: NDArray[np.bool_]
-    array: NDArray[np.int64]
-    xy_px: NDArray[np.float64]
-    um_per_px: float | None
-
-
-def _read_positions(path: Path, barcodes: list[str], step_um: tuple[float, float]) -> _Positions:
-    """Read positions in batches, of which only the rows of these barcodes are kept."""
-    index = pd.Index(barcodes, dtype=object)
-    found = np.zeros(len(index), bool)
-    array, xy_px = np.zeros((len(index), 3), np.int64), np.zeros((len(index), 2))
-    lattice = _Lattice()
-    for batch in _parquet_batches(path) if path.suffix == ".parquet" else _csv_batches(path):
-        xy = batch[["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy(np.float64)
-        lattice.add(batch[["array_col", "array_row"]].to_numpy(np.float64) * step_um, xy)
-        at = index.get_indexer(pd.Index(batch["barcode"], dtype=object))
-        rows = np.flatnonzero(at >= 0)
-        at = at[rows]
-        twice = found[at] | pd.Index(at).duplicated()
-        if twice.any():
-            raise InputError(f"{path} has more than one position for {barcodes[at[twice][0]]!r}.", REMEDY)
-        bad = ~np.isfinite(xy[rows]).all(axis=1)
-        if bad.any():
-            raise InputError(f"{path}: the position of {barcodes[at[bad][0]]!r} is not finite.", REMEDY)
-        found[at], xy_px[at] = True, xy[rows]
-        array[at] = batch[list(COLUMNS[1:4])].to_numpy(np.int64)[rows]
-    return _Positions(found, array, xy_px, lattice.um_per_px())
-
-
-def _parquet_batches(path: Path) -> Iterator[pd.DataFrame]:
-    try:
-        with pq.ParquetFile(path) as file:
-            _check_columns(path, list(file.schema_arrow.names))
-            for batch in file.iter_batches(batch_size=ROWS_AT_ONCE, columns=list(COLUMNS)):
-                yield batch.to_pandas().astype(TYPES)
-    except (pa.ArrowException, OSError, ValueError, TypeError) as error:
-        raise InputError(f"{path} cannot be read as positions: {str(error).splitlines()[0]}", REMEDY) from None
-
-
-def _csv_batches(path: Path) -> Iterator[pd.DataFrame]:
-    """Batches of a table with a header (from version 2) or without; told by whether the first row has numbers."""
-    names = list(COLUMNS)
-    for number, block in enumerate(blocks(path)):
-        if number == 0:
-            first = block.partition(b"\n")[0].decode(errors="replace").removeprefix("\ufeff")
-            fields = [field.strip().strip('"') for field in first.split(",")]
-            if not fields[1:2] or not fields[1].isdigit():
-                _check_columns(path, names := fields)
-                block = block.partition(b"\n")[2]
-        if not block.strip():
-            continue
-        try:
-            table = pd.read_csv(
-                io.BytesIO(block), header=None, keep_default_na=False, dtype={0: str}, float_precision="round_trip"
-            )
-            if table.shape[1] != len(names):
-                raise ValueError(f"{table.shape[1]} columns, not {len(names)}")
-            yield table.set_axis(names, axis=1).astype(TYPES)
-        except (ValueError, TypeError, OverflowError) as error:
-            raise InputError(f"{path} cannot be read as positions: {str(error).splitlines()[0]}", REMEDY) from None
-
-
-def _check_columns(path: Path, names: list[str]) -> None:
-    missing = [name for name in COLUMNS if names.count(name) != 1]
-    if missing:
-        raise InputError(
-            f"{path} is no table of positions: it lacks {', '.join(missing)}; its columns are {', '.join(names[:8])}.",
-            REMEDY,
-        )
-
-
-class _Lattice:
-    """Least-squares fit of a rotated, reflected, scaled lattice to points, by sums over batches of them."""
-
-    def __init__(self) -> None:
-        self.n = 0
-        self.sums = np.zeros(4)
-        self.products = np.zeros((4, 4))
-
-    def add(self, lattice_um: NDArray[np.float64], xy_px: NDArray[np.float64]) -> None:
-        """Add (point, 2) places in the lattice and (point, 2) positions; those that are not finite do not count."""
-        points = np.hstack([lattice_um, xy_px])
-        points = points[np.isfinite(points).all(axis=1)]
-        self.n += len(points)
-        self.sums += points.sum(axis=0)
-        self.products += points.T @ points
-
-    def um_per_px(self) -> float | None:
-        """Side of a pixel in um, by the scale of orthogonal Procrustes analysis; None where the points span no area."""
-        if self.n < 3:
-            return None
-        covariance = self.products / self.n - np.outer(self.sums, self.sums) / self.n**2
-        spread_um2 = covariance[0, 0] + covariance[1, 1]
-        singular = np.linalg.svd(covariance[:2, 2:], compute_uv=False)
-        # An area, and one that the positions follow: else a line, or numbers that have nothing to do with each other.
-        if not (spread_um2 > 0 and singular[1] > 1e-9 * singular[0]):
-            return None
-        return float(spread_um2 / singular.sum())

@@ -1,34 +1,27 @@
-"""Count matrices as 10x Genomics writes them: one HDF5 file, or a folder with ``matrix.mtx``.
+"""Count matrices of 10x Genomics: the value, what every source of one must fulfil, and the HDF5 file that holds one.
 
-Both hold features x barcodes by columns, which is barcodes x features by rows: the matrix is filled in blocks into the
-arrays that are returned, so it exists once, and never dense.
+The file, and ``matrix.mtx`` (:mod:`iscale.vendors.matrix_market`), hold features x barcodes by columns, which is
+barcodes x features by rows: the matrix is filled in blocks into the arrays that are returned, so it exists once, and
+never dense.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import re
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
 from iscale.errors import InputError
-from iscale.vendors.files import blocks, find_file, lines
 
 GENE_TYPE = "Gene Expression"
 BLOCK = 4 << 20
 # Deflate unfolds to 1,032 times its input at most: a file that claims more than that is damaged.
 MOST_UNFOLDED = 1032
-MTX_BANNER = b"%%MatrixMarket matrix coordinate"
-MTX_SHORTEST_LINE = len(b"1 1 1\n")
 REMEDY = "Copy or download it again, or run the vendor's software again."
 COUNTS_REMEDY = "Give raw counts: whole numbers, 0 or more."
 H5_ERRORS = (OSError, KeyError, RuntimeError, TypeError, ValueError, AttributeError, MemoryError)
@@ -105,37 +98,7 @@ def read_h5(path: Path) -> TenxMatrix:
         raise InputError(
             f"{path} cannot be read as a 10x matrix, it may be truncated or damaged: {_message(error)}", REMEDY
         ) from None
-    return _checked(path, table)
-
-
-def read_mtx(folder: Path) -> TenxMatrix:
-    """Read a folder with ``matrix.mtx``, ``barcodes.tsv`` and ``features.tsv`` (or ``genes.tsv``), plain or gzipped.
-
-    Raises
-    ------
-    InputError
-        Where a file is missing or damaged, their lengths do not agree, or a count is not finite or below 0.
-    """
-    matrix = find_file(folder, *_names("matrix.mtx"), what="the counts")
-    barcode_file = find_file(folder, *_names("barcodes.tsv"), what="the barcodes")
-    feature_file = find_file(folder, *_names("features.tsv"), *_names("genes.tsv"), what="the genes")
-    barcodes = [line.split("\t")[0] for line in lines(barcode_file)]
-    features = [line.split("\t") for line in lines(feature_file)]
-    typed = all(len(feature) > 2 for feature in features)
-    table = TenxMatrix(
-        barcodes=barcodes,
-        gene_ids=[feature[0] for feature in features],
-        gene_symbols=[feature[min(1, len(feature) - 1)] for feature in features],
-        feature_types=[feature[2] for feature in features] if typed else None,
-        genomes=None,
-        counts=_mtx_counts(matrix, (len(features), len(barcodes))),
-    )
-    return _checked(matrix, table)
-
-
-def _names(name: str) -> tuple[str, ...]:
-    """How a file may be named: gzipped or not, and with a prefix, as downloads have."""
-    return f"{name}.gz", name, f"*{name}.gz", f"*{name}"
+    return checked(path, table)
 
 
 def _message(error: Exception) -> str:
@@ -213,22 +176,23 @@ def _h5_counts(path: Path, group: h5py.Group) -> sparse.csr_matrix:
         raise ValueError(f"the starts of the barcodes do not go from 0 to {n}")
     if n > min(shape[0] * shape[1], MOST_UNFOLDED * path.stat().st_size):
         raise ValueError(f"it claims {n:,} values of {shape[0]} x {shape[1]} in {path.stat().st_size:,} bytes")
-    values, columns = np.empty(n, np.float32), np.empty(n, _index_type(n))
+    values, columns = np.empty(n, np.float32), np.empty(n, index_type(n))
     for at in range(0, n, BLOCK):
         part = np.s_[at : min(at + BLOCK, n)]
         data.read_direct(values, part, part)
         indices.read_direct(columns, part, part)
-        _check_values(path, values[part], at)
-        _check_range(path, columns[part], shape[0], "feature")
+        check_values(path, values[part], at)
+        check_range(path, columns[part], shape[0], "feature")
     return sparse.csr_matrix((values, columns, indptr.astype(columns.dtype)), shape=(shape[1], shape[0]), copy=False)
 
 
-def _index_type(n_entries: int) -> type[np.signedinteger[Any]]:
+def index_type(n_entries: int) -> type[np.signedinteger[Any]]:
     """What scipy would take, so that it does not copy."""
     return np.int32 if n_entries < 2**31 else np.int64
 
 
-def _check_values(path: Path, values: NDArray[np.float32], before: int) -> None:
+def check_values(path: Path, values: NDArray[np.float32], before: int) -> None:
+    """Refuse counts (entry,) that are not finite or below 0; ``before`` of the file's were checked already."""
     bad = np.flatnonzero(~(np.isfinite(values) & (values >= 0)))
     if len(bad):
         raise InputError(
@@ -236,7 +200,7 @@ def _check_values(path: Path, values: NDArray[np.float32], before: int) -> None:
         )
 
 
-def _check_range(path: Path, indices: NDArray[np.signedinteger[Any]], n: int, what: str) -> None:
+def check_range(path: Path, indices: NDArray[np.signedinteger[Any]], n: int, what: str) -> None:
     """Refuse indices, from 0, that are not below ``n``."""
     bad = indices[(indices < 0) | (indices >= n)]
     if len(bad):
@@ -245,77 +209,7 @@ def _check_range(path: Path, indices: NDArray[np.signedinteger[Any]], n: int, wh
         )
 
 
-def _mtx_counts(path: Path, shape: tuple[int, int]) -> sparse.csr_matrix:
-    """Counts of (feature, barcode) entries; in the order of barcodes, as 10x writes them, they need no sorting."""
-    parts = blocks(path)
-    n, rest = _mtx_header(path, next(parts, b""), shape)
-    values = np.empty(n, np.float32)
-    features, barcodes = (np.empty(n, _index_type(n)) for _ in range(2))
-    count = 0
-    for part in chain([rest], parts):
-        entries = _parse_entries(path, part, count)
-        at, count = count, count + len(entries)
-        if count > n:
-            break
-        for axis, what, indices in ((0, "feature", features), (1, "barcode", barcodes)):
-            from_zero = entries[axis].to_numpy(np.int64) - 1
-            _check_range(path, from_zero, shape[axis], what)
-            indices[at:count] = from_zero
-        values[at:count] = entries[2]
-        _check_values(path, values[at:count], at)
-    if count != n:
-        found = f"more, {count:,} or above" if count > n else f"{count:,}"
-        raise InputError(f"{path} says it has {n:,} entries, but holds {found}.", REMEDY)
-    if (np.diff(barcodes) < 0).any():
-        order = np.argsort(barcodes, kind="stable")
-        barcodes, features, values = barcodes[order], features[order], values[order]
-    indptr = np.searchsorted(barcodes, np.arange(shape[1] + 1)).astype(features.dtype)
-    return sparse.csr_matrix((values, features, indptr), shape=shape[::-1], copy=False)
-
-
-def _mtx_header(path: Path, block: bytes, shape: tuple[int, int]) -> tuple[int, bytes]:
-    """Number of entries, and what of the first block follows the header."""
-    first, _, rest = block.partition(b"\n")
-    banner = first.split()
-    if banner[:3] != MTX_BANNER.split() or banner[3:] not in ([b"integer", b"general"], [b"real", b"general"]):
-        raise InputError(
-            f"{path} is no Matrix Market file of counts: it begins with {first[:60].decode(errors='replace')!r}.",
-            f"Its first line must be '{MTX_BANNER.decode()} integer general'.",
-        )
-    line, _, rest = re.sub(rb"\A(?:%[^\n]*\n)+", b"", rest).partition(b"\n")
-    sizes = line.split()
-    if len(sizes) != 3 or not all(size.isdigit() and len(size) < 19 for size in sizes):
-        shown = line[:60].decode(errors="replace")
-        raise InputError(f"{path}: the line of sizes is {shown!r}, not three whole numbers.", REMEDY)
-    rows, columns, n = map(int, sizes)
-    if (rows, columns) != shape:
-        raise InputError(
-            f"{path} is {rows} features x {columns} barcodes, the files beside it name {shape[0]} and {shape[1]}.",
-            "Give the three files of one matrix.",
-        )
-    # So that no size that a header merely claims is allocated.
-    n_bytes = path.stat().st_size * (MOST_UNFOLDED if path.suffix == ".gz" else 1)
-    if n > min(rows * columns, n_bytes // MTX_SHORTEST_LINE + 1):
-        raise InputError(f"{path} says it has {n:,} entries, more than it can hold.", REMEDY)
-    return n, rest
-
-
-def _parse_entries(path: Path, part: bytes, before: int) -> pd.DataFrame:
-    """Feature, barcode (both from 1) and count of each of a block of whole lines."""
-    if not part.strip():
-        return pd.DataFrame({0: [], 1: [], 2: []})
-    types = {0: np.int64, 1: np.int64, 2: np.float64}
-    try:
-        table = pd.read_csv(io.BytesIO(part), sep=r"\s+", header=None, dtype=types, quoting=csv.QUOTE_NONE)
-    except (ValueError, OverflowError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"{path}: after entry {before:,} a line is no entry ({reason}).", REMEDY) from None
-    if table.shape[1] != 3:
-        raise InputError(f"{path}: after entry {before:,} a line has {table.shape[1]} fields, not 3.", REMEDY)
-    return table
-
-
-def _checked(path: Path, table: TenxMatrix) -> TenxMatrix:
+def checked(path: Path, table: TenxMatrix) -> TenxMatrix:
     """What every source must fulfil: names for all rows and columns, no barcode and no cell twice."""
     shape, named = table.counts.shape, (len(table.barcodes), len(table.gene_ids))
     per_gene = (table.gene_symbols, table.feature_types, table.genomes)

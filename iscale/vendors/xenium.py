@@ -23,18 +23,8 @@ from scipy import sparse
 from iscale.align.transform import checked_matrix
 from iscale.errors import InputError
 from iscale.vendors.base import Measured
-from iscale.vendors.binning import (
-    BIN_UM,
-    BinCounts,
-    GeneIndex,
-    csv_blocks,
-    csv_header,
-    disc_diameter,
-    in_both,
-    numbers,
-    parquet_blocks,
-    parquet_header,
-)
+from iscale.vendors.binning import BIN_UM, BinCounts, GeneIndex, disc_diameter
+from iscale.vendors.blocks import csv_blocks, csv_header, in_both, numbers, parquet_blocks, parquet_header
 from iscale.vendors.files import find_file, find_optional, lines, read_json
 from iscale.vendors.tenx_matrix import GENE_TYPE, only_genes, read_h5
 
@@ -43,6 +33,7 @@ MATRIX = "cell_feature_matrix.h5"
 CELLS = ("cells.parquet", "cells.csv.gz", "cells.csv")
 TRANSCRIPTS = ("transcripts.parquet", "transcripts.csv.gz", "transcripts.csv")
 ALIGNMENT = "*imagealignment.csv"
+ALIGNMENT_REMEDY = "Give it as Xenium Explorer exports it: 3 lines of 3 numbers with commas."
 
 LEAST_QV = 20.0
 """The vendor's own threshold: transcripts below it (probability of a wrong call above 1 %) are in no cell's counts."""
@@ -266,10 +257,9 @@ def _aligned_image(folder: Path) -> tuple[Path | None, NDArray[np.float64], tupl
     try:
         values = [[float(cell) for cell in line.split(",")] for line in lines(path)]
     except ValueError as error:
-        raise InputError(
-            f"{path} is no matrix: {error}.", "Give it as Xenium Explorer exports it: 3 lines of 3 numbers with commas."
-        ) from None
-    from_morphology = np.asarray(np.linalg.inv(checked_matrix(values, str(path))), np.float64)
+        raise InputError(f"{path} is no matrix: {error}.", ALIGNMENT_REMEDY) from None
+    matrix = checked_matrix(values, str(path), remedy=ALIGNMENT_REMEDY)
+    from_morphology = np.asarray(np.linalg.inv(matrix), np.float64)
     stem = path.name.removesuffix("imagealignment.csv").rstrip("_-. ")
     image = find_optional(folder, *_image_names(stem), what="the H&E image that is aligned")
     if image is None:

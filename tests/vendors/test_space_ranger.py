@@ -18,83 +18,12 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
+from space_ranger_folders import BINS, COLUMNS, hexagons, write_counts
 
 from iscale.errors import InputError
-from iscale.vendors import space_ranger
+from iscale.vendors import space_ranger_positions
 from iscale.vendors.base import as_anndata
 from iscale.vendors.space_ranger import looks_like_visium, looks_like_visium_hd, read_visium, read_visium_hd
-
-COLUMNS = ["barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres"]
-BINS = "binned_outputs/square_008um"
-
-
-@pytest.fixture(scope="session")
-def scanpy() -> ModuleType:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return pytest.importorskip("scanpy")
-
-
-def write_counts(path: Path, barcodes: list[str], n_genes: int = 3, per_spot: int = 2) -> None:
-    """Spot i has 1 + i % 7 counts of each of its genes."""
-    n = len(barcodes)
-    with h5py.File(path, "w") as file:
-        matrix = file.create_group("matrix")
-        matrix["barcodes"] = np.array(barcodes, "S")
-        matrix["data"] = np.repeat(1 + np.arange(n, dtype=np.int32) % 7, per_spot)
-        step = n_genes // per_spot
-        matrix["indices"] = (np.arange(per_spot) * step + np.arange(n)[:, None] % step).ravel()
-        matrix["indptr"] = np.arange(0, n * per_spot + 1, per_spot)
-        matrix["shape"] = np.array([n_genes, n])
-        names = np.array([f"G{i}" for i in range(n_genes)], "S")
-        for name in ("id", "name"):
-            matrix[f"features/{name}"] = names
-        matrix["features/feature_type"] = np.array(["Gene Expression"] * n_genes, "S")
-
-
-def hexagons(um_per_px: float = 0.25, turned: float = 10.0, flipped: bool = False) -> pd.DataFrame:
-    """Positions of 12 x 10 spots of a Visium slide that lies turned, and perhaps mirrored, on its image."""
-    row, step = np.divmod(np.arange(120), 10)
-    column = 2 * step + row % 2
-    um = np.stack([50 * column * (-1 if flipped else 1), 50 * math.sqrt(3) * row])
-    angle = math.radians(turned)
-    turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-    x, y = turn @ um / um_per_px + np.array([[5000.0], [3000.0]])
-    in_tissue = (column > 3).astype(int)
-    return pd.DataFrame(
-        dict(zip(COLUMNS, ([f"S{i}-1" for i in range(120)], in_tissue, row, column, y, x), strict=True))
-    )
-
-
-@pytest.fixture
-def visium(tmp_path: Path) -> Path:
-    """A Visium folder of today: the matrix holds the spots under tissue, in another order than the positions."""
-    folder = tmp_path / "visium"
-    (folder / "spatial").mkdir(parents=True)
-    positions = hexagons()
-    positions.to_csv(folder / "spatial/tissue_positions.csv", index=False)
-    write_counts(
-        folder / "filtered_feature_bc_matrix.h5", list(positions["barcode"][positions["in_tissue"] == 1])[::-1]
-    )
-    factors = {"tissue_hires_scalef": 0.1, "tissue_lowres_scalef": 0.03, "spot_diameter_fullres": 260.0}
-    (folder / "spatial/scalefactors_json.json").write_text(json.dumps(factors))
-    for kind in ("hires", "lowres"):
-        Image.new("RGB", (8, 8)).save(folder / f"spatial/tissue_{kind}_image.png")
-    return folder
-
-
-@pytest.fixture
-def visium_hd(visium: Path, tmp_path: Path) -> Path:
-    """A Visium HD folder with bins of 2, 8 and 16 um, whose positions are those of ``visium``."""
-    folder = tmp_path / "hd"
-    for size in (2, 8, 16):
-        bins = folder / f"binned_outputs/square_{size:03d}um"
-        shutil.copytree(visium, bins)
-        (bins / "spatial/tissue_positions.csv").unlink()
-        hexagons().to_parquet(bins / "spatial/tissue_positions.parquet")
-        factors = {"tissue_hires_scalef": 0.1, "bin_size_um": float(size), "microns_per_pixel": 0.5}
-        (bins / "spatial/scalefactors_json.json").write_text(json.dumps(factors))
-    return folder
 
 
 @pytest.mark.real
@@ -186,32 +115,6 @@ def test_spots_come_in_the_order_of_the_matrix(visium: Path) -> None:
     assert_array_equal(found.image_from_full, np.diag([0.1, 0.1, 1.0]))
 
 
-@pytest.mark.parametrize("flipped", [False, True])
-def test_a_turned_and_mirrored_lattice_gives_the_pixel(visium: Path, flipped: bool) -> None:
-    hexagons(0.31, turned=123, flipped=flipped).to_csv(visium / "spatial/tissue_positions.csv", index=False)
-    assert_allclose(read_visium(visium).um_per_px, 0.31, rtol=1e-9)
-
-
-def test_all_layouts_of_positions_are_the_same(visium: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = read_visium(visium)
-    monkeypatch.setattr(space_ranger, "ROWS_AT_ONCE", 7)
-    monkeypatch.setattr("iscale.vendors.files.BLOCK", 100)
-    positions = visium / "spatial/tissue_positions.csv"
-    table = hexagons()
-    shuffled = table[[*COLUMNS[3:], *COLUMNS[:3]]]
-    for write in (
-        lambda: table.to_csv(visium / "spatial/tissue_positions_list.csv", index=False, header=False),
-        lambda: shuffled.to_csv(positions, index=False),
-        lambda: shuffled.to_parquet(visium / "spatial/tissue_positions.parquet"),
-    ):
-        positions.unlink(missing_ok=True)
-        write()
-        found = read_visium(visium)
-        assert_array_equal(found.xy_px, expected.xy_px)
-        assert_array_equal(found.obs, expected.obs)
-        assert_allclose(found.um_per_px, expected.um_per_px, rtol=1e-12)
-
-
 def test_outs_prefixed_names_and_mtx_are_read(visium: Path, tmp_path: Path) -> None:
     expected = read_visium(visium)
     (tmp_path / "parent").mkdir()
@@ -264,15 +167,6 @@ def test_what_is_left_out_is_told(visium: Path) -> None:
     )
 
 
-def test_a_row_of_spots_has_no_lattice(visium: Path) -> None:
-    table = hexagons()
-    table[table["array_row"] == 4].to_csv(visium / "spatial/tissue_positions.csv", index=False)
-    write_counts(visium / "filtered_feature_bc_matrix.h5", list(table["barcode"][table["array_row"] == 4]))
-    found = read_visium(visium)
-    assert found.um_per_px is None
-    assert "form no lattice" in found.notices[-1]
-
-
 def test_bins_are_chosen(visium_hd: Path, tmp_path: Path) -> None:
     assert read_visium_hd(visium_hd).pitch_um == 8
     assert read_visium_hd(visium_hd, bin_um=2).pitch_um == 2
@@ -287,16 +181,6 @@ def test_bins_are_chosen(visium_hd: Path, tmp_path: Path) -> None:
     shutil.rmtree(visium_hd / BINS)
     with pytest.raises(InputError, match="no bins of 8 um; there are bins of 2, 16 um"):
         read_visium_hd(visium_hd)
-
-
-def test_bins_without_a_pixel_size_are_sized_by_their_lattice(visium_hd: Path) -> None:
-    spatial = visium_hd / BINS / "spatial"
-    (spatial / "scalefactors_json.json").write_text('{"tissue_hires_scalef": 0.1}')
-    row, column = np.divmod(np.arange(120), 12)
-    table = hexagons().assign(array_row=row, array_col=column)
-    table = table.assign(pxl_row_in_fullres=9000.0 - 20 * column, pxl_col_in_fullres=100.0 + 20 * row)
-    table.to_parquet(spatial / "tissue_positions.parquet")
-    assert_allclose(read_visium_hd(visium_hd).um_per_px, 0.4)
 
 
 def test_visium_hd_is_not_read_as_visium(visium_hd: Path, tmp_path: Path) -> None:
@@ -361,16 +245,6 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
         _positions(lambda t: t.assign(barcode="X" + t["barcode"])),
         "no position for 96 of the 96 barcodes .*, as 'S119-1': they are not of the same sample",
     ),
-    "twice": (_positions(lambda t: pd.concat([t, t.iloc[-1:]])), "more than one position for 'S119-1'"),
-    "no place": (
-        _positions(lambda t: t.assign(pxl_row_in_fullres=np.where(t.index == 119, np.inf, 1.0))),
-        "the position of 'S119-1' is not finite",
-    ),
-    "columns": (_positions(lambda t: t[COLUMNS[:5]]), "it lacks pxl_col_in_fullres; its columns are barcode, in_t"),
-    "cells": (_write(CSV, b"a,1,2,3,4\nb,1,2,3,4\n"), "5 columns, not 6"),
-    "ragged": (_write(CSV, b"a,1,2,3,4,5\nb,1,2,3,4\n"), "cannot be read as positions"),
-    "text": (_write(CSV, b"a,1,2,3,4,5\nb,1,2,3,4,x\n"), "cannot be read as positions"),
-    "parquet": (_write("spatial/tissue_positions.parquet", b"PAR1xxxxPAR1"), "cannot be read as positions"),
 }
 
 
@@ -408,7 +282,7 @@ def test_folders_of_others_and_links_out_are_refused(visium_hd: Path, tmp_path: 
 def test_many_bins_exist_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     n, per_bin = 200_000, 50
     monkeypatch.setattr("iscale.vendors.tenx_matrix.BLOCK", 1 << 16)
-    monkeypatch.setattr(space_ranger, "ROWS_AT_ONCE", 1 << 14)
+    monkeypatch.setattr(space_ranger_positions, "ROWS_AT_ONCE", 1 << 14)
     folder = tmp_path / "square_002um"
     (folder / "spatial").mkdir(parents=True)
     (folder / "spatial/scalefactors_json.json").write_text('{"microns_per_pixel": 0.25, "bin_size_um": 2.0}')

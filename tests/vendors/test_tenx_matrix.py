@@ -1,8 +1,7 @@
-"""10x matrices: as scanpy reads them, whatever the layout, and one error where they are damaged."""
+"""10x matrices as HDF5: what scanpy reads, whatever the layout, and one error where they are damaged."""
 
 from __future__ import annotations
 
-import gzip
 import shutil
 import warnings
 from collections.abc import Callable
@@ -17,72 +16,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
+from tenx_tables import SAMPLE, assert_same, small_table, write_h5
 
 from iscale.errors import InputError
-from iscale.vendors import files, tenx_matrix
+from iscale.vendors import tenx_matrix
 from iscale.vendors.base import unique_names
-from iscale.vendors.tenx_matrix import TenxMatrix, only_genes, read_h5, read_mtx
-
-SAMPLE = "visium/filtered_feature_bc_matrix.h5"
-
-
-@pytest.fixture(scope="session")
-def scanpy() -> ModuleType:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return pytest.importorskip("scanpy")
+from iscale.vendors.tenx_matrix import TenxMatrix, only_genes, read_h5
 
 
 @pytest.fixture
 def table() -> TenxMatrix:
-    """Five barcodes, four features, one of them no gene; the second barcode is empty."""
-    counts = np.array([[1, 0, 2, 0], [0, 0, 0, 0], [0, 3, 0, 0], [4, 5, 6, 7], [0, 0, 0, 8]], np.float32)
-    kinds = ["Gene Expression", "Antibody Capture", "Gene Expression", "Gene Expression"]
-    symbols = ["A", "B", "A", "C"]
-    return TenxMatrix([f"b{i}" for i in range(5)], list("wxyz"), symbols, kinds, ["g"] * 4, sparse.csr_matrix(counts))
-
-
-def write_h5(path: Path, table: TenxMatrix) -> None:
-    with h5py.File(path, "w") as file:
-        matrix = file.create_group("matrix")
-        features = matrix.create_group("features")
-        for name, values in (("id", table.gene_ids), ("name", table.gene_symbols), ("genome", table.genomes)):
-            features[name] = np.array(values, "S")
-        features["feature_type"] = np.array(table.feature_types, "S")
-        matrix["barcodes"] = np.array(table.barcodes, "S")
-        matrix["data"] = table.counts.data.astype(np.int32)
-        matrix["indices"] = table.counts.indices.astype(np.int64)
-        matrix["indptr"] = table.counts.indptr.astype(np.int64)
-        matrix["shape"] = np.array(table.counts.shape[::-1], np.int32)
-
-
-def write_mtx(folder: Path, table: TenxMatrix, *, old: bool = False, by_gene: bool = False) -> None:
-    """As Cell Ranger 3 writes it, or, ``old``, as 2 did: not gzipped, genes.tsv without types."""
-    folder.mkdir()
-    entries = sparse.csc_matrix(table.counts).tocoo() if by_gene else table.counts.tocoo()
-    rows = zip(entries.col + 1, entries.row + 1, entries.data.astype(int), strict=True)
-    per_gene = [table.gene_ids, table.gene_symbols] + ([] if old else [table.feature_types or []])
-    content = {
-        "matrix.mtx": "%%MatrixMarket matrix coordinate integer general\n%metadata_json: {}\n"
-        f"{table.counts.shape[1]} {table.counts.shape[0]} {table.counts.nnz}\n"
-        + "".join(f"{gene} {barcode} {count}\n" for gene, barcode, count in rows),
-        "barcodes.tsv": "\n".join(table.barcodes) + "\n",
-        "genes.tsv" if old else "features.tsv": "".join("\t".join(row) + "\n" for row in zip(*per_gene, strict=True)),
-    }
-    for name, text in content.items():
-        if old:
-            (folder / name).write_text(text)
-        else:
-            (folder / f"{name}.gz").write_bytes(gzip.compress(text.encode()))
-
-
-def assert_same(found: TenxMatrix, expected: TenxMatrix) -> None:
-    assert found.counts.dtype == np.float32
-    assert found.counts.has_canonical_format
-    assert found.counts.shape == expected.counts.shape
-    assert (found.counts != expected.counts).nnz == 0
-    assert (found.barcodes, found.gene_ids) == (expected.barcodes, expected.gene_ids)
-    assert found.gene_symbols == expected.gene_symbols
+    return small_table()
 
 
 @pytest.mark.real
@@ -101,27 +45,10 @@ def test_the_sample_is_what_scanpy_reads(data_dir: Path, scanpy: ModuleType) -> 
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("old", [False, True])
-def test_the_sample_as_a_folder_is_the_same(data_dir: Path, tmp_path: Path, scanpy: ModuleType, old: bool) -> None:
+def test_nothing_depends_on_the_blocks(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = read_h5(data_dir / SAMPLE)
-    write_mtx(tmp_path / "m", expected, old=old)
-    found = read_mtx(tmp_path / "m")
-    assert_same(found, expected)
-    assert found.feature_types == (None if old else expected.feature_types)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        theirs = scanpy.read_10x_mtx(tmp_path / "m", var_names="gene_ids")
-    assert (found.counts != theirs.X).nnz == 0
-
-
-@pytest.mark.real
-def test_nothing_depends_on_the_blocks(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = read_h5(data_dir / SAMPLE)
-    write_mtx(tmp_path / "m", expected)
     monkeypatch.setattr(tenx_matrix, "BLOCK", 1009)
-    monkeypatch.setattr(files, "BLOCK", 4099)
     assert_same(read_h5(data_dir / SAMPLE), expected)
-    assert_same(read_mtx(tmp_path / "m"), expected)
 
 
 def test_layouts_agree(tmp_path: Path, table: TenxMatrix) -> None:
@@ -135,8 +62,6 @@ def test_layouts_agree(tmp_path: Path, table: TenxMatrix) -> None:
     found = read_h5(tmp_path / "old.h5")
     assert_same(found, table)
     assert (found.feature_types, found.genomes) == (None, ["mm10"] * 4)
-    write_mtx(tmp_path / "by_gene", table, by_gene=True)
-    assert_same(read_mtx(tmp_path / "by_gene"), table)
 
 
 def test_only_genes_keeps_gene_expression(table: TenxMatrix) -> None:
@@ -224,52 +149,6 @@ def test_truncated_h5_is_one_error(data_dir: Path, tmp_path: Path, kept: float) 
         file.truncate(int(path.stat().st_size * kept))
     with pytest.raises(InputError, match="may be truncated or damaged"):
         read_h5(path)
-
-
-HEAD = "%%MatrixMarket matrix coordinate integer general\n"
-MTX_DAMAGE = {
-    HEAD + "4 5 2\n1 1 1\n": "says it has 2 entries, but holds 1",
-    HEAD + "4 5 1\n1 1 1\n2 1 1\n": "says it has 1 entries, but holds more, 2",
-    HEAD + "4 5 0\n1 1 1\n": "says it has 0 entries, but holds more",
-    HEAD + "4 5 1\n5 1 1\n": r"a feature that is not there: index 4 \(from 0\) of 4",
-    HEAD + "4 5 1\n1 0 1\n": r"a barcode that is not there: index -1 \(from 0\) of 5",
-    HEAD + "4 5 1\n1 1 -3\n": "count 1 is -3, not finite or below 0",
-    HEAD + "4 5 2\n1 1 1\n2 1 inf\n": "count 2 is inf",
-    HEAD + "4 5 2\n1 1 1\n2 1\n": "count 2 is nan",
-    HEAD + "4 5 2\n1 1 1\n2 1 x\n": "after entry 0 a line is no entry",
-    HEAD + "4 5 2\n1 1 1\n2 1 1 1\n": "after entry 0 a line is no entry",
-    HEAD + "4 5 1\n1 1\n": "a line has 2 fields, not 3",
-    HEAD + "4 5 2\n1 1 1\n1 1 1\n": "more than one count for the same",
-    HEAD + "4 5 1\n1.5 1 1\n": "a line is no entry",
-    HEAD + "4 5 1\n99999999999999999999 1 1\n": "a line is no entry",
-    HEAD + "4 6 1\n1 1 1\n": "4 features x 6 barcodes, the files beside it name 4 and 5",
-    HEAD + "4 5 21\n1 1 1\n": "says it has 21 entries, more than it can hold",
-    HEAD + "4 5 20\n1 1 1\n": "says it has 20 entries, more than it can hold",
-    HEAD + "4 5\n": "the line of sizes is '4 5'",
-    HEAD: "the line of sizes is ''",
-    "%%MatrixMarket matrix array real general\n4 5\n": "no Matrix Market file of counts",
-    "%%MatrixMarket matrix coordinate pattern general\n4 5 1\n1 1\n": "no Matrix Market file of counts",
-    "id,count\n": "it begins with 'id,count'",
-}
-
-
-@pytest.mark.parametrize("text", MTX_DAMAGE)
-def test_damaged_mtx_is_one_error(tmp_path: Path, table: TenxMatrix, text: str) -> None:
-    write_mtx(tmp_path / "m", table, old=True)
-    (tmp_path / "m/matrix.mtx").write_text(text)
-    with pytest.raises(InputError, match=MTX_DAMAGE[text]):
-        read_mtx(tmp_path / "m")
-
-
-def test_an_incomplete_mtx_folder_is_one_error(tmp_path: Path, table: TenxMatrix) -> None:
-    write_mtx(tmp_path / "m", table)
-    path = tmp_path / "m/matrix.mtx.gz"
-    path.write_bytes(path.read_bytes()[:-12])
-    with pytest.raises(InputError, match=r"matrix\.mtx\.gz is truncated or no gzip file"):
-        read_mtx(tmp_path / "m")
-    (tmp_path / "m/features.tsv.gz").unlink()
-    with pytest.raises(InputError, match=r"does not hold the genes: looked for features\.tsv\.gz"):
-        read_mtx(tmp_path / "m")
 
 
 @given(st.lists(st.sampled_from(["A", "B", "A-1", "A-2", "A-1-1", "B-1", "A-10", "", "-1", "-2", "1"]), max_size=12))

@@ -1,0 +1,247 @@
+"""``iscale align``: a transform for every capture of a project, and the figures that show that it is right."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import numpy as np
+
+from iscale.align import ways
+from iscale.align.quality import BAD, Quality, measure, quality_table, quality_text, verdict
+from iscale.align.transform import TRANSFORM_FILE, Kind, Transform, read_transform, write_transform
+from iscale.config import load_options
+from iscale.errors import InputError
+from iscale.job import Job
+from iscale.project import CaptureFiles, find_captures
+from iscale.slide.overview import Overview, read_overview
+
+FOLDER = "alignment"
+"""Folder of the output that holds figures and tables of the alignment."""
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """How the user wants captures aligned.
+
+    Attributes
+    ----------
+    matrix, landmarks
+        Files that place the one capture that is aligned.
+    automatic
+        Search by the images, whatever else there is.
+    kind
+        ``similarity`` or ``affine``.
+    again
+        Do not keep a ``transform.json`` that is there.
+    """
+
+    matrix: Path | None = None
+    landmarks: Path | None = None
+    automatic: bool = False
+    kind: Kind = "similarity"
+    again: bool = False
+
+    @property
+    def asks(self) -> bool:
+        """Whether something is to be done where there is a transform already."""
+        return bool(self.matrix or self.landmarks or self.automatic or self.again)
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """A capture that was placed.
+
+    Attributes
+    ----------
+    name
+        The capture.
+    transform
+        From its full-resolution pixels to the mother's.
+    file
+        Where that is written.
+    quality, word, reasons
+        What was measured of it, the verdict, and why.
+    figure
+        The overlay.
+    """
+
+    name: str
+    transform: Transform
+    file: Path
+    quality: Quality
+    word: str
+    reasons: tuple[str, ...]
+    figure: Path
+
+
+def checked_kind(word: str) -> Kind:
+    """``similarity`` or ``affine``.
+
+    Raises
+    ------
+    InputError
+        It is neither.
+    """
+    for kind in get_args(Kind):
+        if word == kind:
+            return cast(Kind, kind)
+    raise InputError(f"--kind {word}: no such transform.", "Say similarity, or affine.")
+
+
+def align_project(project: Path, wishes: Wishes, *, watcher: Any, **options: Any) -> str:
+    """Place the captures of a project; what was found, as text.
+
+    Raises
+    ------
+    InputError
+        A capture cannot be placed; those before it are kept.
+    """
+    root = Path(project).expanduser()
+    job = Job(root, load_options(root, options), with_captures=False)
+    done = align_captures(job, job.options.captures, wishes, watcher)
+    lines = [quality_text([(a.name, a.quality) for a in done])]
+    for a in done:
+        lines += [f"{a.name}: {a.word}: {reason}" for reason in a.reasons]
+    lines += [f"Look at {a.figure}" for a in done]
+    return "\n".join(lines)
+
+
+def align_missing(job: Job, watcher: Any) -> None:
+    """Place those captures of a job that have no place yet.
+
+    Raises
+    ------
+    InputError
+        One cannot be placed, or only badly.
+    """
+    waiting = tuple(c.name for c in find_captures(job.project, job.options.captures) if not c.is_aligned)
+    if not waiting:
+        return
+    for a in align_captures(job, waiting, Wishes(), watcher):
+        if a.word == BAD:
+            raise InputError(
+                f"Capture {a.name} was placed, but badly: {' '.join(a.reasons)}",
+                f"Look at {a.figure}; correct {a.file}, or align it with landmarks (iscale align).",
+            )
+
+
+def align_captures(job: Job, names: tuple[str, ...] | None, wishes: Wishes, watcher: Any) -> list[Aligned]:
+    """Place captures on the mother image, each by the first way that is open to it.
+
+    A matrix or landmarks that are named; else a ``transform.json`` that is there, unless told to align again; the
+    mother image being the capture's own; landmarks in its folders; aligned tables; the search by its image.
+    ``transform.json`` is only written when all of that succeeded, a capture at a time.
+
+    Raises
+    ------
+    InputError
+        A capture cannot be placed; those before it are kept.
+    """
+    captures = [files for files in find_captures(job.project, names) if files.source is not None]
+    if not captures:
+        raise InputError(
+            f"{job.project} has no capture to align: those there are given by aligned tables only.",
+            "Put what was measured, with its own image, into DaughterCaptures/UnallignedToMother/<capture>/.",
+        )
+    if (wishes.matrix or wishes.landmarks) and len(captures) > 1:
+        raise InputError(
+            f"One file of landmarks, or one matrix, places one capture; there are {len(captures)}.",
+            f"Name it: --captures {captures[0].name}.",
+        )
+    mother = read_overview(job.files.mother_image, ways.MOTHER_PX, job.grid.raw_pixel_size_um)
+    watcher.start("align", len(captures), 0)
+    done = []
+    try:
+        for number, files in enumerate(captures, start=1):
+            done.append(_align(job, files, mother, wishes, watcher.say))
+            watcher.advance("align")
+            watcher.reach("align", number)
+    finally:
+        watcher.stop("align")
+    write_tables(job.store.folder / FOLDER, done)
+    return done
+
+
+def _align(job: Job, files: CaptureFiles, mother: Overview, wishes: Wishes, say: Callable[[str], None]) -> Aligned:
+    from iscale.captures.read import measured_radius_um
+    from iscale.plots.alignment import draw_alignment
+    from iscale.vendors.read import read_measured
+
+    assert files.source is not None
+    measured = read_measured(files.source, **job.options.reading(files.name, job.project))
+    scene = ways.Scene(files, measured, job.files.mother_image, mother, job.grid)
+    after = place(scene, wishes, lambda text: say(f"{files.name}: {text}"))
+    radius_um = measured_radius_um(measured, after, job.grid) or job.grid.superpixel_um
+    radius_px = radius_um / job.grid.raw_pixel_size_um / after.scale
+    capture = ways.capture_overview(measured)
+    depth = np.asarray(measured.counts.sum(axis=1), dtype=np.float64).ravel()
+    residual_um = after.measures.get("residual_um")
+    quality = measure(capture, mother, after, measured.xy_px, radius_px, depth, residual_um=residual_um)
+    word, reasons = verdict(quality)
+    figure = job.store.folder / FOLDER / f"{files.name}.png"
+    draw_alignment(figure, capture, mother, unplaced(scene), after, measured.xy_px, radius_px, files.name, quality)
+    target = files.aligned / TRANSFORM_FILE
+    if target != files.transform or wishes.asks:
+        write_transform(target, after)
+    say(f"{files.name}: {after}; {word}")
+    return Aligned(files.name, after, target, quality, word, tuple(reasons), figure)
+
+
+def place(scene: ways.Scene, wishes: Wishes, say: Callable[[str], None]) -> Transform:
+    """Place one capture by the first way that is open to it.
+
+    Raises
+    ------
+    InputError
+        By that way it cannot be placed.
+    """
+    there = read_transform(scene.files.transform) if scene.files.transform else None
+    if wishes.matrix:
+        return ways.given(wishes.matrix)
+    if wishes.landmarks:
+        found = ways.by_landmarks(scene, wishes.landmarks, wishes.kind, say)
+        assert found is not None
+        return found
+    if wishes.automatic:
+        return ways.by_images(scene, wishes.kind, there)
+    if there is not None and not wishes.again:
+        return there
+    return (
+        ways.by_own_image(scene)
+        or ways.by_landmarks(scene, None, wishes.kind, say)
+        or ways.by_tables(scene)
+        or ways.by_images(scene, wishes.kind)
+    )
+
+
+def unplaced(scene: ways.Scene) -> Transform:
+    """Where a capture would lie if nobody aligned it: upright, at the scale of the pixel sizes, middle on middle."""
+    own_um, mother_um = scene.measured.um_per_px, scene.grid.raw_pixel_size_um
+    matrix = np.diag([own_um / mother_um, own_um / mother_um, 1.0]) if own_um else np.eye(3)
+    middle = (scene.measured.xy_px.min(axis=0) + scene.measured.xy_px.max(axis=0)) / 2
+    height, width = scene.grid.raw_shape_px
+    matrix[:2, 2] = np.array([width / 2, height / 2]) - matrix[:2, :2] @ middle
+    return Transform(matrix, "not aligned")
+
+
+def write_tables(folder: Path, aligned: list[Aligned]) -> None:
+    """Write ``alignment.tsv`` and ``alignment.json``, one row or object per capture."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "alignment.tsv").write_text(quality_table([(a.name, a.quality) for a in aligned]))
+    document = {
+        a.name: {
+            "transform": str(a.file),
+            "matrix": a.transform.matrix.tolist(),
+            "how": a.transform.how,
+            "measures": dict(a.transform.measures),
+            "quality": asdict(a.quality),
+            "verdict": a.word,
+            "reasons": list(a.reasons),
+        }
+        for a in aligned
+    }
+    (folder / "alignment.json").write_text(json.dumps(document, indent=1) + "\n")
