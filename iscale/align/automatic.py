@@ -130,12 +130,32 @@ def _first_decided(
     refusals: list[AlignmentRefusedError] = []
     for number, expected in enumerate(scales):
         try:
-            return _decide(_ordered(_place(stains, expected, kind), stains[0].mask.shape))
+            return _decide(_place(stains, expected, kind))
         except AlignmentRefusedError as error:
             refusals.append(error)
         if tell:
             tell(number + 1, len(scales))
+    if scales[0].known:
+        raise _doubting_the_scale(stains, scales[0].scale, refusals[0])
     raise refusals[0]
+
+
+def _doubting_the_scale(
+    stains: tuple[Stain, Stain], scale: float, refusal: AlignmentRefusedError
+) -> AlignmentRefusedError:
+    """The refusal at the scale that the pixel sizes give, and whether another one would have done."""
+    others = Expected(scale, tuple(factor for factor in WIDE if factor != 1))
+    try:
+        best, _ = _decide(_place(stains, others, "similarity"))
+    except AlignmentRefusedError:
+        return refusal
+    found = math.sqrt(abs(np.linalg.det(best.candidate.matrix[:2, :2]))) / scale
+    return AlignmentRefusedError(
+        f"At the scale that the pixel sizes of both images give, no place on the mother image stands out. At "
+        f"{found:.2f} times that scale a place would stand out.",
+        f"Check both pixel sizes: the capture's would be {found:.2f} times what is stated, or the mother image's "
+        f"{1 / found:.2f} times.",
+    )
 
 
 @dataclass(frozen=True)

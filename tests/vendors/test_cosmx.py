@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,11 @@ from cosmx_folders import COUNTS, GENES, edit, in_frame, write_cells, write_fovs
 from iscale.errors import InputError
 from iscale.vendors import cosmx
 from iscale.vendors.base import as_anndata
+
+
+@pytest.fixture
+def real(data_dir: Path) -> Path:
+    return data_dir / "cosmx"
 
 
 @pytest.mark.real

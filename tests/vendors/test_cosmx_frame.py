@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +11,11 @@ from cosmx_folders import LOCAL, edit, in_frame, write_cells, write_fovs
 
 from iscale.errors import InputError
 from iscale.vendors import cosmx
+
+
+@pytest.fixture
+def real(data_dir: Path) -> Path:
+    return data_dir / "cosmx"
 
 
 @pytest.mark.real

@@ -85,9 +85,33 @@ def test_bins_of_the_visium_hd_sample(data_dir: Path) -> None:
     table = pd.read_parquet(data_dir / "visium_hd" / BINS / "spatial/tissue_positions.parquet").set_index("barcode")
     assert_array_equal(found.xy_px, table.loc[found.spot_ids, ["pxl_col_in_fullres", "pxl_row_in_fullres"]])
     assert_array_equal(found.xy_px, read_visium_hd(data_dir / "visium_hd" / BINS).xy_px)
-    # The sample's positions of 16 um are not those of its counts.
-    with pytest.raises(InputError, match="no position for 2053 of the 2695 barcodes"):
-        read_visium_hd(data_dir / "visium_hd", bin_um=16)
+
+
+@pytest.mark.real
+def test_bins_of_a_sample_that_was_cut_down_are_those_with_a_position(data_dir: Path, scanpy: ModuleType) -> None:
+    bins = data_dir / "visium_hd/binned_outputs/square_016um"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = scanpy.read_10x_h5(bins / "filtered_feature_bc_matrix.h5")
+        theirs.var_names_make_unique()
+    table = pd.read_parquet(bins / "spatial/tissue_positions.parquet").set_index("barcode")
+    theirs = theirs[theirs.obs_names.isin(table.index)]
+    table = table.loc[theirs.obs_names]
+    found = read_visium_hd(data_dir / "visium_hd", bin_um=16)
+    ours = as_anndata("s", found)
+    assert ours.shape == theirs.shape == (642, 100)
+    assert list(ours.obs_names) == list(theirs.obs_names)
+    assert list(ours.var["gene_ids"]) == list(theirs.var["gene_ids"])
+    assert found.counts.nnz == theirs.X.nnz > 0
+    assert (ours.X != theirs.X).nnz == 0
+    assert_array_equal(found.xy_px, table[["pxl_col_in_fullres", "pxl_row_in_fullres"]])
+    assert_array_equal(found.obs, table[["in_tissue", "array_row", "array_col"]])
+    assert found.pitch_um == 16
+    assert found.notices == (
+        "Warning: 2053 of 2695 barcodes have no position in tissue_positions.parquet and are left out: check that both "
+        "are of the same sample and bin size.",
+        "306 of 642 spots are off the tissue by in_tissue; they are kept, as scanpy does.",
+    )
 
 
 @pytest.mark.real
@@ -165,6 +189,29 @@ def test_what_is_left_out_is_told(visium: Path) -> None:
         "24 of 120 spots are off the tissue by in_tissue; they are kept, as scanpy does.",
         "1 features that are not gene expression are left out.",
     )
+
+
+@pytest.mark.parametrize(("strangers", "warned"), [(0, None), (10, False), (11, True), (810, True), (811, None)])
+def test_barcodes_without_a_position_are_left_out_told_or_refused(
+    visium: Path, strangers: int, warned: bool | None
+) -> None:
+    """Of 90 placed spots and others: a tenth is a notice, more a warning, more than nine tenths are refused."""
+    placed = [f"S{i}-1" for i in range(90)]
+    write_counts(visium / "filtered_feature_bc_matrix.h5", [*(f"T{i}-1" for i in range(strangers)), *placed])
+    if strangers == 811:
+        with pytest.raises(InputError, match=r"no position for 811 of the 901 barcodes .*, as 'T0-1'"):
+            read_visium(visium)
+        return
+    found = read_visium(visium)
+    assert found.spot_ids == placed
+    expected = 2 * (1 + (strangers + np.arange(90)) % 7)
+    assert_array_equal(np.asarray(found.counts.sum(axis=1)).ravel(), expected)
+    assert_allclose(found.xy_px, hexagons()[["pxl_col_in_fullres", "pxl_row_in_fullres"]][:90])
+    told = [notice for notice in found.notices if "have no position" in notice]
+    assert len(told) == (warned is not None)
+    if warned is not None:
+        start = "Warning: " if warned else ""
+        assert told[0].startswith(f"{start}{strangers} of {90 + strangers} barcodes have no position")
 
 
 def test_bins_are_chosen(visium_hd: Path, tmp_path: Path) -> None:

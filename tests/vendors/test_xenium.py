@@ -226,6 +226,7 @@ def test_a_matrix_that_places_nothing_is_refused(folder, text, said):
     with pytest.raises(InputError, match=said) as caught:
         xenium.read(folder)
     assert "P1_he_imagealignment.csv" in caught.value.problem
+    assert ("as Xenium Explorer exports it" in caught.value.remedy) == (said != "last row")
 
 
 def test_several_alignments_are_refused(folder):
