@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -44,7 +46,7 @@ Precision = Annotated[Optional[str], typer.Option(help="Of the encoder's product
 Platform = Annotated[
     Optional[str],
     typer.Option(
-        help="What measured the captures: visium, visium_hd, xenium, cosmx, h5ad, spatialdata or tables. "
+        help="What measured the captures: visium, visium_hd, xenium, cosmx, h5ad, spatialdata, st or tables. "
         "Default: as their files tell."
     ),
 ]
@@ -71,54 +73,56 @@ def _interruptible() -> Iterator[None]:
         raise InterruptedByUserError("Interrupted; what is done is kept.", "The same command continues.") from None
 
 
-def _stage_command(stage: str, summary: str) -> Any:
-    def command(
-        project: Project,
-        captures: Captures = None,
-        pixel_size_raw: PixelSizeRaw = None,
-        pixel_size: PixelSize = None,
-        n_genes: NGenes = None,
-        n_plots: NPlots = None,
-        dist_st: DistSt = None,
-        encoder: Encoder = None,
-        weights: Weights = None,
-        context: Context = None,
-        shifts: Shifts = None,
-        precision: Precision = None,
-        platform: Platform = None,
-        recipe: Recipe = None,
-        seed: Seed = None,
-        device: Device = None,
-        out: Out = None,
-        memory: Memory = None,
-        dask: Dask = None,
-        workers: Workers = None,
-        region_shards: RegionShards = None,
-        dry_run: DryRun = False,
-        restart: Restart = False,
-    ) -> None:
-        options = {
-            "captures": tuple(captures) if captures else None,
-            "pixel_size_raw": pixel_size_raw,
-            "pixel_size": pixel_size,
-            "n_genes": n_genes,
-            "n_plots": n_plots,
-            "dist_st": dist_st,
-            "encoder": encoder,
-            "weights": weights,
-            "context": context,
-            "shifts": shifts,
-            "precision": precision,
-            "platform": platform,
-            "recipe": recipe,
-            "seed": seed,
-            "device": device,
-            "out": out,
-            "memory": memory,
-            "dask": dask,
-            "workers": workers,
-            "region_shards": region_shards,
-        }
+OPTIONS: dict[str, Any] = {
+    "captures": Captures,
+    "pixel_size_raw": PixelSizeRaw,
+    "pixel_size": PixelSize,
+    "n_genes": NGenes,
+    "n_plots": NPlots,
+    "dist_st": DistSt,
+    "encoder": Encoder,
+    "weights": Weights,
+    "context": Context,
+    "shifts": Shifts,
+    "precision": Precision,
+    "platform": Platform,
+    "recipe": Recipe,
+    "seed": Seed,
+    "device": Device,
+    "out": Out,
+    "memory": Memory,
+    "dask": Dask,
+    "workers": Workers,
+    "region_shards": RegionShards,
+}
+"""Flags that are fields of :class:`iscale.config.Options`."""
+
+
+def _with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command flags of `OPTIONS`, all where none is named; it gets them as keywords, ``None`` where not set."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def called(**arguments: Any) -> None:
+            if arguments.get("captures") is not None:
+                arguments["captures"] = tuple(arguments["captures"]) or None
+            command(**arguments)
+
+        own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.kind != p.VAR_KEYWORD]
+        flags = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=OPTIONS[name])
+            for name in names or OPTIONS
+        ]
+        own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
+        vars(called)["__signature__"] = inspect.Signature([*own, *flags])
+        return called
+
+    return decorate
+
+
+def _stage_command(stage: str, summary: str) -> Callable[..., None]:
+    @_with_options()
+    def command(project: Project, dry_run: DryRun = False, restart: Restart = False, **options: Any) -> None:
         from iscale import pipeline
         from iscale.progress import for_terminal
 
@@ -163,9 +167,9 @@ def init(
 
 
 @app.command()
+@_with_options("captures", "pixel_size_raw", "pixel_size", "platform", "out")
 def align(
     project: Project,
-    captures: Captures = None,
     landmarks: Annotated[
         Optional[Path], typer.Option(help="Pairs of landmarks for the one capture that is named.")
     ] = None,
@@ -177,25 +181,32 @@ def align(
     ] = False,
     kind: Annotated[str, typer.Option(help="similarity or affine.")] = "similarity",
     again: Annotated[bool, typer.Option("--again", help="Do not keep the transforms that are there.")] = False,
-    pixel_size_raw: PixelSizeRaw = None,
-    pixel_size: PixelSize = None,
-    platform: Platform = None,
-    out: Out = None,
+    **options: Any,
 ) -> None:
     """Place captures on the mother image, and draw how they lie."""
     from iscale.align.command import Wishes, align_project, checked_kind
     from iscale.progress import for_terminal
 
     wishes = Wishes(matrix, landmarks, automatic, checked_kind(kind), again)
-    options = {
-        "captures": tuple(captures) if captures else None,
-        "pixel_size_raw": pixel_size_raw,
-        "pixel_size": pixel_size,
-        "platform": platform,
-        "out": out,
-    }
     with _interruptible():
         typer.echo(align_project(project, wishes, watcher=for_terminal(), **options))
+
+
+@app.command()
+@_with_options()
+def check(
+    project: Project,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+    **options: Any,
+) -> None:
+    """Say what would go wrong, before anything runs; exit code 1 where a run would fail."""
+    from iscale.check.project import run_check
+
+    with _interruptible():
+        report = run_check(project, options)
+    typer.echo(report.to_json() if as_json else report.text())
+    if report.fails:
+        raise typer.Exit(1)
 
 
 @app.command()

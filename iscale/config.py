@@ -15,7 +15,7 @@ from iscale.errors import InputError
 
 SETTINGS_FILE = "iscale.toml"
 
-Platform = Literal["visium", "visium_hd", "xenium", "cosmx", "h5ad", "spatialdata", "tables"]
+Platform = Literal["visium", "visium_hd", "xenium", "cosmx", "h5ad", "spatialdata", "st", "tables"]
 """What measures captures, by the names that :mod:`iscale.vendors` gives."""
 
 

@@ -42,7 +42,7 @@ LARGEST_STRETCH = 0.2
 """No ``|q / p|`` beyond this is one of sections."""
 NOISE_PRIOR_UM, NOISE_PRIOR_PAIRS = 30.0, 1.0
 """Noise of a landmark, per axis, that is assumed before its residuals are seen, and as how many pairs that counts."""
-MOST_STARTS, REFINED = 2000, 20
+MOST_STARTS, REFINED = 2000, 10
 """Pairs of landmarks to start from (all, up to 63 landmarks), and the best of them that are refined."""
 
 
@@ -93,8 +93,12 @@ class Problem:
         squares = float((residual[at] ** 2).sum()) + of_stretch
         # The prior of the stretch counts as a measurement of it, so an affine has no more free numbers.
         noise, weight = self._noise(squares, 2 * len(at) - 4)
-        uncertain = leverage(source, self.source, penalty=penalty, mirrored=mirrored)
-        return Fit(matrix, residual, squares, noise, weight, uncertain)
+        return Fit(matrix, residual, squares, noise, weight, penalty)
+
+    def off_px(self, at: NDArray[np.int64], fit: Fit, others: NDArray[np.int64], mirrored: bool) -> Points:
+        """(other,) how far ``others`` are from where a fit of ``at`` puts them, were it certain of that."""
+        uncertain = leverage(self.source[at], self.source[others], penalty=fit.penalty, mirrored=mirrored)
+        return np.asarray(fit.residual[others] / np.sqrt(1 + uncertain))
 
     def _noise(self, squares: float, free: int) -> tuple[float, float]:
         """Variance per axis in px^2, and its degrees of freedom, the assumed ones included."""
@@ -117,8 +121,8 @@ class Fit:
         Sum of the squared residuals of the fitted landmarks, and what an unusual stretch costs.
     noise, weight
         Variance of the fitted landmarks' noise per axis, in px^2, and its degrees of freedom.
-    leverage
-        (landmark,): see :func:`iscale.align.least_squares.leverage`.
+    penalty
+        See :func:`iscale.align.least_squares.fit_points`.
     """
 
     matrix: Points
@@ -126,7 +130,7 @@ class Fit:
     squares: float
     noise: float
     weight: float
-    leverage: Points
+    penalty: float
 
 
 @dataclass(frozen=True)
@@ -179,7 +183,7 @@ def consensus(problem: Problem, *, mirrored: bool, seed: int) -> Consensus:
     agree = chosen[even & (fit.residual[chosen] <= problem.largest_px)]
     while len(agree) == len(chosen) < n:
         others = np.setdiff1d(np.arange(n), chosen)
-        off = fit.residual[others] / np.sqrt(1 + fit.leverage[others])
+        off = problem.off_px(chosen, fit, others, mirrored)
         if off.min() > _tolerance_px(problem, fit):
             break
         chosen = agree = np.append(chosen, others[np.argmin(off)])
@@ -224,4 +228,5 @@ def _starts(problem: Problem, mirrored: bool, size: int, seed: int) -> NDArray[n
     residual = np.abs(slope[:, None] * (s - s[a][:, None]) + t[a][:, None] - t)
     order = np.argsort(residual, axis=1, kind="stable")[:, :size]
     worst = np.take_along_axis(residual, order[:, -1:], axis=1)[:, 0]
-    return order[np.argsort(worst, kind="stable")[:REFINED]]
+    best = np.sort(order[np.argsort(worst, kind="stable")], axis=1)
+    return best[np.sort(np.unique(best, axis=0, return_index=True)[1])[:REFINED]]

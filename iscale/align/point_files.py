@@ -193,8 +193,9 @@ def read_geojson(path: Path) -> tuple[list[str], NDArray[np.float64]]:
         document = json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise InputError(f"{path} cannot be read as JSON: {error}.", "Export the points again.") from None
-    features = document.get("features", [document]) if isinstance(document, dict) else document
+    features = document.get("features") or [document] if isinstance(document, dict) else document
     names: list[str] = []
+    classes: list[str] = []
     places: list[Any] = []
     for feature in features if isinstance(features, list) else []:
         geometry = (feature.get("geometry") if isinstance(feature, dict) else None) or {}
@@ -202,25 +203,28 @@ def read_geojson(path: Path) -> tuple[list[str], NDArray[np.float64]]:
         if kind not in ("Point", "MultiPoint"):
             continue
         points = [points] if kind == "Point" else points
+        name, of_class = _feature_names(feature)
         places += points
-        names += numbered([_feature_name(feature)] * len(points))
+        names += numbered([name] * len(points))
+        classes += [of_class] * len(points)
     try:
         xy = np.array([[float(place[0]), float(place[1])] for place in places]).reshape(-1, 2)
     except (TypeError, ValueError, IndexError):
         raise InputError(f"{path}: a point has no two numbers as coordinates.", "Export the points again.") from None
     if not len(xy) or not np.isfinite(xy).all():
         raise InputError(
-            f"{path} holds {len(xy)} points in {len(features)} features, {int(np.isfinite(xy).all(axis=1).sum())} of "
-            "them with finite coordinates.",
+            f"{path} holds {len(xy)} points, {int(np.isfinite(xy).all(axis=1).sum())} of them with finite coordinates.",
             "Set landmarks with QuPath's Points tool, name them, and export them as GeoJSON.",
         )
-    return numbered(names), xy
+    return (names if any(names) else numbered(classes)), xy
 
 
-def _feature_name(feature: dict[str, Any]) -> str:
+def _feature_names(feature: dict[str, Any]) -> tuple[str, str]:
+    """Its name and the name of its class, empty where there is none."""
     properties = feature.get("properties") or {}
-    of_class = properties.get("classification") or {}
-    return str(properties.get("name") or (of_class.get("name") if isinstance(of_class, dict) else "") or "").strip()
+    of_class = properties.get("classification")
+    of_class = of_class.get("name") if isinstance(of_class, dict) else of_class
+    return str(properties.get("name") or "").strip(), str(of_class or "").strip()
 
 
 def read_text(path: Path) -> str:

@@ -103,7 +103,7 @@ def checked_matrix(values: Any, source: str, remedy: str = REMEDY) -> NDArray[np
     """
     try:
         matrix = np.array(values, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise InputError(f"{source}: the matrix is not made of numbers.", remedy) from None
     if matrix.shape == (2, 3):
         matrix = np.vstack([matrix, [0.0, 0.0, 1.0]])
@@ -136,7 +136,7 @@ def read_transform(path: Path) -> Transform:
     """
     try:
         document = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:  # ValueError: no UTF-8, no JSON, or a number with thousands of digits
         raise InputError(f"{path} cannot be read as JSON: {error}.", REMEDY) from None
     if not isinstance(document, dict):
         document = {"matrix": document}

@@ -1,16 +1,18 @@
-"""From captures to training spots: shared genes, the most variable of them, near spots merged (method, section 3)."""
+"""From captures to training spots: shared genes, one depth, the most variable genes, near spots merged (method, 3)."""
 
 from __future__ import annotations
 
 import difflib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from iscale.captures.agreement import agreements
+from iscale.captures.depth import capture_scales, excess_variance, multiplied, told
 from iscale.captures.merge import merge_labels
 from iscale.captures.spots import Capture, TrainingSpots
 from iscale.errors import InputError
@@ -37,6 +39,8 @@ class StackedSpots:
         (spot,) int64: index in ``captures``.
     captures
         Names of the captures.
+    scale
+        (capture,) float64: what the counts of each capture were multiplied by.
     """
 
     genes: tuple[str, ...]
@@ -45,6 +49,12 @@ class StackedSpots:
     radius_um: NDArray[np.float64]
     capture: NDArray[np.int64]
     captures: tuple[str, ...]
+    scale: NDArray[np.float64]
+
+    @property
+    def depth(self) -> NDArray[np.float64]:
+        """(spot,) counts of all genes."""
+        return np.asarray(self.counts.sum(axis=1, dtype=np.float64)).reshape(-1)
 
 
 def stack(captures: Sequence[Capture]) -> StackedSpots:
@@ -71,7 +81,16 @@ def stack(captures: Sequence[Capture]) -> StackedSpots:
         radius_um=np.repeat([capture.radius_um for capture in captures], sizes),
         capture=np.repeat(np.arange(len(captures)), sizes),
         captures=tuple(capture.name for capture in captures),
+        scale=np.ones(len(captures)),
     )
+
+
+def to_one_depth(stacked: StackedSpots) -> StackedSpots:
+    """Multiply the counts of each capture so that median depths are equal, where they differ clearly."""
+    scale = capture_scales(stacked.counts, stacked.capture, stacked.radius_um, len(stacked.captures))
+    if (scale == 1).all():
+        return stacked
+    return replace(stacked, counts=multiplied(stacked.counts, scale[stacked.capture]), scale=scale)
 
 
 def _no_shared_gene(captures: Sequence[Capture]) -> InputError:
@@ -111,7 +130,8 @@ def gene_variance(counts: sparse.csr_matrix) -> NDArray[np.float64]:
 def choose_genes(stacked: StackedSpots, captures: Sequence[Capture], n_genes: int, named: Sequence[str]) -> list[int]:
     """Columns of the ``n_genes`` most variable genes, then of the ones that the user named besides.
 
-    Genes with the same count in every spot are never among the most variable, so there may be fewer than ``n_genes``.
+    Variance is that of the counts, less what multiplying them added to it. Genes with the same count in every spot are
+    never among the most variable, so there may be fewer than ``n_genes``.
 
     Raises
     ------
@@ -119,8 +139,9 @@ def choose_genes(stacked: StackedSpots, captures: Sequence[Capture], n_genes: in
         Where a named gene was not measured by all captures, or never varies.
     """
     variance = gene_variance(stacked.counts)
-    order = np.argsort(-variance, kind="stable")
-    chosen = [int(i) for i in order[:n_genes] if variance[i] > 0]
+    ranked = variance - excess_variance(stacked.counts, stacked.scale[stacked.capture])
+    order = np.argsort(-ranked, kind="stable")
+    chosen = [int(i) for i in order[:n_genes] if variance[i] > 0 and ranked[i] > 0]
     column = {gene: i for i, gene in enumerate(stacked.genes)}
     for gene in named:
         if gene not in column:
@@ -156,8 +177,13 @@ def integrate(
     dist_st_px: float,
     analysis_shape_px: tuple[int, int],
     pixel_size_um: float,
+    normalise: bool = True,
 ) -> TrainingSpots:
     """Stack captures, choose genes and merge spots that are nearer to each other than ``dist_st_px``.
+
+    Captures whose median depths differ clearly are brought to one depth first, by a factor per capture
+    (:mod:`iscale.captures.depth`); the notices tell it, and ``capture_scale`` keeps it. They also tell how far captures
+    agree where they overlap (:mod:`iscale.captures.agreement`).
 
     A merged spot has the mean location and mean raw counts of its members. The published method takes the mean of
     counts scaled to [0, 1] per gene over all spots; that scaling is affine and the same for all spots, so it commutes
@@ -179,13 +205,16 @@ def integrate(
         Height and width of the analysis image.
     pixel_size_um
         Side of an analysis pixel, in um.
+    normalise
+        Whether to bring captures to one depth; the published method does not.
 
     Raises
     ------
     InputError
         Where captures share no gene, a named gene is missing, or fewer than 16 spots are left.
     """
-    stacked = stack(captures)
+    measured = stack(captures)
+    stacked = to_one_depth(measured) if normalise else measured
     chosen = choose_genes(stacked, captures, n_genes, extra_genes)
     labels = _labels_by_radius(stacked, dist_st_px)
     merged = _merge(stacked, chosen, labels)
@@ -197,9 +226,14 @@ def integrate(
             f"px, {n_merged - n_inside} of these nearer to the border than their radius.",
             f"At least {LEAST_SPOTS} are needed to train. Add captures, or merge less (--dist-st).",
         )
+    agreement = agreements(
+        measured.counts, measured.xy_px * pixel_size_um, measured.radius_um, measured.capture, measured.captures
+    )
     notices: tuple[str, ...] = (
         f"{n_measured} spots of {len(captures)} captures became {n_inside} training spots: {n_merged} after merging "
         f"within {dist_st_px:g} px, {n_merged - n_inside} dropped at the border.",
+        *told(measured.captures, stacked.scale, measured.capture, measured.depth),
+        *(pair.sentence for pair in agreement),
     )
     if n_merged < n_measured / len(captures) / 2:
         notices += (
@@ -215,6 +249,8 @@ def integrate(
         capture=merged.capture[inside],
         captures=merged.captures,
         notices=notices,
+        capture_scale=tuple(stacked.scale.tolist()),
+        agreement=tuple(pair.as_dict() for pair in agreement),
     )
 
 
@@ -234,7 +270,6 @@ def _merge(stacked: StackedSpots, genes: list[int], labels: NDArray[np.int64]) -
     size = np.bincount(labels)
     share = (1 / size)[labels]
     mean = sparse.csr_matrix((share, (labels, np.arange(len(labels)))), shape=(len(size), len(labels)))
-    depth = np.asarray(stacked.counts.sum(axis=1, dtype=np.float64)).reshape(-1)
     first = np.full(len(size), len(stacked.captures))
     last = np.full(len(size), -1)
     np.minimum.at(first, labels, stacked.capture)
@@ -245,7 +280,7 @@ def _merge(stacked: StackedSpots, genes: list[int], labels: NDArray[np.int64]) -
     return TrainingSpots(
         genes=tuple(stacked.genes[i] for i in genes),
         counts=counts.astype(np.float32).toarray(),
-        depth=(mean @ depth).astype(np.float32),
+        depth=np.asarray(mean @ stacked.depth, dtype=np.float32),
         xy_px=np.asarray(mean @ stacked.xy_px),
         radius_um=radius,
         capture=np.where(first == last, first, -1).astype(np.int64),

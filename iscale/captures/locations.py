@@ -44,7 +44,7 @@ def read_locations(path: Path) -> Locations:
     InputError
         Where the file is damaged, has no such columns, names a spot twice or has a coordinate that is no finite number.
     """
-    table = _read_parquet(path) if path.name.lower().endswith(".parquet") else _read_tsv(path)
+    table = _read_parquet(path) if path.name.lower().endswith(".parquet") else read_text_table(path)
     lower = {str(name).lower(): name for name in reversed(table.columns)}
     if "x" not in lower or "y" not in lower:
         found = ", ".join(str(name) for name in table.columns[:6])
@@ -72,7 +72,14 @@ def read_locations(path: Path) -> Locations:
     return Locations(ids, xy)
 
 
-def _read_tsv(path: Path) -> pd.DataFrame:
+def read_text_table(path: Path) -> pd.DataFrame:
+    """A table of text, tab-separated with a header, every cell as it is written.
+
+    Raises
+    ------
+    InputError
+        Where it is empty, not separated by tabs, or a row has too few or too many cells.
+    """
     rows = [[decode(path, field) for field in line.split(b"\t")] for line in text_lines(path)]
     if not rows:
         raise InputError(f"{path} is empty.", LOCS_REMEDY)

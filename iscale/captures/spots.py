@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,7 +74,8 @@ class TrainingSpots:
     genes
         (gene,) names, the highest variance first.
     counts
-        (spot, gene) float32: counts, averaged over the measured spots that were merged into one.
+        (spot, gene) float32: counts, times the scale of their capture, averaged over the measured spots that were
+        merged into one.
     depth
         (spot,) float32: counts of all genes that the captures share, likewise.
     xy_px
@@ -86,6 +88,10 @@ class TrainingSpots:
         Names of the captures.
     notices
         What was merged and dropped, one sentence each.
+    capture_scale
+        (capture,) what the counts and depths of each capture were multiplied by, to bring captures to one depth.
+    agreement
+        How far captures agree where they overlap: :meth:`iscale.captures.agreement.Agreement.as_dict` per pair.
     """
 
     genes: tuple[str, ...]
@@ -96,6 +102,8 @@ class TrainingSpots:
     capture: NDArray[np.int64]
     captures: tuple[str, ...]
     notices: tuple[str, ...] = ()
+    capture_scale: tuple[float, ...] = ()
+    agreement: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -124,7 +124,8 @@ def on_mother(adata: ad.AnnData) -> NDArray[np.float64]:
 
 def write_training(store: RunStore, spots: TrainingSpots, grid: SlideGrid) -> None:
     """Write the integrated spots: positions in um from the slide's corner."""
-    store.make_group("training", {"captures": list(spots.captures)})
+    kept = {"capture_scale": list(spots.capture_scale), "agreement": list(spots.agreement)}
+    store.make_group("training", {"captures": list(spots.captures), **kept})
     store.put("training/gene", spots.genes, ("gene",))
     store.put("training/counts", spots.counts, ("spot", "gene"))
     store.put("training/depth", spots.depth, ("spot",), long_name="counts of all genes")
@@ -139,6 +140,7 @@ def read_training(store: RunStore, grid: SlideGrid) -> TrainingSpots:
     def values(name: str) -> np.ndarray:
         return np.asarray(store.array(f"training/{name}")[...])
 
+    kept = store.attributes("training")
     return TrainingSpots(
         genes=tuple(str(gene) for gene in values("gene")),
         counts=values("counts"),
@@ -146,5 +148,7 @@ def read_training(store: RunStore, grid: SlideGrid) -> TrainingSpots:
         xy_px=values("xy") / grid.pixel_size_um,
         radius_um=values("radius"),
         capture=values("capture"),
-        captures=tuple(store.attributes("training")["captures"]),
+        captures=tuple(kept["captures"]),
+        capture_scale=tuple(kept.get("capture_scale", ())),
+        agreement=tuple(kept.get("agreement", ())),
     )

@@ -23,7 +23,7 @@ class Measured:
     Attributes
     ----------
     platform
-        ``visium``, ``visium_hd``, ``xenium``, ``cosmx``, ``h5ad``, ``spatialdata`` or ``tables``.
+        ``visium``, ``visium_hd``, ``xenium``, ``cosmx``, ``h5ad``, ``spatialdata``, ``st`` or ``tables``.
     spot_ids
         Barcodes, cell or bin ids; unique.
     gene_symbols, gene_ids

@@ -68,6 +68,7 @@ _PLATFORMS = {
     ),
     "h5ad": Platform("h5ad", "looks_like", "read", "one .h5ad file", (("pixel_size_um", "pixel_size_um"),)),
     "spatialdata": Platform("spatialdata", "looks_like", "read", "a *.zarr store with tables/"),
+    "st": Platform("st", "looks_like", "read", "*counts.tsv and *spots.tsv (the first arrays), and their image"),
     "tables": Platform("tables", "looks_like", "read", "cnts.tsv and locs.tsv (or .tsv.gz, .parquet, .h5ad)"),
 }
 PLATFORMS = tuple(_PLATFORMS)

@@ -92,7 +92,8 @@ def read(folder: Path) -> Measured:
 def _image(folder: Path) -> tuple[OwnImage | None, bool]:
     """The image that the locations count in, and whether it is ``he-raw.*``."""
     for stem in (ANALYSIS_STEM, RAW_STEM):
-        if path := find_image(folder, stem):
+        # A link to the image is how people lay out a project of their own without copying it.
+        if path := find_image(folder, stem, trusted=True):
             return open_image(path), stem == RAW_STEM
     return None, False
 
@@ -100,7 +101,7 @@ def _image(folder: Path) -> tuple[OwnImage | None, bool]:
 def _of_image(folder: Path, stem: str, is_raw: bool) -> Path | None:
     """``radius.txt`` or ``pixel-size.txt`` of the image in use: one of another image's pixels is not taken."""
     names = [f"{stem}-raw.txt", f"{stem}.txt"] if is_raw else [f"{stem}.txt"]
-    if not is_raw and find_image(folder, RAW_STEM) is None:
+    if not is_raw and find_image(folder, RAW_STEM, trusted=True) is None:
         names.append(f"{stem}-raw.txt")
     return find_optional(folder, *names, what=f"the {stem.replace('-', ' ')}")
 

@@ -73,7 +73,7 @@ def test_every_orientation_is_told(section: Section) -> None:
         assert section.told(wrong)[:2] == (kind, how)
 
 
-@pytest.mark.parametrize("factor", [0.05, 0.172, 0.5, 0.917, 1.09, 4.0])
+@pytest.mark.parametrize("factor", [0.05, 0.917, 1.09, 4.0])
 def test_every_scale_is_told(section: Section, factor: float) -> None:
     kind, _, found = section.told(section.xy * factor)
     assert kind == "scaled"

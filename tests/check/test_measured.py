@@ -42,22 +42,29 @@ def codes(project: Path, pixel_size: float = 1.0) -> list[tuple[str, str | None]
     return [(finding.code, finding.capture) for finding in run_check(project, {"pixel_size": pixel_size}).findings]
 
 
-@pytest.fixture
-def visium(data_dir: Path, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def made(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Visium sample whose mother image is its own hires image, which is painted: in the sample it is blank."""
-    source = tmp_path / "project/DaughterCaptures/UnallignedToMother/V"
+    project = tmp_path_factory.mktemp("visium") / "project"
+    source = project / "DaughterCaptures/UnallignedToMother/V"
     shutil.copytree(data_dir / "visium", source)
     measured = read_measured(source)
     factor = measured.scalefactors["tissue_hires_scalef"]
     assert measured.um_per_px is not None
     paint(source / "spatial/tissue_hires_image.png", measured.xy_px * factor, measured)
-    mother = tmp_path / "project/MotherImage"
+    mother = project / "MotherImage"
     mother.mkdir()
     shutil.copyfile(source / "spatial/tissue_hires_image.png", mother / "he-raw.png")
     (mother / "pixel-size-raw.txt").write_text(f"{measured.um_per_px / factor}\n")
-    aligned = tmp_path / "project/DaughterCaptures/AllignedToMother/V"
+    aligned = project / "DaughterCaptures/AllignedToMother/V"
     write_transform(aligned / "transform.json", Transform(np.diag([factor, factor, 1.0])))
-    return tmp_path / "project"
+    return project
+
+
+@pytest.fixture
+def visium(made: Path, tmp_path: Path) -> Path:
+    """A copy to spoil."""
+    return Path(shutil.copytree(made, tmp_path / "project"))
 
 
 def rewrite(project: Path, matrix: np.ndarray) -> None:

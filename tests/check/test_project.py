@@ -23,7 +23,7 @@ OPTIONS: dict[str, Any] = {"pixel_size": PIXEL_SIZE_UM, "n_genes": 100}
 SCALE = RAW_PIXEL_SIZE_UM / PIXEL_SIZE_UM
 MOTHER = "MotherImage"
 ALIGNED, UNALIGNED = "DaughterCaptures/AllignedToMother", "DaughterCaptures/UnallignedToMother"
-EVERY = 10
+EVERY = 15
 """One gene in so many is kept, so that tables are read fast."""
 
 
@@ -115,15 +115,16 @@ def turn(width: float, height: float) -> Callable[[pd.DataFrame], Any]:
 
 
 @pytest.mark.parametrize(
-    ("fault", "code"),
+    ("fault", "code", "captures"),
     [
-        (mirror_x, "coordinates-mirrored"),
-        (mirror_y, "coordinates-mirrored"),
-        (swap, "coordinates-swapped"),
-        (turn, "coordinates-rotated"),
+        (mirror_x, "coordinates-mirrored", ("C3",)),
+        (mirror_x, "coordinates-mirrored", ("C3", "C5")),
+        (mirror_y, "coordinates-mirrored", ("C5",)),
+        (swap, "coordinates-swapped", ("C3",)),
+        (swap, "coordinates-swapped", ("C3", "C5")),
+        (turn, "coordinates-rotated", ("C5",)),
     ],
 )
-@pytest.mark.parametrize("captures", [("C5",), ("C3", "C5")])
 def test_orientation_of_the_positions(
     project: Path, fault: Callable[..., Callable[[pd.DataFrame], Any]], code: str, captures: tuple[str, ...]
 ) -> None:
@@ -213,9 +214,7 @@ def test_spots_beside_the_tissue(project: Path) -> None:
     assert x == pytest.approx(-1500 / SCALE, abs=300)
 
 
-@pytest.mark.parametrize(
-    ("factor", "code"), [(2.0, "radius-too-large"), (4.0, "radius-too-large"), (0.2, "radius-too-small")]
-)
+@pytest.mark.parametrize(("factor", "code"), [(2.0, "radius-too-large"), (0.2, "radius-too-small")])
 def test_radius(project: Path, factor: float, code: str) -> None:
     (project / MOTHER / "radius-raw.txt").write_text(f"{72.674 * factor}\n")
     codes, report = checked(project)
@@ -359,8 +358,8 @@ def test_what_the_machine_lacks(project: Path, monkeypatch: pytest.MonkeyPatch) 
         assert checked(project)[0] == {"disk-short"}
     memory = psutil.virtual_memory()
     with monkeypatch.context() as patch:
-        patch.setattr(psutil, "virtual_memory", lambda: memory._replace(available=1000))
-        assert "memory-short" in checked(project)[0]
+        patch.setattr(psutil, "virtual_memory", lambda: memory._replace(available=700 << 20))
+        assert checked(project)[0] == {"memory-short"}
 
 
 def test_the_report_for_programs(project: Path) -> None:

@@ -44,6 +44,7 @@ NAMES = {
     "cosmx": ["A_exprMat_file.csv", "A_metadata_file.csv"],
     "h5ad": ["sample.h5ad"],
     "spatialdata": ["zarr.json", "tables/zarr.json"],
+    "st": ["C3.counts.tsv.gz", "C3.spots.tsv"],
     "tables": ["cnts.tsv", "locs.tsv"],
 }
 

@@ -1,0 +1,141 @@
+"""Captures that are the same twice, that lie on each other, and that disagree where they do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.spatial import cKDTree
+
+from iscale.captures.integrate import gene_variance
+
+MOST_GENES = 500
+"""Profiles are compared over the most variable genes: the others are mostly noise."""
+
+FEWEST_GENES, FEWEST_PAIRS = 20, 30
+MOST_SPOTS = 4_000
+"""Of more spots an even part is compared: agreement is a mean."""
+
+SHUFFLES = 200
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Spots of a capture on the mother image, over the genes that all captures share.
+
+    Attributes
+    ----------
+    name
+        The capture.
+    xy_px
+        (spot, 2) float64, full-resolution pixels of the mother image.
+    counts
+        (spot, gene) CSR.
+    pitch_px
+        Distance of its neighbouring spots, in the same pixels.
+    """
+
+    name: str
+    xy_px: NDArray[np.float64]
+    counts: sparse.csr_matrix
+    pitch_px: float
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How alike two captures are where they overlap.
+
+    Attributes
+    ----------
+    pairs
+        Spots of the first that have one of the second within a pitch.
+    correlation
+        Mean correlation of the paired spots' standardised profiles.
+    shuffled, spread
+        Mean and standard deviation of the same for pairs drawn at random.
+    """
+
+    pairs: int
+    correlation: float
+    shuffled: float
+    spread: float
+
+    @property
+    def above_chance(self) -> float:
+        """By how many of its standard deviations the correlation is above that of random pairs."""
+        return (self.correlation - self.shuffled) / max(self.spread, 1e-12)
+
+
+def same_counts(a: sparse.csr_matrix, b: sparse.csr_matrix) -> bool:
+    """Whether two (spot, gene) tables hold the same spots, in whatever order."""
+    if a.shape != b.shape or a.nnz != b.nnz:
+        return False
+    by_spot, by_spot_too = (np.sort(np.asarray(m.sum(axis=1, dtype=np.float64)).ravel()) for m in (a, b))
+    by_gene, by_gene_too = (np.asarray(m.sum(axis=0, dtype=np.float64)).ravel() for m in (a, b))
+    return np.array_equal(by_spot, by_spot_too) and np.array_equal(by_gene, by_gene_too)
+
+
+def same_places(a: NDArray[np.float64], b: NDArray[np.float64], pitch_px: float) -> bool:
+    """Whether two captures have their spots at the same places, to a hundredth of the pitch."""
+    if len(a) != len(b):
+        return False
+    return bool((_nearest(a, b)[0] < 0.01 * pitch_px).all())
+
+
+def overlap_share(a: Placed, b: Placed) -> float:
+    """Share of the spots of one capture that have a spot of another within a pitch of the coarser of the two."""
+    reach = max(a.pitch_px, b.pitch_px)
+    return float((_nearest(a.xy_px, b.xy_px)[0] < reach).mean())
+
+
+def agreement(a: Placed, b: Placed, seed: int = 0) -> Agreement | None:
+    """How alike two captures are where they overlap, against pairs of the same spots drawn at random.
+
+    Profiles are depth-normalised, log, and standardised per gene within each capture, so that what differs between two
+    captures as wholes (chemistry, depth) does not count.
+
+    Returns
+    -------
+    Agreement or None
+        None where too few spots or genes are common to tell.
+    """
+    a, b = _thinned(a), _thinned(b)
+    distance, partner = _nearest(a.xy_px, b.xy_px)
+    near = np.flatnonzero(distance < max(a.pitch_px, b.pitch_px))
+    if len(near) < FEWEST_PAIRS:
+        return None
+    counts = sparse.csr_matrix(a.counts[near]), sparse.csr_matrix(b.counts[partner[near]])
+    variance = np.minimum(*(gene_variance(table) for table in counts))
+    genes = np.argsort(-variance, kind="stable")[:MOST_GENES]
+    genes = np.sort(genes[variance[genes] > 0])
+    if len(genes) < FEWEST_GENES:
+        return None
+    left, right = (_profiles(table, genes) for table in counts)
+    rng = np.random.default_rng(seed)
+    drawn = np.array([float((left * right[rng.permutation(len(right))]).sum(axis=1).mean()) for _ in range(SHUFFLES)])
+    return Agreement(len(near), float((left * right).sum(axis=1).mean()), float(drawn.mean()), float(drawn.std()))
+
+
+def _nearest(xy: NDArray[np.float64], others: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Distance of the nearest of the others, (spot,), and which it is."""
+    distance, index = cKDTree(others).query(xy)
+    return np.asarray(distance), np.asarray(index)
+
+
+def _thinned(placed: Placed) -> Placed:
+    step = -(-len(placed.xy_px) // MOST_SPOTS)
+    if step == 1:
+        return placed
+    kept = np.arange(0, len(placed.xy_px), step)
+    return Placed(placed.name, placed.xy_px[kept], sparse.csr_matrix(placed.counts[kept]), placed.pitch_px)
+
+
+def _profiles(counts: sparse.csr_matrix, genes: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(spot, gene) profiles of length 1 whose genes have mean 0 and spread 1 over the spots."""
+    depth = np.maximum(np.asarray(counts.sum(axis=1), dtype=np.float64), 1)
+    values = np.log1p(counts[:, genes].toarray() / depth * np.median(depth))
+    values -= values.mean(axis=0)
+    values /= np.maximum(values.std(axis=0), 1e-12)
+    return np.asarray(values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12))

@@ -1,0 +1,264 @@
+"""``iscale check``: everything about a project that can be told in seconds, before any work."""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from iscale.captures.integrate import LEAST_SPOTS
+from iscale.captures.merge import merge_labels
+from iscale.check.captures import capture_findings, shared_placed
+from iscale.check.depth import FINE_UM, Depth, check_depth
+from iscale.check.finding import CheckReport, Finding, errors_first
+from iscale.check.footprint import Tissue
+from iscale.check.genes import check_genes, check_named
+from iscale.check.placing import own_placement, placement_of
+from iscale.check.positions import Verdict, findings, judge, own_pixel_size
+from iscale.check.radius import check_radius
+from iscale.check.sample import Sample, read_sample
+from iscale.config import Options, load_options
+from iscale.errors import IscaleError
+from iscale.job import Job
+from iscale.project import (
+    ALIGNED_FOLDERS,
+    CAPTURES_FOLDER,
+    UNALIGNED_FOLDERS,
+    CaptureFiles,
+    find_captures,
+    read_gene_names,
+)
+from iscale.slide.overview import read_overview
+
+OVERVIEW_PX = 1024
+LEAST_TISSUE = 0.002
+"""With less of the image tissue than this there is nothing to hold spots against."""
+
+T = TypeVar("T")
+
+
+@dataclass
+class _Check:
+    """A check under way."""
+
+    root: Path
+    findings: list[Finding] = field(default_factory=list)
+    facts: dict[str, str] = field(default_factory=dict)
+
+    def tried(self, work: Callable[..., T], *args: Any, capture: str | None = None) -> T | None:
+        """What some work gives, or None with its error as a finding."""
+        try:
+            return work(*args)
+        except IscaleError as error:
+            self.findings.append(Finding("input", error.problem, error.remedy or "Correct the input.", capture))
+        except OSError as error:
+            what = f"{error.filename or self.root} cannot be read: {error.strerror or error}."
+            self.findings.append(Finding("input", what, "Check that it is there and yours to use.", capture))
+        return None
+
+    @property
+    def failed(self) -> bool:
+        return any(finding.severity == "error" for finding in self.findings)
+
+
+def run_check(project: str | Path, options: Mapping[str, Any] | None = None) -> CheckReport:
+    """Check a project without running anything or writing anything.
+
+    Parameters
+    ----------
+    project
+        The project folder.
+    options
+        Fields of :class:`iscale.config.Options`; they win over the project's ``iscale.toml``, None over nothing.
+    """
+    start = time.perf_counter()
+    root = Path(project).expanduser()
+    check = _Check(root)
+    chosen = check.tried(load_options, root, dict(options or {}))
+    if chosen is not None:
+        _check(check, chosen)
+    found = errors_first(check.findings)
+    return CheckReport(str(root), found, check.facts, time.perf_counter() - start)
+
+
+def _check(check: _Check, options: Options) -> None:
+    from iscale.check.resources import device_findings
+
+    gone, device = device_findings(options)
+    check.findings += gone
+    check.facts["device"] = device
+    if gone:  # all else is told as it would be without a GPU
+        options = options.model_copy(update={"device": "cpu"})
+    image = Job(check.root, options, with_captures=False)
+    tissue = check.tried(_mother, image)
+    if not check.root.is_dir():
+        return
+    captures = _captures(check, options)
+    if tissue is None:
+        return
+    check.facts["mother image"] = "; ".join(image.notices).removeprefix("mother image: ") or str(image.grid)
+    check.facts["mother image"] += f"; {tissue.mask.mean():.0%} tissue"
+    if tissue.mask.mean() < LEAST_TISSUE:
+        message = f"The mother image shows no tissue: {tissue.mask.mean():.2%} of {image.files.mother_image.name}."
+        check.findings.append(Finding("no-tissue", message, "Check that it is the image that was stained, and whole."))
+    samples = []
+    for files in captures:
+        if not files.is_aligned:
+            message = (
+                "It is not aligned: there is neither transform.json nor locs.* that places it on the mother image."
+            )
+            check.findings.append(Finding("not-aligned", message, f"Align it: iscale align {check.root}", files.name))
+        sample = check.tried(read_sample, files, image.files, image.grid, options, check.root, capture=files.name)
+        if sample is not None:
+            samples.append(sample)
+    verdicts = _positions(check, samples, tissue, image)
+    _contents(check, samples, verdicts, image)
+    if captures and not check.failed:
+        _resources(check, Job(check.root, options), float(tissue.mask.mean()))
+
+
+def _mother(image: Job) -> Tissue:
+    grid = image.grid
+    overview = read_overview(image.files.mother_image, OVERVIEW_PX, grid.raw_pixel_size_um)
+    return Tissue.of(overview, grid.raw_shape_px)
+
+
+def _captures(check: _Check, options: Options) -> list[CaptureFiles]:
+    """Files of the captures; one that cannot be used does not hide the others."""
+    try:
+        return list(find_captures(check.root, options.captures))
+    except IscaleError as error:
+        parents = [check.root / CAPTURES_FOLDER / name for name in (*ALIGNED_FOLDERS, *UNALIGNED_FOLDERS)]
+        there = {
+            p.name for parent in parents if parent.is_dir() for p in parent.iterdir() if not p.name.startswith(".")
+        }
+        found: list[CaptureFiles] = []
+        before = len(check.findings)
+        for name in options.captures or sorted(there):
+            found += check.tried(find_captures, check.root, [name], capture=name) or ()
+        if len(check.findings) == before:
+            check.findings.append(Finding("input", error.problem, error.remedy))
+        return found
+
+
+def _positions(check: _Check, samples: list[Sample], tissue: Tissue, image: Job) -> dict[str, Verdict]:
+    """Verdicts on the mother image by capture; where a capture fits neither image, that on its own is told."""
+    raw_um = image.grid.raw_pixel_size_um
+    on_mother, on_own = [], []
+    for sample in samples:
+        placement = placement_of(sample, tissue, image.grid) if tissue.mask.mean() >= LEAST_TISSUE else None
+        verdict = judge(placement) if placement else None
+        if verdict is None or verdict.code or verdict.explanation.kind != "fits":
+            own = check.tried(own_placement, sample, capture=sample.name)
+            other = judge(own) if own else None
+            if other and other.code:
+                on_own.append(other)
+                continue
+        if verdict is not None:
+            on_mother.append(verdict)
+    check.findings += findings(on_mother) + [finding for verdict in on_own for finding in findings([verdict])]
+    verdicts = {verdict.placement.name: verdict for verdict in on_mother}
+    for sample in samples:
+        check.facts[sample.name] = _described(sample, verdicts.get(sample.name), raw_um)
+        check.findings += own_pixel_size(sample)
+    check.findings += check_radius(samples, verdicts, image.files, raw_um)
+    return verdicts
+
+
+def _described(sample: Sample, verdict: Verdict | None, raw_um: float) -> str:
+    said = [
+        sample.platform,
+        f"{len(sample.spot_ids):,} spots, {len(sample.genes):,} genes, median depth {np.median(sample.depth):,.0f}",
+    ]
+    if sample.radius_um is not None:
+        said.append(f"radius {sample.radius_um:.4g} um")
+    if verdict is not None:
+        said.append(f"{verdict.placement.pitch.px * raw_um:.4g} um apart")
+        before = verdict.explanation.before
+        said.append(f"{before.on_tissue:.0%} on tissue, outlines agree to {before.overlap:.2f}")
+    return ", ".join(said)
+
+
+def _contents(check: _Check, samples: list[Sample], verdicts: dict[str, Verdict], image: Job) -> None:
+    genes = {sample.name: sample.genes for sample in samples}
+    found, shared = check_genes(genes)
+    check.findings += found
+    check.facts["genes"] = f"{shared:,} shared by {len(samples)} capture{'' if len(samples) == 1 else 's'}"
+    if not found:
+        _named_genes(check, genes, image)
+    check.findings += check_depth(
+        {
+            sample.name: Depth(
+                float(np.median(sample.depth)), sample.whole_numbers, len(sample.genes), _is_of_spots(sample)
+            )
+            for sample in samples
+        }
+    )
+    doubted = {f.capture for f in check.findings if f.code.startswith(("coordinates", "spots", "depth-low", "counts"))}
+    if any(f.code.startswith(("coordinates", "pixel-size", "genes-")) and not f.capture for f in check.findings):
+        doubted = set(genes)  # what is wrong with all of them makes them disagree as well
+    placed = shared_placed(samples, verdicts, doubted)
+    told, facts = capture_findings(placed)
+    check.findings += told
+    check.facts |= facts
+    _merging(check, samples, image)
+
+
+def _is_of_spots(sample: Sample) -> bool:
+    return sample.platform in ("visium", "tables") or (sample.platform_pitch_um or 0) > FINE_UM
+
+
+def _named_genes(check: _Check, genes: Mapping[str, tuple[str, ...]], image: Job) -> None:
+    files = image.files
+    if files.gene_names is not None:
+        named = check.tried(read_gene_names, files.gene_names)
+        check.findings += check_named("genes-not-measured", files.gene_names.name, named or (), genes)
+    if files.markers is not None:
+        named = check.tried(_marker_genes, files.markers)
+        check.findings += check_named("markers-not-measured", files.markers.name, named or (), genes)
+
+
+def _marker_genes(path: Path) -> tuple[str, ...]:
+    """The first column of ``markers.csv``."""
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+        rows = [row[0].strip() for row in csv.reader(file) if row and row[0].strip()]
+    return tuple(dict.fromkeys(rows[1:]))
+
+
+def _merging(check: _Check, samples: list[Sample], image: Job) -> None:
+    """Whether merging would leave enough to train on."""
+    places = [sample.xy_px * image.grid.scale for sample in samples if sample.xy_px is not None]
+    if not places or check.failed:
+        return
+    at = np.concatenate(places)
+    distance = image.options.dist_st
+    left = int(merge_labels(at, distance).max()) + 1
+    if left < LEAST_SPOTS:
+        message = (
+            f"{len(at)} spots of {len(places)} captures become {left} when those within {distance:g} px are merged."
+        )
+        remedy = f"At least {LEAST_SPOTS} are needed to train: add captures, or merge less (--dist-st)."
+        check.findings.append(Finding("too-few-spots", message, remedy))
+
+
+def _resources(check: _Check, job: Job, tissue_share: float) -> None:
+    from iscale.check.resources import hours, plan_findings, weights_fact
+    from iscale.pipeline import check_inputs
+
+    def plan() -> None:
+        check_inputs(job, "plot")
+        job.store.check()
+        found, facts = plan_findings(job)
+        check.findings.extend(found)
+        check.facts.update(facts)
+        spec = job.encoder
+        check.facts["encoder"] = spec.name
+        check.facts["weights"] = weights_fact(spec.weights)
+        check.facts["time"] = hours(job, tissue_share)
+
+    check.tried(plan)

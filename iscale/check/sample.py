@@ -1,0 +1,153 @@
+"""A capture as a check sees it: counts and positions, read with the program's own readers, and what files state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from iscale.align.transform import Transform, read_transform
+from iscale.captures.match import read_matched
+from iscale.captures.read import measured_radius_um
+from iscale.check.pitch import Pitch, find_pitch
+from iscale.config import Options
+from iscale.errors import InputError
+from iscale.geometry import SlideGrid
+from iscale.project import CaptureFiles, ProjectFiles, spot_radius_um
+from iscale.vendors.base import Measured, unique_names
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A capture that could be read.
+
+    Attributes
+    ----------
+    name
+        The capture.
+    spot_ids, genes, counts
+        (spot,) ids, (gene,) names, (spot, gene) CSR.
+    gene_ids
+        (gene,) ids, the names again where there are none.
+    xy_px
+        (spot, 2) in full-resolution pixels of the mother image; None where the capture is not aligned.
+    own_xy_px
+        (spot, 2) in full-resolution pixels of its own image; None of aligned tables.
+    platform, platform_pitch_um
+        What measured it, and the pitch that this fixes.
+    own_um_per_px
+        What its files state, or its platform tells.
+    radius_um
+        Of its spots, as a run would take it; None where that is not known.
+    platform_radius_um
+        As its platform states it, None where it does not.
+    image, image_from_full
+        Its own image, and the (3, 3) matrix from its own full-resolution pixels to that image's.
+    scalefactors
+        As its vendor wrote them.
+    transform
+        From its own pixels to the mother image's, None of aligned tables.
+    """
+
+    name: str
+    spot_ids: tuple[str, ...]
+    genes: tuple[str, ...]
+    counts: sparse.csr_matrix
+    gene_ids: tuple[str, ...]
+    xy_px: NDArray[np.float64] | None
+    own_xy_px: NDArray[np.float64] | None = None
+    platform: str = "tables"
+    platform_pitch_um: float | None = None
+    own_um_per_px: float | None = None
+    radius_um: float | None = None
+    platform_radius_um: float | None = None
+    image: Path | None = None
+    image_from_full: NDArray[np.float64] = field(default_factory=lambda: np.eye(3))
+    scalefactors: Mapping[str, float] = field(default_factory=dict)
+    transform: Transform | None = None
+
+    @property
+    def depth(self) -> NDArray[np.float64]:
+        """(spot,) counts of all genes."""
+        return np.asarray(self.counts.sum(axis=1, dtype=np.float64)).ravel()
+
+    @property
+    def whole_numbers(self) -> bool:
+        """Whether the counts are counts."""
+        return bool(np.all(self.counts.data == np.round(self.counts.data)))
+
+    def pitch(self, xy: NDArray[np.float64]) -> Pitch | None:
+        """The pitch of the spots at these positions."""
+        return find_pitch(xy, self.spot_ids, self.platform_pitch_um)
+
+
+def read_sample(files: CaptureFiles, project: ProjectFiles, grid: SlideGrid, options: Options, root: Path) -> Sample:
+    """Read a capture, aligned or not, wherever its spots lie.
+
+    Raises
+    ------
+    InputError
+        Where a run could not read it either.
+    """
+    if files.transform is None and files.locs is not None:
+        return _from_tables(files, project, grid)
+    from iscale.vendors.read import read_measured
+
+    assert files.source is not None
+    measured: Measured = read_measured(files.source, **options.reading(files.name, root))
+    transform = None if files.transform is None else read_transform(files.transform)
+    scaled = transform or Transform(np.eye(3))
+    radius_um = None
+    if transform is not None:
+        radius_um = _radius_um(files, project, grid, measured_radius_um(measured, scaled, grid))
+    return Sample(
+        name=files.name,
+        spot_ids=tuple(measured.spot_ids),
+        genes=tuple(unique_names(measured.gene_symbols)),
+        counts=measured.counts,
+        gene_ids=tuple(measured.gene_ids),
+        xy_px=None if transform is None else transform.apply(measured.xy_px),
+        own_xy_px=measured.xy_px,
+        platform=measured.platform,
+        platform_pitch_um=measured.pitch_um,
+        own_um_per_px=measured.um_per_px,
+        radius_um=radius_um,
+        platform_radius_um=None if measured.spot_diameter_um is None else measured.spot_diameter_um / 2,
+        image=measured.image,
+        image_from_full=measured.image_from_full,
+        scalefactors=measured.scalefactors,
+        transform=transform,
+    )
+
+
+def _from_tables(files: CaptureFiles, project: ProjectFiles, grid: SlideGrid) -> Sample:
+    assert files.counts is not None
+    assert files.locs is not None
+    matched = read_matched(files.name, files.counts, files.locs)
+    if matched.counts.sum() == 0:
+        raise InputError(
+            f"{files.counts}: all counts of the {matched.counts.shape[0]} spots are 0.", "Give raw counts."
+        )
+    return Sample(
+        name=files.name,
+        spot_ids=tuple(matched.locations.ids),
+        genes=tuple(matched.genes),
+        counts=matched.counts,
+        gene_ids=tuple(matched.genes),
+        xy_px=matched.locations.xy / grid.scale,
+        radius_um=_radius_um(files, project, grid, None),
+    )
+
+
+def _radius_um(files: CaptureFiles, project: ProjectFiles, grid: SlideGrid, measured_um: float | None) -> float:
+    return spot_radius_um(
+        project,
+        files,
+        raw_pixel_size_um=None if project.mother_is_analysis else grid.raw_pixel_size_um,
+        pixel_size_um=grid.pixel_size_um,
+        measured_um=measured_um,
+    )

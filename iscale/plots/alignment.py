@@ -1,0 +1,425 @@
+"""Figures that show an alignment: a capture on the mother image before and after, laid over it, and as a checkerboard.
+
+Every panel samples the overviews at its own pixels, through the inverse of the transform; no slide is read.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib.patheffects as effects
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import EllipseCollection
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Polygon, Rectangle
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+from scipy.spatial import ConvexHull, QhullError
+
+from iscale.align.outline import tissue_mask
+from iscale.align.quality import BAD, DOUBTFUL, GOOD, Quality, verdict
+from iscale.align.transform import Transform
+from iscale.plots.draw import scale_bar_um
+from iscale.slide.overview import Overview, block_mean
+
+WIDTH_INCHES, DPI = 10.0, 140
+PANEL_INCHES, GAP_INCHES, LABEL_INCHES, HEADER_INCHES = 4.85, 0.1, 0.28, 1.5
+LARGEST_BYTES = 1_400_000
+PALETTES = (256, 128, 64, 32)
+"""Colours of the PNG: the first that keeps it small. Photographs of tissue hardly compress otherwise."""
+MARGIN = 0.12
+"""Around the capture, as a share of its extent."""
+SQUARES = 8
+"""Of the checkerboard, along the longer side."""
+MOST_SPOTS = 4000
+"""Spots drawn: of more, every so many."""
+SLIMMEST = 0.6
+"""Sides of a panel, the shorter over the longer, at least."""
+LOCATOR_PX = 220
+WRAP = 118
+"""Letters to a line of the header."""
+BEYOND = 225
+"""Grey of what is not on the mother image."""
+OUTLINE, OTHER, SPOTS, INK = "#00a550", "#5a5a5a", "#ffdd33", "#202020"
+VERDICT_COLOURS = {GOOD: "#0a7d32", DOUBTFUL: "#b36b00", BAD: "#b3161b"}
+
+Pixels = NDArray[np.uint8]
+Points = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Window:
+    """A part of the plane of the mother image, in its full-resolution pixels, and the pixels it is drawn with."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    px_wide: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width in drawn pixels."""
+        return max(1, round(self.px_wide * self.height / self.width)), self.px_wide
+
+    @property
+    def extent(self) -> tuple[float, float, float, float]:
+        """Left, right, bottom, top, for matplotlib."""
+        return self.x, self.x + self.width, self.y + self.height, self.y
+
+    @property
+    def places(self) -> Points:
+        """(y, x, 2) full-resolution positions of the drawn pixels' centres."""
+        h, w = self.shape
+        x = self.x + (np.arange(w) + 0.5) * self.width / w
+        y = self.y + (np.arange(h) + 0.5) * self.height / h
+        return np.stack(np.meshgrid(x, y), axis=-1)
+
+
+def window_about(points: Points, px_wide: int, aspect: float | None = None) -> Window:
+    """The window that shows all points (point, 2), with a margin; ``aspect`` is height over width."""
+    low, high = points.min(axis=0), points.max(axis=0)
+    width, height = np.maximum(high - low, 1.0) * (1 + 2 * MARGIN)
+    wanted = aspect or float(np.clip(height / width, SLIMMEST, 1 / SLIMMEST))
+    width, height = max(width, height / wanted), max(height, width * wanted)
+    x, y = (low + high) / 2 - (width / 2, height / 2)
+    return Window(float(x), float(y), float(width), float(height), px_wide)
+
+
+def sampled(overview: Overview, window: Window, transform: Transform | None = None) -> tuple[Pixels, NDArray[np.bool_]]:
+    """Pixels (y, x, 3) of an overview in a window, and where (y, x) it has any.
+
+    Parameters
+    ----------
+    overview
+        Of the mother image; of a capture with ``transform``.
+    window
+        What is drawn.
+    transform
+        From the overview's full-resolution pixels to the mother's; by default they are the same.
+    """
+    per_px = window.width / window.px_wide / overview.full_per_px / (transform.scale if transform else 1.0)
+    factor = max(1, min(int(per_px), min(overview.rgb.shape[:2]) // 2))
+    rgb = block_mean(overview.rgb, factor)
+    at = _in_overview(overview, window, transform) / factor
+    h, w = rgb.shape[:2]
+    inside = ((at >= 0) & (at < (w, h))).all(axis=-1)
+    place = [at[..., 1] - 0.5, at[..., 0] - 0.5]
+    channels = [ndimage.map_coordinates(rgb[..., c], place, order=1, mode="nearest") for c in range(3)]
+    return np.where(inside[..., None], np.stack(channels, axis=-1), np.uint8(BEYOND)).astype(np.uint8), inside
+
+
+def laid_over(capture: Pixels, mother: Pixels, there: NDArray[np.bool_]) -> Pixels:
+    """The mean of both images (y, x, 3) where the capture is, else the mother image."""
+    mean = ((capture.astype(np.uint16) + mother) // 2).astype(np.uint8)
+    return np.where(there[..., None], mean, mother)
+
+
+def checkerboard(capture: Pixels, mother: Pixels, there: NDArray[np.bool_]) -> Pixels:
+    """Squares of both images (y, x, 3) in turn; where the capture is not, the mother image."""
+    side = math.ceil(max(there.shape) / SQUARES)
+    y, x = np.ogrid[: there.shape[0], : there.shape[1]]
+    odd = (y // side + x // side) % 2 == 1
+    return np.where((odd & there)[..., None], capture, mother)
+
+
+def draw_alignment(
+    path: Path,
+    capture: Overview | None,
+    mother: Overview,
+    before: Transform,
+    after: Transform,
+    xy_px: NDArray[np.floating],
+    radius_px: float,
+    title: str,
+    quality: Quality,
+) -> None:
+    """Draw one PNG, 1400 px wide, that shows whether a capture lies where it belongs.
+
+    Parameters
+    ----------
+    path
+        File to write; its folder is made.
+    capture
+        Overview of the capture's own image; None where it has none: then there are two panels, outline and spots only.
+    mother
+        Overview of the mother image.
+    before, after
+        The transform that was started from, and the final one: the capture's full-resolution pixels to the mother's.
+    xy_px
+        (spot, 2) x, y in the capture's full-resolution pixels.
+    radius_px
+        Radius of a spot in the same.
+    title
+        The capture's name.
+    quality
+        Of ``after``.
+    """
+    tissue = None if capture is None else tissue_mask(capture)
+    shown = _Shown(capture, tissue, mother, np.asarray(xy_px, dtype=np.float64), radius_px)
+    px = round(PANEL_INCHES * DPI)
+    final = window_about(shown.extremes(after), px)
+    aspect = final.height / final.width
+    # Where the capture came from belongs into the first picture, as long as it does not make that a map.
+    start = window_about(np.concatenate([shown.extremes(after), shown.extremes(before)]), px, aspect)
+    start = start if start.width < 4 * final.width else final
+    rows = 2 if capture is not None else 1
+    row_inches = PANEL_INCHES * aspect + LABEL_INCHES + GAP_INCHES
+    figure = Figure(figsize=(WIDTH_INCHES, HEADER_INCHES + rows * row_inches), facecolor="white")
+    axes = [_panel(figure, i, aspect) for i in range(2 * rows)]
+    _draw_placed(axes[0], shown, before, start, f"Before ({before.how}); dashed: after")
+    _draw_outline(axes[0], shown, after, start, OTHER, dashed=True)
+    _draw_placed(axes[1], shown, after, final, f"After ({after.how})")
+    if capture is not None:
+        below, _ = sampled(mother, final)
+        above, there = sampled(capture, final, after)
+        _show(axes[2], laid_over(above, below, there), final, "Capture laid over the mother image, half transparent")
+        _show(axes[3], checkerboard(above, below, there), final, "Checkerboard of mother image and capture")
+        for picture in axes[2:]:
+            _draw_frame(picture, capture, after)
+    for picture, window in zip(axes, (start, final, final, final), strict=False):
+        _scale_bar(picture, window, mother.full_um)
+    _header(figure, title, after, quality)
+    _locator(figure, mother, final)
+    _save(figure, path)
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """A capture as it is drawn: image and tissue where it has them, and spots, on the mother image."""
+
+    capture: Overview | None
+    tissue: NDArray[np.bool_] | None
+    mother: Overview
+    xy_px: Points
+    radius_px: float
+
+    @property
+    def own_points(self) -> Points:
+        """(point, 2) points of the capture that say how far it reaches, in its full-resolution pixels."""
+        points = self.xy_px
+        if self.capture is not None and self.tissue is not None and self.tissue.any():
+            rows, columns = (np.flatnonzero(self.tissue.any(axis=axis)) + 0.5 for axis in (1, 0))
+            corners = np.stack([columns[[0, -1, 0, -1]], rows[[0, 0, -1, -1]]], axis=-1)
+            to_full = self.capture.to_full
+            points = np.concatenate([points, corners @ to_full[:2, :2].T + to_full[:2, 2]])
+        return points if len(points) else np.zeros((1, 2))
+
+    def extremes(self, transform: Transform) -> Points:
+        """The same on the mother image."""
+        return transform.apply(self.own_points)
+
+
+def _panel(figure: Figure, number: int, aspect: float) -> Axes:
+    """Axes of a panel, from the top left, below the header; made in inches."""
+    width, height = figure.get_size_inches()
+    row, column = divmod(number, 2)
+    step = PANEL_INCHES * aspect + LABEL_INCHES + GAP_INCHES
+    left = (WIDTH_INCHES - 2 * PANEL_INCHES - GAP_INCHES) / 2 + column * (PANEL_INCHES + GAP_INCHES)
+    bottom = height - HEADER_INCHES - (row + 1) * step + GAP_INCHES
+    axes = figure.add_axes(
+        (left / width, bottom / height, PANEL_INCHES / width, PANEL_INCHES * aspect / height), aspect="auto"
+    )
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for side in axes.spines.values():
+        side.set(color="#b0b0b0", linewidth=0.6)
+    return axes
+
+
+def _show(axes: Axes, pixels: Pixels, window: Window, label: str) -> None:
+    axes.imshow(pixels, extent=window.extent, interpolation="nearest", aspect="auto")
+    axes.set_title(label, fontsize=9.5, loc="left", pad=4, color=INK)
+    axes.set_autoscale_on(False)
+
+
+def _draw_placed(axes: Axes, shown: _Shown, transform: Transform, window: Window, label: str) -> None:
+    """The mother image with the capture's outline and spots where a transform puts them."""
+    _show(axes, sampled(shown.mother, window)[0], window, label)
+    _draw_spots(axes, shown, transform, window)
+    _draw_outline(axes, shown, transform, window, OUTLINE)
+    halo = [effects.withStroke(linewidth=3, foreground="white")]
+    if shown.capture is None:
+        note = "The capture has no image of its own:\nspots, and the hull of them"
+        axes.text(0.97, 0.035, note, transform=axes.transAxes, fontsize=9, ha="right", path_effects=halo)
+    points = transform.apply(shown.own_points) - (window.x, window.y)
+    if not ((points >= 0) & (points < (window.width, window.height))).all(axis=1).any():
+        note = "The capture lies outside of this picture"
+        axes.text(0.5, 0.5, note, transform=axes.transAxes, ha="center", path_effects=halo)
+
+
+def _draw_spots(axes: Axes, shown: _Shown, transform: Transform, window: Window) -> None:
+    xy = transform.apply(shown.xy_px[:: max(1, math.ceil(len(shown.xy_px) / MOST_SPOTS))])
+    # A cell's disc would be less than a pixel: it is drawn as a dot that can be seen.
+    diameter = max(2 * shown.radius_px * transform.scale, 2.5 * window.width / window.px_wide)
+    sizes = np.full(len(xy), diameter)
+    discs = EllipseCollection(
+        sizes,
+        sizes,
+        np.zeros(len(xy)),
+        units="xy",
+        offsets=xy,
+        offset_transform=axes.transData,
+        facecolor="none",
+        edgecolor=SPOTS,
+        linewidth=0.9,
+        path_effects=[effects.withStroke(linewidth=1.9, foreground="#303030", alpha=0.7)],
+    )
+    axes.add_collection(discs, autolim=False)
+
+
+def _draw_outline(
+    axes: Axes, shown: _Shown, transform: Transform, window: Window, colour: str, dashed: bool = False
+) -> None:
+    """The border of the capture's tissue, or the hull of its spots."""
+    style = "dashed" if dashed else "solid"
+    if shown.capture is None or shown.tissue is None:
+        hull = Polygon(_hull(transform.apply(shown.xy_px)), fill=False, ec=colour, lw=1.6, ls=style)
+        axes.add_patch(hull)
+        return
+    at = _in_overview(shown.capture, window, transform)
+    place = [at[..., 1] - 0.5, at[..., 0] - 0.5]
+    inside = ndimage.map_coordinates(shown.tissue.astype(np.float32), place, order=1)
+    if inside.min() < 0.5 < inside.max():
+        x, y = np.moveaxis(window.places, -1, 0)
+        axes.contour(x, y, inside, levels=[0.5], colors=[colour], linewidths=1.6, linestyles=style)
+
+
+def _hull(points: Points) -> Points:
+    """Corners of the convex hull; of points on a line these points."""
+    try:
+        return np.asarray(points[ConvexHull(points).vertices], dtype=np.float64)
+    except (QhullError, ValueError):
+        return points
+
+
+def _draw_frame(axes: Axes, capture: Overview, transform: Transform) -> None:
+    """The border of the capture's image."""
+    h, w = capture.rgb.shape[:2]
+    corners = np.array([[0.0, 0.0], [w, 0.0], [w, h], [0.0, h]]) @ capture.to_full[:2, :2].T + capture.to_full[:2, 2]
+    axes.add_patch(Polygon(transform.apply(corners), fill=False, ec=OTHER, lw=0.8, ls="dashed"))
+
+
+def _scale_bar(axes: Axes, window: Window, full_um: float | None) -> None:
+    if full_um is None:
+        return
+    width_um = window.width * full_um
+    bar = scale_bar_um(width_um)
+    label = f"{bar:g} \N{MICRO SIGN}m" if bar < 1000 else f"{bar / 1000:g} mm"
+    halo = [effects.withStroke(linewidth=3, foreground="white")]
+    axes.plot(
+        [0.03, 0.03 + bar / width_um],
+        [0.035, 0.035],
+        transform=axes.transAxes,
+        color="black",
+        lw=3,
+        solid_capstyle="butt",
+        path_effects=[effects.withStroke(linewidth=5, foreground="white")],
+    )
+    axes.text(0.03, 0.05, label, transform=axes.transAxes, fontsize=9, path_effects=halo)
+
+
+def _header(figure: Figure, title: str, after: Transform, quality: Quality) -> None:
+    """Name, verdict, the figures it rests on, and why it is not good."""
+    word, reasons = verdict(quality)
+    height = float(figure.get_size_inches()[1])
+    left = (WIDTH_INCHES - 2 * PANEL_INCHES - GAP_INCHES) / 2 / WIDTH_INCHES
+
+    def line(text: str, inches: float, size: float, **more: Any) -> None:
+        figure.text(left, 1 - inches / height, text, fontsize=size, va="top", **more)
+
+    line(f"{title}: {word}", 0.1, 15, color=VERDICT_COLOURS[word], weight="bold")
+    described = str(after)
+    facts = f"{described[0].upper()}{described[1:]}. {figures_of(quality)}."
+    facts_lines, reasons_lines = textwrap.wrap(facts, WRAP), textwrap.wrap(" ".join(reasons), WRAP)
+    line("\n".join(facts_lines), 0.43, 9, color=INK)
+    line("\n".join(reasons_lines[:4]), 0.49 + 0.165 * len(facts_lines), 9, color="#505050")
+
+
+def figures_of(quality: Quality) -> str:
+    """What was measured, in a line.
+
+    >>> figures_of(Quality(0.98, 0.967, 0.48, 0.16, 180, 0.99, 0.0, None, None, 42.3))
+    'Tissue overlap 98%, outlines 97%, spots on tissue 99%, structures 0.48 (elsewhere 0.16), landmarks off by 42 um'
+    """
+    shares = (
+        ("tissue overlap", quality.overlap),
+        ("outlines", quality.iou),
+        ("spots on tissue", quality.spots_on_tissue),
+    )
+    parts = [f"{name} {value:.0%}" for name, value in shares if value is not None]
+    if quality.spots_outside:
+        parts.append(f"spots outside the image {quality.spots_outside:.1%}")
+    for name, here, elsewhere in (
+        ("structures", quality.stain_correlation, quality.stain_elsewhere),
+        ("counts with nuclei", quality.counts_correlation, quality.counts_elsewhere),
+    ):
+        if here is not None:
+            parts.append(f"{name} {here:.2f}" + (f" (elsewhere {elsewhere:.2f})" if elsewhere is not None else ""))
+    if quality.residual_um is not None:
+        parts.append(f"landmarks off by {quality.residual_um:.0f} um")
+    text = ", ".join(parts) or "nothing could be measured"
+    return text[0].upper() + text[1:]
+
+
+def _locator(figure: Figure, mother: Overview, window: Window) -> None:
+    """Where on the slide the pictures are, small, at the top right."""
+    rgb = block_mean(mother.rgb, max(1, math.ceil(max(mother.rgb.shape[:2]) / LOCATOR_PX)))
+    h, w = mother.rgb.shape[:2]
+    height = float(figure.get_size_inches()[1])
+    tall = HEADER_INCHES - 0.2
+    wide = min(tall * w / h, 2.2)
+    tall = wide * h / w
+    right = (WIDTH_INCHES + 2 * PANEL_INCHES + GAP_INCHES) / 2
+    axes = figure.add_axes(
+        ((right - wide) / WIDTH_INCHES, 1 - (tall + 0.1) / height, wide / WIDTH_INCHES, tall / height)
+    )
+    axes.imshow(rgb, extent=(0, w, h, 0), aspect="auto")
+    axes.set(xticks=[], yticks=[], xlim=(0, w), ylim=(h, 0))
+    low, high = mother.from_full(np.array([[window.x, window.y], [window.x + window.width, window.y + window.height]]))
+    axes.add_patch(Rectangle((low[0], low[1]), *(high - low), fill=False, ec=VERDICT_COLOURS[BAD], lw=1.4))
+    for side in axes.spines.values():
+        side.set(color="#b0b0b0", linewidth=0.6)
+
+
+def _in_overview(overview: Overview, window: Window, transform: Transform | None) -> Points:
+    """(y, x, 2) positions of a window's pixels in an overview."""
+    full = window.places.reshape(-1, 2)
+    if transform is not None:
+        full = Transform(np.asarray(np.linalg.inv(transform.matrix), dtype=np.float64)).apply(full)
+    return overview.from_full(full).reshape(*window.shape, 2)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=DPI, format="png")
+    picture = Image.open(drawn).convert("RGB")
+    data = b""
+    for colours in PALETTES:
+        packed = io.BytesIO()
+        _with_colours(picture, colours).save(packed, "PNG", optimize=True)
+        data = packed.getvalue()
+        if len(data) <= LARGEST_BYTES:
+            break
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(data)
+    part.replace(path)
+
+
+def _with_colours(picture: Image.Image, colours: int) -> Image.Image:
+    """The picture in a few colours, those of lines and letters among them: to a palette of its own they are rare."""
+    kept = [to_rgb(c) for c in ("white", "black", OUTLINE, OTHER, SPOTS, INK, *VERDICT_COLOURS.values())]
+    fixed = [round(255 * v) for colour in kept for v in colour]
+    found = picture.quantize(colours - len(kept), dither=Image.Dither.NONE).getpalette() or []
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(found[: 3 * (colours - len(kept))] + fixed)
+    return picture.quantize(palette=palette, dither=Image.Dither.NONE)
