@@ -18,7 +18,7 @@ from iscale.engine.execute import StepReport, execute, pending
 from iscale.engine.ledger import Ledger
 from iscale.engine.plan import Resources, format_bytes
 from iscale.engine.step import Step
-from iscale.errors import StoreError
+from iscale.errors import InputError, StoreError
 from iscale.job import Job
 from iscale.progress import Silence
 from iscale.report import plan_table, write_report
@@ -158,6 +158,8 @@ def run(
     if job.with_captures:
         align_missing(job, watcher)
     check_inputs(job, stage)
+    if job.with_captures:
+        _check_first(root, options, watcher)
     if not restart:
         job.store.check()
         _check_same_slide(job)
@@ -188,6 +190,20 @@ def run(
             with contextlib.suppress(OSError):
                 write_report(job, stage, reports, start)
     return job.store.folder
+
+
+def _check_first(root: Path, options: dict[str, Any], watcher: Any) -> None:
+    """What ``iscale check`` finds: errors stop the run before any work, warnings are told."""
+    from iscale.check.project import run_check
+
+    report = run_check(root, options)
+    errors = [finding for finding in report.findings if finding.severity == "error"]
+    for finding in report.findings:
+        if finding not in errors:
+            watcher.say(f"Warning ({finding.code}): {finding.text}")
+    if errors:
+        more = f" ({len(errors) - 1} more: iscale check {root})" if len(errors) > 1 else ""
+        raise InputError(errors[0].text, f"{errors[0].remedy}{more}")
 
 
 def _check_same_slide(job: Job) -> None:

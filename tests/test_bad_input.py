@@ -167,7 +167,7 @@ def test_a_disk_without_room_is_refused_before_any_work(
 ) -> None:
     monkeypatch.setattr(pipeline.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 10, 1000))
     assert iscale(monkeypatch, "run", tiny_project) == 2
-    assert re.search(r"1 KB free, the run needs up to .*\n.*--out", capsys.readouterr().err)
+    assert re.search(r"1 KB of disk are free, the run needs up to .*\n.*--out", capsys.readouterr().err)
     assert not (tiny_project / "iSCALE_output").exists()
 
 

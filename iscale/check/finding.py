@@ -13,7 +13,8 @@ Severity = Literal["error", "warning"]
 SEVERITY: dict[str, Severity] = {
     "input": "error",
     "no-tissue": "error",
-    "not-aligned": "error",
+    "not-aligned": "warning",
+    "cannot-align": "error",
     "spots-outside-image": "error",
     "spots-off-tissue": "warning",
     "coordinates-scaled": "error",
@@ -72,6 +73,13 @@ class Finding:
     def severity(self) -> Severity:
         """``error`` or ``warning``."""
         return SEVERITY[self.code]
+
+    @property
+    def text(self) -> str:
+        """The message, with the capture's name before it where it is about one and does not name it."""
+        if self.capture is None or self.capture in self.message:
+            return self.message
+        return f"{self.capture}: {self.message}"
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from iscale.align.landmarks import find_landmarks
 from iscale.captures.integrate import LEAST_SPOTS
 from iscale.captures.merge import merge_labels
 from iscale.check.captures import capture_findings, shared_placed
@@ -108,18 +109,26 @@ def _check(check: _Check, options: Options) -> None:
         check.findings.append(Finding("no-tissue", message, "Check that it is the image that was stained, and whole."))
     samples = []
     for files in captures:
-        if not files.is_aligned:
-            message = (
-                "It is not aligned: there is neither transform.json nor locs.* that places it on the mother image."
-            )
-            check.findings.append(Finding("not-aligned", message, f"Align it: iscale align {check.root}", files.name))
         sample = check.tried(read_sample, files, image.files, image.grid, options, check.root, capture=files.name)
+        if not files.is_aligned:
+            check.findings.append(_unaligned(files, sample, check.root))
         if sample is not None:
             samples.append(sample)
     verdicts = _positions(check, samples, tissue, image)
     _contents(check, samples, verdicts, image)
     if captures and not check.failed:
         _resources(check, Job(check.root, options), float(tissue.mask.mean()))
+
+
+def _unaligned(files: CaptureFiles, sample: Sample | None, root: Path) -> Finding:
+    """A capture that nothing places yet, and whether there is something to place it by."""
+    what = "It is not aligned: there is neither transform.json nor locs.* that places it on the mother image"
+    folders = [folder for folder in (files.aligned, files.source) if folder is not None and folder.is_dir()]
+    if (sample is not None and sample.image is not None) or any(find_landmarks(folder) for folder in folders):
+        remedy = f"A run aligns it first; better do it now, and look at the figure: iscale align {root}"
+        return Finding("not-aligned", f"{what}.", remedy, files.name)
+    remedy = f"Give landmarks or a matrix: iscale align {root} --captures {files.name} --landmarks FILE"
+    return Finding("cannot-align", f"{what}, and neither an image of its own nor landmarks.", remedy, files.name)
 
 
 def _mother(image: Job) -> Tissue:

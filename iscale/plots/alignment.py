@@ -35,6 +35,8 @@ PANEL_INCHES, GAP_INCHES, LABEL_INCHES, HEADER_INCHES = 4.85, 0.1, 0.28, 1.5
 LARGEST_BYTES = 1_400_000
 PALETTES = (256, 128, 64, 32)
 """Colours of the PNG: the first that keeps it small. Photographs of tissue hardly compress otherwise."""
+NEAR = 10
+"""A colour found that differs from one of ours by less than this in all channels (0 to 255) gives way to it."""
 MARGIN = 0.12
 """Around the capture, as a share of its extent."""
 SQUARES = 8
@@ -417,9 +419,11 @@ def _save(figure: Figure, path: Path) -> None:
 
 def _with_colours(picture: Image.Image, colours: int) -> Image.Image:
     """The picture in a few colours, those of lines and letters among them: to a palette of its own they are rare."""
-    kept = [to_rgb(c) for c in ("white", "black", OUTLINE, OTHER, SPOTS, INK, *VERDICT_COLOURS.values())]
-    fixed = [round(255 * v) for colour in kept for v in colour]
-    found = picture.quantize(colours - len(kept), dither=Image.Dither.NONE).getpalette() or []
+    named = ("white", "black", OUTLINE, OTHER, SPOTS, INK, *VERDICT_COLOURS.values())
+    kept = np.round(255 * np.array([to_rgb(colour) for colour in named])).astype(int)
+    found = np.array(picture.quantize(colours - len(kept), dither=Image.Dither.NONE).getpalette()).reshape(-1, 3)
+    found = found[: colours - len(kept)]
+    near = (np.abs(found[:, None] - kept).max(axis=-1) < NEAR).any(axis=1)
     palette = Image.new("P", (1, 1))
-    palette.putpalette(found[: 3 * (colours - len(kept))] + fixed)
+    palette.putpalette(np.concatenate([kept, found[~near]]).ravel().tolist())
     return picture.quantize(palette=palette, dither=Image.Dither.NONE)
