@@ -156,7 +156,7 @@ def run(
     root = Path(project).expanduser()
     job = Job(root, load_options(root, options), with_captures="fit" in STAGES[stage])
     if job.with_captures:
-        align_missing(job, watcher)
+        align_missing(root, job.options, watcher)
     check_inputs(job, stage)
     if job.with_captures:
         _check_first(root, options, watcher)

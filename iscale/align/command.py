@@ -13,7 +13,7 @@ import numpy as np
 from iscale.align import ways
 from iscale.align.quality import BAD, Quality, measure, quality_table, quality_text, verdict
 from iscale.align.transform import TRANSFORM_FILE, Kind, Transform, read_transform, write_transform
-from iscale.config import load_options
+from iscale.config import Options, load_options
 from iscale.errors import InputError
 from iscale.job import Job
 from iscale.project import CaptureFiles, find_captures
@@ -110,17 +110,18 @@ def align_project(project: Path, wishes: Wishes, *, watcher: Any, **options: Any
     return "\n".join(lines)
 
 
-def align_missing(job: Job, watcher: Any) -> None:
-    """Place those captures of a job that have no place yet.
+def align_missing(project: Path, options: Options, watcher: Any) -> None:
+    """Place those captures of a project that have no place yet.
 
     Raises
     ------
     InputError
         One cannot be placed, or only badly.
     """
-    waiting = tuple(c.name for c in find_captures(job.project, job.options.captures) if not c.is_aligned)
+    waiting = tuple(c.name for c in find_captures(project, options.captures) if not c.is_aligned)
     if not waiting:
         return
+    job = Job(project, options, with_captures=False)
     for a in align_captures(job, waiting, Wishes(), watcher):
         if a.word == BAD:
             raise InputError(

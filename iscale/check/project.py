@@ -116,7 +116,9 @@ def _check(check: _Check, options: Options) -> None:
             samples.append(sample)
     verdicts = _positions(check, samples, tissue, image)
     _contents(check, samples, verdicts, image)
-    if captures and not check.failed:
+    if not all(files.is_aligned for files in captures):
+        check.facts["memory, disk, time"] = "told when all captures are aligned"
+    elif captures and not check.failed:
         _resources(check, Job(check.root, options), float(tissue.mask.mean()))
 
 

@@ -43,6 +43,8 @@ SQUARES = 8
 """Of the checkerboard, along the longer side."""
 MOST_SPOTS = 4000
 """Spots drawn: of more, every so many."""
+FEW_SPOTS = 1000
+"""More are drawn with thin lines, so that they do not hide the tissue."""
 SLIMMEST = 0.6
 """Sides of a panel, the shorter over the longer, at least."""
 LOCATOR_PX = 220
@@ -207,13 +209,16 @@ class _Shown:
     @property
     def own_points(self) -> Points:
         """(point, 2) points of the capture that say how far it reaches, in its full-resolution pixels."""
-        points = self.xy_px
+        points = self.xy_px if len(self.xy_px) else np.zeros((1, 2))
         if self.capture is not None and self.tissue is not None and self.tissue.any():
             rows, columns = (np.flatnonzero(self.tissue.any(axis=axis)) + 0.5 for axis in (1, 0))
             corners = np.stack([columns[[0, -1, 0, -1]], rows[[0, 0, -1, -1]]], axis=-1)
             to_full = self.capture.to_full
-            points = np.concatenate([points, corners @ to_full[:2, :2].T + to_full[:2, 2]])
-        return points if len(points) else np.zeros((1, 2))
+            corners = corners @ to_full[:2, :2].T + to_full[:2, 2]
+            # Arrays with spots beside the tissue too would make it small.
+            on = ((points >= corners.min(axis=0)) & (points <= corners.max(axis=0))).all(axis=1)
+            points = corners if on.any() else np.concatenate([points, corners])
+        return points
 
     def extremes(self, transform: Transform) -> Points:
         """The same on the mother image."""
@@ -262,6 +267,7 @@ def _draw_spots(axes: Axes, shown: _Shown, transform: Transform, window: Window)
     xy = transform.apply(shown.xy_px[:: max(1, math.ceil(len(shown.xy_px) / MOST_SPOTS))])
     # A cell's disc would be less than a pixel: it is drawn as a dot that can be seen.
     diameter = max(2 * shown.radius_px * transform.scale, 2.5 * window.width / window.px_wide)
+    few = len(xy) <= FEW_SPOTS
     sizes = np.full(len(xy), diameter)
     discs = EllipseCollection(
         sizes,
@@ -272,8 +278,8 @@ def _draw_spots(axes: Axes, shown: _Shown, transform: Transform, window: Window)
         offset_transform=axes.transData,
         facecolor="none",
         edgecolor=SPOTS,
-        linewidth=0.9,
-        path_effects=[effects.withStroke(linewidth=1.9, foreground="#303030", alpha=0.7)],
+        linewidth=0.9 if few else 0.6,
+        path_effects=[effects.withStroke(linewidth=1.9, foreground="#303030", alpha=0.7)] if few else None,
     )
     axes.add_collection(discs, autolim=False)
 
@@ -386,7 +392,8 @@ def _locator(figure: Figure, mother: Overview, window: Window) -> None:
     )
     axes.imshow(rgb, extent=(0, w, h, 0), aspect="auto")
     axes.set(xticks=[], yticks=[], xlim=(0, w), ylim=(h, 0))
-    low, high = mother.from_full(np.array([[window.x, window.y], [window.x + window.width, window.y + window.height]]))
+    ends = np.array([[window.x, window.y], [window.x + window.width, window.y + window.height]])
+    low, high = np.clip(mother.from_full(ends), 0, (w, h))
     axes.add_patch(Rectangle((low[0], low[1]), *(high - low), fill=False, ec=VERDICT_COLOURS[BAD], lw=1.4))
     for side in axes.spines.values():
         side.set(color="#b0b0b0", linewidth=0.6)
