@@ -34,7 +34,7 @@ lint: env ## formatting, lint and types
 	$(BIN)/mypy
 
 .PHONY: bench-%
-bench-%: env ## run a benchmark: accuracy, context, features, fit, hipt_memory, memory, reading
+bench-%: env ## run a benchmark: accuracy, alignment, context, features, fit, hipt_memory, memory, reading
 	$(BIN)/python -m benchmarks.$*
 
 .PHONY: clean

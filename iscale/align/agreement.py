@@ -15,10 +15,10 @@ FINEST, COARSEST = 0.04, 0.16
 """Structures compared are between these sizes (Gaussian sigmas), as shares of the common tissue's extent: finer ones do
 not repeat in a neighbouring section, coarser ones follow from the outline."""
 
-CELLS = 160
+CELLS = 80
 """The common tissue is compared at about so many pixels to its extent."""
 
-FEWEST = 400
+FEWEST = 200
 """Pixels of common tissue needed."""
 
 Layer = NDArray[np.float64]
@@ -55,6 +55,7 @@ class Structures:
 
     def __init__(self, stain: Stain) -> None:
         self.mask = stain.mask
+        self.box = _bounds(stain.mask)
         self._layers = (stain.mask.astype(np.float32), *channels(stain))
         self._reduced: dict[int, list[Layer]] = {}
 
@@ -90,9 +91,10 @@ def agreement(capture: Structures, mother: Structures, matrix: NDArray[np.float6
     """
     extent = math.sqrt(capture.mask.sum())
     step = max(1.0, extent / CELLS)
-    h, w = (max(1, int(n / step)) for n in capture.mask.shape)
+    (y0, y1), (x0, x1) = capture.box
+    h, w = max(1, int((y1 - y0) / step)), max(1, int((x1 - x0) / step))
     y, x = np.mgrid[:h, :w] + 0.5
-    at = np.stack([x.ravel() * step, y.ravel() * step, np.ones(h * w)])
+    at = np.stack([x0 + x.ravel() * step, y0 + y.ravel() * step, np.ones(h * w)])
     scale = math.sqrt(abs(np.linalg.det(matrix[:2, :2])))
     own = capture.sampled(at[:2], step, (h, w))
     theirs = mother.sampled((matrix @ at)[:2], step * scale, (h, w))
@@ -107,6 +109,12 @@ def agreement(capture: Structures, mother: Structures, matrix: NDArray[np.float6
         bands = [_band(layer, both, FINEST * size, COARSEST * size)[both] for layer in (a, b)]
         found.append(_correlation(*bands))
     return Agreement(float(np.mean(found)), float(np.mean(np.abs(found))), common)
+
+
+def _bounds(mask: NDArray[np.bool_]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """First and last + 1 row, and column, with tissue."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return (int(rows[0]), int(rows[-1]) + 1), (int(columns[0]), int(columns[-1]) + 1)
 
 
 def _reduced(values: NDArray[np.float32], times: int) -> Layer:

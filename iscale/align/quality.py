@@ -31,11 +31,13 @@ GOOD_ON_TISSUE, BAD_ON_TISSUE = 0.9, 0.6
 """0.96 and more where right, 0.91 when off by 200 um; in wrong orientations 0.6 to 0.9."""
 MOST_OUTSIDE, BAD_OUTSIDE = 0.02, 0.25
 """A row of spots may stick out of the mother image, not a quarter of the capture."""
-GOOD_STAIN = 0.25
-"""Of three tissues 0.35 to 0.74 where right, also for HE on a keratin stain; below 0.2 in most wrong places."""
+GOOD_STAIN = 0.2
+"""Of three tissues 0.30 to 0.74 where right, also for HE on a keratin stain; below 0.2 in most wrong places."""
 GOOD_LEAD = 1.25
 """Where right, structures correlate 1.7 times as much as at the best of the wrong places, or more; wrong alignments
 hardly reach that best, 1.2 times as much when off by 100 um or 5 degrees."""
+BETTER_STAIN, BETTER_TIMES = 0.35, 1.5
+"""Chance does not reach this correlation at a wrong place, and so many times that of here: there the capture belongs."""
 GOOD_COUNTS = 0.2
 """Of spots of 100 um 0.35 to 0.74 where right; with 180 spots 0.15 is chance. Only asked of captures without an image:
 in some tissues cells are dense and hold little RNA."""
@@ -376,7 +378,7 @@ def _wrong(q: Quality) -> list[str]:
     if q.residual_um is not None and q.residual_um > BAD_RESIDUAL_UM:
         found.append(f"Landmarks are off by {q.residual_um:.0f} um.")
     here, there = q.stain_correlation, q.stain_elsewhere
-    if here is not None and there is not None and there >= GOOD_STAIN and there > GOOD_LEAD * here:
+    if here is not None and there is not None and there >= BETTER_STAIN and there > BETTER_TIMES * here:
         found.append(f"Structures agree better at another place (correlation {there:.2f}) than here ({here:.2f}).")
     return found
 

@@ -101,9 +101,8 @@ def read_sample(files: CaptureFiles, project: ProjectFiles, grid: SlideGrid, opt
     measured: Measured = read_measured(files.source, **options.reading(files.name, root))
     transform = None if files.transform is None else read_transform(files.transform)
     scaled = transform or Transform(np.eye(3))
-    radius_um = None
-    if transform is not None:
-        radius_um = _radius_um(files, project, grid, measured_radius_um(measured, scaled, grid))
+    # Also of a capture that is not aligned: whether it is known at all is told before that work.
+    radius_um = _radius_um(files, project, grid, measured_radius_um(measured, scaled, grid))
     return Sample(
         name=files.name,
         spot_ids=tuple(measured.spot_ids),
@@ -115,7 +114,7 @@ def read_sample(files: CaptureFiles, project: ProjectFiles, grid: SlideGrid, opt
         platform=measured.platform,
         platform_pitch_um=measured.pitch_um,
         own_um_per_px=measured.um_per_px,
-        radius_um=radius_um,
+        radius_um=None if transform is None else radius_um,
         platform_radius_um=None if measured.spot_diameter_um is None else measured.spot_diameter_um / 2,
         image=measured.image,
         image_from_full=measured.image_from_full,

@@ -9,6 +9,7 @@ import math
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -255,7 +256,7 @@ def test_the_pixel_sizes_of_both_images_do_not_matter() -> None:
         ({"residual_um": 900.0}, BAD, "900 um"),
     ],
 )
-def test_verdicts(change: dict[str, float | None], word: str, reason: str) -> None:
+def test_verdicts(change: dict[str, Any], word: str, reason: str) -> None:
     found, reasons = verdict(replace(RIGHT, **change))
     assert found == word
     assert reason in " ".join(reasons)
