@@ -145,6 +145,7 @@ class Job:
             dist_st_px=self.options.dist_st,
             analysis_shape_px=self.grid.content_shape_px,
             pixel_size_um=self.grid.pixel_size_um,
+            normalise=self.options.recipe != "published",
         )
         self.notices += spots.notices
         return spots

@@ -14,7 +14,7 @@ from iscale.align import ways
 from iscale.align.quality import BAD, Quality, measure, quality_table, quality_text, verdict
 from iscale.align.transform import TRANSFORM_FILE, Kind, Transform, read_transform, write_transform
 from iscale.config import Options, load_options
-from iscale.errors import InputError
+from iscale.errors import InputError, IscaleError
 from iscale.job import Job
 from iscale.project import CaptureFiles, find_captures
 from iscale.slide.overview import Overview, read_overview
@@ -98,7 +98,7 @@ def align_project(project: Path, wishes: Wishes, *, watcher: Any, **options: Any
     Raises
     ------
     InputError
-        A capture cannot be placed; those before it are kept.
+        A capture cannot be placed; the others are, and are kept.
     """
     root = Path(project).expanduser()
     job = Job(root, load_options(root, options), with_captures=False)
@@ -140,7 +140,7 @@ def align_captures(job: Job, names: tuple[str, ...] | None, wishes: Wishes, watc
     Raises
     ------
     InputError
-        A capture cannot be placed; those before it are kept.
+        A capture cannot be placed; the others are, and are kept.
     """
     captures = [files for files in find_captures(job.project, names) if files.source is not None]
     if not captures:
@@ -155,16 +155,35 @@ def align_captures(job: Job, names: tuple[str, ...] | None, wishes: Wishes, watc
         )
     mother = read_overview(job.files.mother_image, ways.MOTHER_PX, job.grid.raw_pixel_size_um)
     watcher.start("align", len(captures), 0)
-    done = []
+    done: list[Aligned] = []
+    failed: dict[str, IscaleError] = {}
     try:
         for number, files in enumerate(captures, start=1):
-            done.append(_align(job, files, mother, wishes, watcher.say))
+            try:
+                done.append(_align(job, files, mother, wishes, watcher.say))
+            except IscaleError as error:
+                failed[files.name] = error
             watcher.advance("align")
             watcher.reach("align", number)
     finally:
         watcher.stop("align")
-    write_tables(job.store.folder / FOLDER, done)
+        if done:
+            write_tables(job.store.folder / FOLDER, done)
+    if failed:
+        raise _not_placed(failed, done)
     return done
+
+
+def _not_placed(failed: dict[str, IscaleError], done: list[Aligned]) -> InputError:
+    """One error for all captures that could not be placed, the first one's remedy with it."""
+    name, first = next(iter(failed.items()))
+    problem = first.problem if name in first.problem else f"Capture {name}: {first.problem}"
+    others = [n for n in failed if n != name]
+    if others:
+        problem += f" Neither could be placed: {', '.join(others)}."
+    if done:
+        problem += f" Placed, and kept: {', '.join(a.name for a in done)}."
+    return InputError(problem, first.remedy)
 
 
 def _align(job: Job, files: CaptureFiles, mother: Overview, wishes: Wishes, say: Callable[[str], None]) -> Aligned:
