@@ -11,6 +11,7 @@ from typing import Any, cast, get_args
 import numpy as np
 
 from iscale.align import ways
+from iscale.align.outline import Stain, stain_of
 from iscale.align.quality import BAD, Quality, measure, quality_table, quality_text, verdict
 from iscale.align.transform import TRANSFORM_FILE, Kind, Transform, read_transform, write_transform
 from iscale.config import Options, load_options
@@ -154,13 +155,14 @@ def align_captures(job: Job, names: tuple[str, ...] | None, wishes: Wishes, watc
             f"Name it: --captures {captures[0].name}.",
         )
     mother = read_overview(job.files.mother_image, ways.MOTHER_PX, job.grid.raw_pixel_size_um)
+    mother_stain = stain_of(mother)
     watcher.start("align", len(captures), 0)
     done: list[Aligned] = []
     failed: dict[str, IscaleError] = {}
     try:
         for number, files in enumerate(captures, start=1):
             try:
-                done.append(_align(job, files, mother, wishes, watcher.say))
+                done.append(_align(job, files, mother, mother_stain, wishes, watcher.say))
             except IscaleError as error:
                 failed[files.name] = error
             watcher.advance("align")
@@ -186,7 +188,9 @@ def _not_placed(failed: dict[str, IscaleError], done: list[Aligned]) -> InputErr
     return InputError(problem, first.remedy)
 
 
-def _align(job: Job, files: CaptureFiles, mother: Overview, wishes: Wishes, say: Callable[[str], None]) -> Aligned:
+def _align(
+    job: Job, files: CaptureFiles, mother: Overview, mother_stain: Stain, wishes: Wishes, say: Callable[[str], None]
+) -> Aligned:
     from iscale.captures.read import measured_radius_um
     from iscale.plots.alignment import draw_alignment
     from iscale.vendors.read import read_measured
@@ -200,7 +204,9 @@ def _align(job: Job, files: CaptureFiles, mother: Overview, wishes: Wishes, say:
     capture = ways.capture_overview(measured)
     depth = np.asarray(measured.counts.sum(axis=1), dtype=np.float64).ravel()
     residual_um = after.measures.get("residual_um")
-    quality = measure(capture, mother, after, measured.xy_px, radius_px, depth, residual_um=residual_um)
+    quality = measure(
+        capture, mother, after, measured.xy_px, radius_px, depth, residual_um=residual_um, mother_stain=mother_stain
+    )
     word, reasons = verdict(quality)
     figure = job.store.folder / FOLDER / f"{files.name}.png"
     draw_alignment(figure, capture, mother, unplaced(scene), after, measured.xy_px, radius_px, files.name, quality)

@@ -37,7 +37,7 @@ GOOD_LEAD = 1.25
 """Where right, structures correlate 1.7 times as much as at the best of the wrong places, or more; wrong alignments
 hardly reach that best, 1.2 times as much when off by 100 um or 5 degrees."""
 BETTER_STAIN, BETTER_TIMES = 0.35, 1.5
-"""Chance does not reach this correlation at a wrong place, and so many times that of here: there the capture belongs."""
+"""By chance no wrong place reaches this correlation, and so many times that of here: there the capture belongs."""
 GOOD_COUNTS = 0.2
 """Of spots of 100 um 0.35 to 0.74 where right; with 180 spots 0.15 is chance. Only asked of captures without an image:
 in some tissues cells are dense and hold little RNA."""
