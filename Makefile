@@ -25,7 +25,7 @@ demo: env ## set up, run the pipeline on the built-in demo, say what was found
 
 .PHONY: test
 test: env ## set up, run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .PHONY: lint
 lint: env ## formatting, lint and types
