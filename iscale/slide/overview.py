@@ -51,6 +51,18 @@ class Overview:
         inverse = np.linalg.inv(self.to_full)
         return np.asarray(xy @ inverse[:2, :2].T + inverse[:2, 2], dtype=np.float64)
 
+    def cropped(self, low: NDArray[np.floating], high: NDArray[np.floating]) -> Overview:
+        """The part between two positions (x, y) of full-resolution pixels; all of it where that is no part of it."""
+        corners = np.array([[low[0], low[1]], [high[0], low[1]], [low[0], high[1]], [high[0], high[1]]])
+        at = self.from_full(corners)
+        h, w = self.rgb.shape[:2]
+        x0, y0 = np.clip(np.floor(at.min(axis=0)), 0, (w, h)).astype(int).tolist()
+        x1, y1 = np.clip(np.ceil(at.max(axis=0)), 0, (w, h)).astype(int).tolist()
+        if x1 <= x0 or y1 <= y0:
+            return self
+        shift = np.array([[1.0, 0.0, x0], [0.0, 1.0, y0], [0.0, 0.0, 1.0]])
+        return Overview(self.rgb[y0:y1, x0:x1], self.to_full @ shift, self.full_um)
+
 
 def read_overview(path: Path, longest_px: int = 2048, full_um: float | None = None) -> Overview:
     """Average an image down until its longer side is at most ``longest_px``.
