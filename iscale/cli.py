@@ -179,6 +179,9 @@ def align(
     automatic: Annotated[
         bool, typer.Option("--automatic", help="Search by the images, whatever landmarks or tables there are.")
     ] = False,
+    refine: Annotated[
+        bool, typer.Option("--refine", help="Then move each to where the images agree most, nearby.")
+    ] = False,
     kind: Annotated[str, typer.Option(help="similarity or affine.")] = "similarity",
     again: Annotated[bool, typer.Option("--again", help="Do not keep the transforms that are there.")] = False,
     **options: Any,
@@ -187,7 +190,7 @@ def align(
     from iscale.align.command import Wishes, align_project, checked_kind
     from iscale.progress import for_terminal
 
-    wishes = Wishes(matrix, landmarks, automatic, checked_kind(kind), again)
+    wishes = Wishes(matrix, landmarks, automatic, refine, checked_kind(kind), again)
     with _interruptible():
         typer.echo(align_project(project, wishes, watcher=for_terminal(), **options))
 

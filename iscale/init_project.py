@@ -16,7 +16,7 @@ from typing import get_args
 
 from iscale.config import SETTINGS_FILE, Platform, settings_text
 from iscale.errors import InputError
-from iscale.project import (
+from iscale.project_layout import (
     ALIGNED_FOLDERS,
     CAPTURES_FOLDER,
     IMAGE_SUFFIXES,

@@ -6,21 +6,16 @@ import functools
 from pathlib import Path
 
 from iscale.align.transform import read_transform
+from iscale.capture_files import CaptureFiles, check_capture_names
 from iscale.captures.integrate import integrate
+from iscale.captures.radius import spot_radius_um
 from iscale.captures.read import measured_radius_um, place_capture, read_capture
 from iscale.captures.spots import Capture, TrainingSpots
 from iscale.config import SETTINGS_FILE, Options
 from iscale.encoders.spec import EncoderSpec
 from iscale.errors import InputError
 from iscale.geometry import SlideGrid
-from iscale.project import (
-    CaptureFiles,
-    ProjectFiles,
-    check_capture_names,
-    find_project,
-    read_gene_names,
-    spot_radius_um,
-)
+from iscale.project import ProjectFiles, find_project, read_gene_names
 from iscale.slide.fingerprint import file_fingerprint
 from iscale.slide.pixel_size import resolve_pixel_size
 from iscale.slide.reader import open_slide

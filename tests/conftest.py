@@ -85,3 +85,17 @@ def tiny_project(tmp_path: Path) -> Path:
         places = [f"s{i}{j}\t{at[j]:.0f}\t{at[i] + 40:.0f}" for i in range(6) for j in range(6)]
         (folder / "locs.tsv").write_text("\n".join(["spot\tx\ty", *places]) + "\n")
     return tmp_path / "project"
+
+
+@pytest.fixture
+def bare_project(tmp_path: Path) -> Path:
+    """The smallest project, by names of files only: captures D1 and D2 are aligned, D3 is not."""
+    texts = {"MotherImage/he-raw.svs": "x", "MotherImage/radius-raw.txt": "110\n"}
+    for name in ("D2", "D1"):
+        texts[f"DaughterCaptures/AllignedToMother/{name}/locs.tsv"] = "x"
+        texts[f"DaughterCaptures/AllignedToMother/{name}/cnts.tsv.gz"] = "x"
+    texts["DaughterCaptures/UnallignedToMother/D3/locs.tsv"] = "x"
+    for name, text in texts.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    return tmp_path

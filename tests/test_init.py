@@ -22,12 +22,13 @@ from scipy import sparse
 import iscale
 from iscale import init_project as module
 from iscale.align.transform import Transform, write_transform
+from iscale.capture_files import find_captures
 from iscale.cli import main
 from iscale.config import CaptureOptions, Options, Platform, load_options, settings_text
 from iscale.errors import InputError
 from iscale.init_project import init_project
 from iscale.job import Job
-from iscale.project import find_captures, find_project
+from iscale.project import find_project
 from iscale.vendors.read import PLATFORMS
 
 MATRIX = np.array([[0.0, -1.0, 900.0], [1.0, 0.0, 100.0], [0, 0, 1]])

@@ -12,36 +12,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch.nn import functional
 
-from iscale.align.agreement import Agreement, Structures, agreement, channels
 from iscale.align.outline import Stain, stain_of
-from iscale.align.refine import Freedom, refine
-from iscale.align.search import Candidate, Picture, search
+from iscale.align.places import FINE_GROWTH, Placed, Placing
+from iscale.align.refine import Freedom
+from iscale.align.search import Candidate
 from iscale.align.transform import Kind, Transform
 from iscale.errors import InputError
-from iscale.geometry import Region
 from iscale.slide.overview import Overview
-
-COARSE_PX = 36
-"""Width, in pixels, of the tissue that is searched for: enough to tell its outline and its larger structures."""
-
-LARGEST_PX = 512
-"""Longest side of the mother image in the search."""
-
-FINE = 2
-"""The last refinement sees so many times more pixels per side than the search."""
-
-CANDIDATES, FINALISTS = 48, 4
-"""Distinct places that are refined, and that are refined to the end."""
-
-APART = 0.15
-"""Places are distinct where they move the capture's corners by this share of its diagonal, in the mean."""
-
-MARGIN = 0.2
-"""Glass around the tissue that is compared too, as a share of its extent."""
 
 LEAST_SHARE = 0.005
 """With less tissue than this share of its image there is nothing to search for."""
@@ -57,19 +36,6 @@ class AlignmentRefusedError(InputError):
     """No place on the mother image could be told with confidence."""
 
 
-@dataclass(frozen=True)
-class Placed:
-    """A refined place, in overview pixels, and how well it agrees."""
-
-    candidate: Candidate
-    agreement: Agreement
-
-    @property
-    def promise(self) -> float:
-        """What places are ordered by: outlines and stain alike, and structures inside of them too."""
-        return self.candidate.score + max(self.agreement.value, 0.0) / 2
-
-
 def align_automatically(
     capture: Overview,
     mother: Overview,
@@ -81,8 +47,8 @@ def align_automatically(
     """Find where a capture's image lies on the mother image.
 
     Every rotation and both reflections are tried over the whole mother image. The capture may show a part of the
-    tissue, or a neighbouring section. Scales from 0.7 to 1.4 times the expected one are tried; it is expected from
-    ``start``, else from both pixel sizes, else from the tissues' areas and from equal pixels.
+    tissue, or a neighbouring section. Both pixel sizes give the scale; where one is not known, scales from 0.7 to 1.5
+    times the expected one are tried: that of ``start``, else equal pixels and equal areas of tissue.
 
     Parameters
     ----------
@@ -106,6 +72,57 @@ def align_automatically(
     AlignmentRefusedError
         No tissue was found, or no place stands out.
     """
+    stains = _stains(capture, mother)
+    best, sure = _first_decided(stains, expected_scales(capture, mother, stains, start), kind, tell)
+    return _transform(capture, mother, best, {"confidence": round(sure, 3)})
+
+
+def refine_by_images(capture: Overview, mother: Overview, start: Transform, *, kind: Kind = "similarity") -> Transform:
+    """Move a capture from where it is, by landmarks or a matrix, to the nearest place where the images agree most.
+
+    Parameters
+    ----------
+    capture, mother
+        Overviews.
+    start
+        Where it is.
+    kind
+        ``similarity`` or ``affine``.
+
+    Returns
+    -------
+    Transform
+        With the measures of :func:`align_automatically` but for the confidence, and ``moved_px``: how far it moved
+        the middle of the capture's image, in full-resolution pixels of the mother image.
+
+    Raises
+    ------
+    AlignmentRefusedError
+        No tissue was found, or the images agree no better than at the start.
+    """
+    stains = _stains(capture, mother)
+    matrix = np.linalg.inv(mother.to_full) @ start.matrix @ capture.to_full
+    placing = Placing(*stains, _scale(matrix), known=True)
+    (before,) = placing.judged([Candidate(matrix, 0.0)])
+    coarse = placing.refined([before.candidate], 1, Freedom(growth=FINE_GROWTH))[0]
+    inner = coarse.agreement.value >= LEAST_AGREEMENT
+    after = placing.polished(coarse, Freedom(kind, FINE_GROWTH, inner))
+    if after.agreement.strength <= before.agreement.strength:
+        raise AlignmentRefusedError(
+            f"The images do not say where to move it: structures inside the tissue agree by "
+            f"{before.agreement.value:.2f} where it is, by {after.agreement.value:.2f} where outlines agree most.",
+            "Keep it as it is.",
+        )
+    h, w = capture.rgb.shape[:2]
+    middle = capture.to_full @ np.array([w / 2, h / 2, 1.0])
+    found = _transform(capture, mother, after, {})
+    moved = float(np.hypot(*(found.apply(middle[None, :2]) - start.apply(middle[None, :2]))[0]))
+    return Transform(
+        found.matrix, f"{start.how}, refined by the images", {**found.measures, "moved_px": round(moved, 1)}
+    )
+
+
+def _stains(capture: Overview, mother: Overview) -> tuple[Stain, Stain]:
     stains = stain_of(capture), stain_of(mother)
     for stain, what in zip(stains, ("capture's image", "mother image"), strict=True):
         if stain.share < LEAST_SHARE:
@@ -113,14 +130,21 @@ def align_automatically(
                 f"The {what} shows hardly any tissue: {stain.share:.2%} of it.",
                 "Check that it is the right image; else give landmarks.",
             )
-    best, sure = _first_decided(stains, expected_scales(capture, mother, stains, start), kind, tell)
-    matrix = mother.to_full @ best.candidate.matrix @ np.linalg.inv(capture.to_full)
-    measures = {
-        "confidence": round(sure, 3),
-        "correlation": round(best.candidate.score, 4),
-        "agreement": round(best.agreement.value, 4),
+    return stains
+
+
+def _transform(capture: Overview, mother: Overview, place: Placed, measures: dict[str, float]) -> Transform:
+    """A place on overviews as a transform of full-resolution pixels."""
+    matrix = mother.to_full @ place.candidate.matrix @ np.linalg.inv(capture.to_full)
+    found = {
+        "correlation": round(place.candidate.score, 4),
+        "agreement": round(place.agreement.value, 4),
     }
-    return Transform(matrix, "automatic", measures)
+    return Transform(matrix, "automatic", measures | found)
+
+
+def _scale(matrix: NDArray[np.float64]) -> float:
+    return math.sqrt(abs(float(np.linalg.det(matrix[:2, :2]))))
 
 
 def _first_decided(
@@ -149,7 +173,7 @@ def _doubting_the_scale(
         best, _ = _decide(_place(stains, others, "similarity"))
     except AlignmentRefusedError:
         return refusal
-    found = math.sqrt(abs(np.linalg.det(best.candidate.matrix[:2, :2]))) / scale
+    found = _scale(best.candidate.matrix) / scale
     return AlignmentRefusedError(
         f"At the scale that the pixel sizes of both images give, no place on the mother image stands out. At "
         f"{found:.2f} times that scale a place would stand out.",
@@ -188,38 +212,13 @@ def expected_scales(
 
 
 def _place(stains: tuple[Stain, Stain], expected: Expected, kind: Kind) -> list[Placed]:
-    """Search and refine around one expected scale; the most promising first."""
-    capture, mother = stains
-    extent = math.sqrt(capture.mask.sum()) * expected.scale  # of the tissue, in mother overview pixels
-    coarse = max(1.0, extent / COARSE_PX, max(mother.mask.shape) / LARGEST_PX)
-    own, theirs = _Pyramid(capture, cropped=True), _Pyramid(mother)
-    inside = Structures(capture), Structures(mother)
-
-    def refined(candidates: list[Candidate], level: int, freedom: Freedom) -> list[Placed]:
-        a, b = own.at(coarse / expected.scale / level), theirs.at(coarse / level)
-        known = expected.scale * a.factor / b.factor if expected.known else None
-        moved = refine(a.picture, b.picture, [_onto(c, a, b) for c in candidates], freedom, known)
-        found = [_between(c, a, b) for c in moved]
-        return _ordered([Placed(c, agreement(*inside, c.matrix)) for c in found], capture.mask.shape)
-
-    a, b = own.at(coarse / expected.scale), theirs.at(coarse)
-    scales = [expected.scale * factor * a.factor / b.factor for factor in expected.factors]
-    found = [_between(c, a, b) for c in search(a.picture, b.picture, scales)]
-    placed = refined(_distinct(found, capture.mask.shape, CANDIDATES), 1, Freedom())
-    first = refined([p.candidate for p in placed[:FINALISTS]], FINE, Freedom(growth=0.03))
-    placed = _ordered([*first, *placed[FINALISTS:]], capture.mask.shape)
+    """Places around one expected scale, the most promising first and refined to the end."""
+    placing = Placing(*stains, expected.scale, expected.known)
+    placed = placing.searched(expected.factors)
     inner = placed[0].agreement.value >= LEAST_AGREEMENT
     if inner or kind == "affine":
-        best = refined([placed[0].candidate], FINE, Freedom(kind, 0.03, inner))[0]
-        placed[0] = Placed(Candidate(best.candidate.matrix, placed[0].candidate.score), best.agreement)
+        placed[0] = placing.polished(placed[0], Freedom(kind, FINE_GROWTH, inner))
     return placed
-
-
-def _ordered(placed: list[Placed], shape: tuple[int, ...]) -> list[Placed]:
-    """Distinct places, the most promising first."""
-    ordered = sorted(placed, key=lambda p: -p.promise)
-    few = _distinct([p.candidate for p in ordered], shape, len(ordered))
-    return [p for p in ordered if any(p.candidate is candidate for candidate in few)]
 
 
 def _decide(placed: list[Placed]) -> tuple[Placed, float]:
@@ -240,74 +239,3 @@ def _decide(placed: list[Placed]) -> tuple[Placed, float]:
             "Check that the capture is of this tissue, and the pixel sizes. Else give landmarks.",
         )
     return best, float(1 - 0.5**sure)
-
-
-@dataclass(frozen=True)
-class _Level:
-    """A picture, and how its pixels relate to the overview's: overview = factor x picture + corner."""
-
-    picture: Picture
-    factor: int
-    corner: tuple[int, int]
-
-    @property
-    def to_overview(self) -> NDArray[np.float64]:
-        return np.array(
-            [[self.factor, 0.0, self.corner[0]], [0.0, self.factor, self.corner[1]], [0.0, 0.0, 1.0]], dtype=np.float64
-        )
-
-
-class _Pyramid:
-    """Pictures of a stain at any resolution."""
-
-    def __init__(self, stain: Stain, *, cropped: bool = False) -> None:
-        strength = np.sqrt((stain.density**2).sum(-1))
-        dense = float(np.quantile(strength[stain.mask], 0.9))
-        # Half of the value is the outline, half the stain: neither alone tells all tissues.
-        values = stain.mask * (0.5 + 0.5 * np.clip(strength / max(dense, 1e-3), 0, 1.5))
-        window = _tissue_window(stain.mask) if cropped else Region(0, stain.mask.shape[0], 0, stain.mask.shape[1])
-        self.corner = window.x0, window.y0
-        layers = [values, stain.mask, *channels(stain)]
-        self.layers = torch.from_numpy(np.stack([a[window.slices].astype(np.float32) for a in layers]))[None]
-
-    def at(self, factor: float) -> _Level:
-        """The picture of about ``factor`` overview pixels per pixel."""
-        times = max(1, min(round(factor), *self.layers.shape[2:]))
-        values, tissue, *inner = functional.avg_pool2d(self.layers, times)[0]
-        return _Level(Picture(values, tissue, torch.stack(inner)), times, self.corner)
-
-
-def _tissue_window(mask: NDArray[np.bool_]) -> Region:
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    margin = int(MARGIN * max(np.ptp(rows), np.ptp(columns))) + 1
-    box = Region(int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1)
-    return box.grown(margin, (mask.shape[0], mask.shape[1]))
-
-
-def _between(candidate: Candidate, own: _Level, theirs: _Level) -> Candidate:
-    """From pixels of pictures to pixels of overviews."""
-    return Candidate(theirs.to_overview @ candidate.matrix @ np.linalg.inv(own.to_overview), candidate.score)
-
-
-def _onto(candidate: Candidate, own: _Level, theirs: _Level) -> Candidate:
-    """From pixels of overviews to pixels of pictures."""
-    return Candidate(np.linalg.inv(theirs.to_overview) @ candidate.matrix @ own.to_overview, candidate.score)
-
-
-def _distinct(ordered: list[Candidate], shape: tuple[int, ...], most: int) -> list[Candidate]:
-    """The first of every group of candidates that are about the same place."""
-    kept: list[Candidate] = []
-    for candidate in ordered:
-        if all(_apart(candidate, other, shape) for other in kept):
-            kept.append(candidate)
-        if len(kept) == most:
-            break
-    return kept
-
-
-def _apart(one: Candidate, other: Candidate, shape: tuple[int, ...]) -> bool:
-    h, w = shape[:2]
-    corners = np.array([[0, 0, 1], [w, 0, 1], [0, h, 1], [w, h, 1]], dtype=np.float64)
-    moved = (corners @ one.matrix.T - corners @ other.matrix.T)[:, :2]
-    scale = math.sqrt(abs(np.linalg.det(one.matrix[:2, :2])))
-    return bool(np.hypot(*moved.T).mean() > APART * math.hypot(h, w) * scale)

@@ -12,12 +12,13 @@ import numpy as np
 
 from iscale.align import ways
 from iscale.align.outline import Stain, stain_of
-from iscale.align.quality import BAD, Quality, measure, quality_table, quality_text, verdict
+from iscale.align.quality import Quality, measure
 from iscale.align.transform import TRANSFORM_FILE, Kind, Transform, read_transform, write_transform
+from iscale.align.verdict import BAD, quality_table, quality_text, verdict
+from iscale.capture_files import CaptureFiles, find_captures
 from iscale.config import Options, load_options
 from iscale.errors import InputError, IscaleError
 from iscale.job import Job
-from iscale.project import CaptureFiles, find_captures
 from iscale.slide.overview import Overview, read_overview
 
 FOLDER = "alignment"
@@ -34,6 +35,8 @@ class Wishes:
         Files that place the one capture that is aligned.
     automatic
         Search by the images, whatever else there is.
+    refine
+        Move the capture, from where the other ways put it, to where the images agree most.
     kind
         ``similarity`` or ``affine``.
     again
@@ -43,13 +46,14 @@ class Wishes:
     matrix: Path | None = None
     landmarks: Path | None = None
     automatic: bool = False
+    refine: bool = False
     kind: Kind = "similarity"
     again: bool = False
 
     @property
     def asks(self) -> bool:
         """Whether something is to be done where there is a transform already."""
-        return bool(self.matrix or self.landmarks or self.automatic or self.again)
+        return bool(self.matrix or self.landmarks or self.automatic or self.refine or self.again)
 
 
 @dataclass(frozen=True)
@@ -218,13 +222,18 @@ def _align(
 
 
 def place(scene: ways.Scene, wishes: Wishes, say: Callable[[str], None]) -> Transform:
-    """Place one capture by the first way that is open to it.
+    """Place one capture by the first way that is open to it, and refine that where it is wished.
 
     Raises
     ------
     InputError
-        By that way it cannot be placed.
+        By that way it cannot be placed, or not be refined.
     """
+    found = _placed(scene, wishes, say)
+    return ways.refined(scene, wishes.kind, found) if wishes.refine else found
+
+
+def _placed(scene: ways.Scene, wishes: Wishes, say: Callable[[str], None]) -> Transform:
     there = read_transform(scene.files.transform) if scene.files.transform else None
     if wishes.matrix:
         return ways.given(wishes.matrix)

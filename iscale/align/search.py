@@ -22,7 +22,9 @@ ANGLES = 60
 LEAST_INSIDE = 0.8
 """Share of the capture's tissue that must land on the mother image."""
 
-BATCH = 12
+BATCH_PIXELS = 1 << 21
+"""Templates are scored in batches of about so many pixels, some forty bytes for each."""
+
 _TINY = 1e-6
 
 
@@ -94,8 +96,9 @@ def search(capture: Picture, mother: Picture, scales: Sequence[float]) -> list[C
     for scale in scales:  # templates of one size share a transform length
         fixed = _Fixed(mother, math.ceil(math.hypot(*capture.shape) * scale) + 2)
         turns = [turned(angle, scale, mirrored) for mirrored in (False, True) for angle in angles]
-        for at in range(0, len(turns), BATCH):
-            found += fixed.score(capture, turns[at : at + BATCH])
+        batch = max(1, BATCH_PIXELS // math.prod(fixed.length))
+        for at in range(0, len(turns), batch):
+            found += fixed.score(capture, turns[at : at + batch])
     return sorted(found, key=lambda candidate: -candidate.score)
 
 

@@ -10,19 +10,22 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from iscale.align.automatic import align_automatically
+from iscale.align.automatic import align_automatically, refine_by_images
 from iscale.align.fit import fit_landmarks, fit_pairs
 from iscale.align.landmarks import find_landmarks, read_landmarks
 from iscale.align.transform import Kind, Transform, checked_matrix, read_transform
+from iscale.capture_files import CaptureFiles
 from iscale.captures.locations import read_locations
 from iscale.errors import InputError
 from iscale.geometry import SlideGrid
-from iscale.project import CaptureFiles
 from iscale.slide.overview import Overview, read_overview
 from iscale.vendors.base import Measured
 
 CAPTURE_PX, MOTHER_PX = 1024, 2048
 """Longest sides of the overviews that are aligned: of the mother image a capture may be a small part."""
+
+FRAMED, FRAME_UM = ("visium", "visium_hd"), 300.0
+"""Around the spots of these lies a frame of printed marks, which is no tissue, at more than this distance."""
 
 LEAST_SPOTS = 8
 """Aligned tables place a capture by their common spots: of fewer the transform is uncertain."""
@@ -56,7 +59,11 @@ def capture_overview(measured: Measured) -> Overview | None:
     if measured.image is None:
         return None
     seen = read_overview(measured.image, CAPTURE_PX)
-    return Overview(seen.rgb, np.linalg.inv(measured.image_from_full) @ seen.to_full, measured.um_per_px)
+    whole = Overview(seen.rgb, np.linalg.inv(measured.image_from_full) @ seen.to_full, measured.um_per_px)
+    if measured.platform not in FRAMED or measured.um_per_px is None:
+        return whole
+    margin = FRAME_UM / measured.um_per_px
+    return whole.cropped(measured.xy_px.min(axis=0) - margin, measured.xy_px.max(axis=0) + margin)
 
 
 def given(path: Path) -> Transform:
@@ -158,13 +165,28 @@ def by_images(scene: Scene, kind: Kind, start: Transform | None = None) -> Trans
     InputError
         The capture has no image of its own, or no place stands out.
     """
+    return align_automatically(_image(scene), scene.mother, kind=kind, start=start)
+
+
+def refined(scene: Scene, kind: Kind, start: Transform) -> Transform:
+    """From where landmarks or a matrix put it, to the nearest place where the images agree most.
+
+    Raises
+    ------
+    InputError
+        The capture has no image of its own, or the images agree no better elsewhere.
+    """
+    return refine_by_images(_image(scene), scene.mother, start, kind=kind)
+
+
+def _image(scene: Scene) -> Overview:
     capture = capture_overview(scene.measured)
     if capture is None:
         raise InputError(
             f"Capture {scene.files.name} has no image of its own to search for on the mother image.",
             "Name one (image = ... in [capture.NAME] of iscale.toml), or give landmarks (--landmarks) or a matrix.",
         )
-    return align_automatically(capture, scene.mother, kind=kind, start=start)
+    return capture
 
 
 def _residuals(off_um: NDArray[np.float64]) -> dict[str, float]:

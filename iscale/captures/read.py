@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from iscale.align.transform import Transform
+from iscale.capture_files import CaptureFiles
 from iscale.captures.locations import check_on_image, keep_on_image, read_locations
 from iscale.captures.match import read_matched
 from iscale.captures.spots import Capture
 from iscale.errors import InputError
 from iscale.geometry import SlideGrid
-from iscale.project import CaptureFiles
 from iscale.vendors.base import Measured, unique_names
 
 

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from iscale.align.landmarks import find_landmarks
+from iscale.capture_files import CaptureFiles, find_captures
 from iscale.captures.integrate import LEAST_SPOTS
 from iscale.captures.merge import merge_labels
 from iscale.check.captures import capture_findings, shared_placed
@@ -26,14 +27,8 @@ from iscale.check.sample import Sample, read_sample
 from iscale.config import Options, load_options
 from iscale.errors import IscaleError
 from iscale.job import Job
-from iscale.project import (
-    ALIGNED_FOLDERS,
-    CAPTURES_FOLDER,
-    UNALIGNED_FOLDERS,
-    CaptureFiles,
-    find_captures,
-    read_gene_names,
-)
+from iscale.project import read_gene_names
+from iscale.project_layout import ALIGNED_FOLDERS, CAPTURES_FOLDER, UNALIGNED_FOLDERS
 from iscale.slide.overview import read_overview
 
 OVERVIEW_PX = 1024

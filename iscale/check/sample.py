@@ -11,13 +11,15 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from iscale.align.transform import Transform, read_transform
+from iscale.capture_files import CaptureFiles
 from iscale.captures.match import read_matched
+from iscale.captures.radius import spot_radius_um
 from iscale.captures.read import measured_radius_um
 from iscale.check.pitch import Pitch, find_pitch
 from iscale.config import Options
 from iscale.errors import InputError
 from iscale.geometry import SlideGrid
-from iscale.project import CaptureFiles, ProjectFiles, spot_radius_um
+from iscale.project import ProjectFiles
 from iscale.vendors.base import Measured, unique_names
 
 

@@ -16,7 +16,7 @@ from iscale.demo.slide_file import write_synthetic_slide
 from iscale.demo.tissue import SyntheticTissue
 from iscale.errors import InputError
 from iscale.geometry import SUPERPIXEL_PX
-from iscale.project import ALIGNED_FOLDERS, CAPTURES_FOLDER, MOTHER_FOLDER, UNALIGNED_FOLDERS
+from iscale.project_layout import ALIGNED_FOLDERS, CAPTURES_FOLDER, MOTHER_FOLDER, UNALIGNED_FOLDERS
 
 PIXEL_SIZE_UM = 0.5
 """Of the slide and of the analysis."""

@@ -1,6 +1,6 @@
 """Figures that show an alignment: a capture on the mother image before and after, laid over it, and as a checkerboard.
 
-Every panel samples the overviews at its own pixels, through the inverse of the transform; no slide is read.
+What a panel shows comes from ``panels.py``; this draws on it, and lays the panels out.
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ from scipy import ndimage
 from scipy.spatial import ConvexHull, QhullError
 
 from iscale.align.outline import tissue_mask
-from iscale.align.quality import BAD, DOUBTFUL, GOOD, Quality, verdict
+from iscale.align.quality import Quality
 from iscale.align.transform import Transform
+from iscale.align.verdict import BAD, DOUBTFUL, GOOD, figures_of, verdict
 from iscale.plots.draw import scale_bar_um
+from iscale.plots.panels import Pixels, Points, Window, checkerboard, in_overview, laid_over, sampled, window_about
 from iscale.slide.overview import Overview, block_mean
 
 WIDTH_INCHES, DPI = 10.0, 140
@@ -37,102 +39,15 @@ PALETTES = (256, 128, 64, 32)
 """Colours of the PNG: the first that keeps it small. Photographs of tissue hardly compress otherwise."""
 NEAR = 10
 """A colour found that differs from one of ours by less than this in all channels (0 to 255) gives way to it."""
-MARGIN = 0.12
-"""Around the capture, as a share of its extent."""
-SQUARES = 8
-"""Of the checkerboard, along the longer side."""
 MOST_SPOTS = 4000
 """Spots drawn: of more, every so many."""
 FEW_SPOTS = 1000
 """More are drawn with thin lines, so that they do not hide the tissue."""
-SLIMMEST = 0.6
-"""Sides of a panel, the shorter over the longer, at least."""
 LOCATOR_PX = 220
 WRAP = 118
 """Letters to a line of the header."""
-BEYOND = 225
-"""Grey of what is not on the mother image."""
 OUTLINE, OTHER, SPOTS, INK = "#00a550", "#5a5a5a", "#ffdd33", "#202020"
 VERDICT_COLOURS = {GOOD: "#0a7d32", DOUBTFUL: "#b36b00", BAD: "#b3161b"}
-
-Pixels = NDArray[np.uint8]
-Points = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Window:
-    """A part of the plane of the mother image, in its full-resolution pixels, and the pixels it is drawn with."""
-
-    x: float
-    y: float
-    width: float
-    height: float
-    px_wide: int
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Height and width in drawn pixels."""
-        return max(1, round(self.px_wide * self.height / self.width)), self.px_wide
-
-    @property
-    def extent(self) -> tuple[float, float, float, float]:
-        """Left, right, bottom, top, for matplotlib."""
-        return self.x, self.x + self.width, self.y + self.height, self.y
-
-    @property
-    def places(self) -> Points:
-        """(y, x, 2) full-resolution positions of the drawn pixels' centres."""
-        h, w = self.shape
-        x = self.x + (np.arange(w) + 0.5) * self.width / w
-        y = self.y + (np.arange(h) + 0.5) * self.height / h
-        return np.stack(np.meshgrid(x, y), axis=-1)
-
-
-def window_about(points: Points, px_wide: int, aspect: float | None = None) -> Window:
-    """The window that shows all points (point, 2), with a margin; ``aspect`` is height over width."""
-    low, high = points.min(axis=0), points.max(axis=0)
-    width, height = np.maximum(high - low, 1.0) * (1 + 2 * MARGIN)
-    wanted = aspect or float(np.clip(height / width, SLIMMEST, 1 / SLIMMEST))
-    width, height = max(width, height / wanted), max(height, width * wanted)
-    x, y = (low + high) / 2 - (width / 2, height / 2)
-    return Window(float(x), float(y), float(width), float(height), px_wide)
-
-
-def sampled(overview: Overview, window: Window, transform: Transform | None = None) -> tuple[Pixels, NDArray[np.bool_]]:
-    """Pixels (y, x, 3) of an overview in a window, and where (y, x) it has any.
-
-    Parameters
-    ----------
-    overview
-        Of the mother image; of a capture with ``transform``.
-    window
-        What is drawn.
-    transform
-        From the overview's full-resolution pixels to the mother's; by default they are the same.
-    """
-    per_px = window.width / window.px_wide / overview.full_per_px / (transform.scale if transform else 1.0)
-    factor = max(1, min(int(per_px), min(overview.rgb.shape[:2]) // 2))
-    rgb = block_mean(overview.rgb, factor)
-    at = _in_overview(overview, window, transform) / factor
-    h, w = rgb.shape[:2]
-    inside = ((at >= 0) & (at < (w, h))).all(axis=-1)
-    place = [at[..., 1] - 0.5, at[..., 0] - 0.5]
-    channels = [ndimage.map_coordinates(rgb[..., c], place, order=1, mode="nearest") for c in range(3)]
-    return np.where(inside[..., None], np.stack(channels, axis=-1), np.uint8(BEYOND)).astype(np.uint8), inside
-
-
-def laid_over(capture: Pixels, mother: Pixels, there: NDArray[np.bool_]) -> Pixels:
-    """The mean of both images (y, x, 3) where the capture is, else the mother image."""
-    mean = ((capture.astype(np.uint16) + mother) // 2).astype(np.uint8)
-    return np.where(there[..., None], mean, mother)
-
-
-def checkerboard(capture: Pixels, mother: Pixels, there: NDArray[np.bool_]) -> Pixels:
-    """Squares of both images (y, x, 3) in turn; where the capture is not, the mother image."""
-    side = math.ceil(max(there.shape) / SQUARES)
-    y, x = np.ogrid[: there.shape[0], : there.shape[1]]
-    odd = (y // side + x // side) % 2 == 1
-    return np.where((odd & there)[..., None], capture, mother)
 
 
 def draw_alignment(
@@ -293,7 +208,7 @@ def _draw_outline(
         hull = Polygon(_hull(transform.apply(shown.xy_px)), fill=False, ec=colour, lw=1.6, ls=style)
         axes.add_patch(hull)
         return
-    at = _in_overview(shown.capture, window, transform)
+    at = in_overview(shown.capture, window, transform)
     place = [at[..., 1] - 0.5, at[..., 0] - 0.5]
     inside = ndimage.map_coordinates(shown.tissue.astype(np.float32), place, order=1)
     if inside.min() < 0.5 < inside.max():
@@ -352,32 +267,6 @@ def _header(figure: Figure, title: str, after: Transform, quality: Quality) -> N
     line("\n".join(reasons_lines[:4]), 0.49 + 0.165 * len(facts_lines), 9, color="#505050")
 
 
-def figures_of(quality: Quality) -> str:
-    """What was measured, in a line.
-
-    >>> figures_of(Quality(0.98, 0.967, 0.48, 0.16, 180, 0.99, 0.0, None, None, 42.3))
-    'Tissue overlap 98%, outlines 97%, spots on tissue 99%, structures 0.48 (elsewhere 0.16), landmarks off by 42 um'
-    """
-    shares = (
-        ("tissue overlap", quality.overlap),
-        ("outlines", quality.iou),
-        ("spots on tissue", quality.spots_on_tissue),
-    )
-    parts = [f"{name} {value:.0%}" for name, value in shares if value is not None]
-    if quality.spots_outside:
-        parts.append(f"spots outside the image {quality.spots_outside:.1%}")
-    for name, here, elsewhere in (
-        ("structures", quality.stain_correlation, quality.stain_elsewhere),
-        ("counts with nuclei", quality.counts_correlation, quality.counts_elsewhere),
-    ):
-        if here is not None:
-            parts.append(f"{name} {here:.2f}" + (f" (elsewhere {elsewhere:.2f})" if elsewhere is not None else ""))
-    if quality.residual_um is not None:
-        parts.append(f"landmarks off by {quality.residual_um:.0f} um")
-    text = ", ".join(parts) or "nothing could be measured"
-    return text[0].upper() + text[1:]
-
-
 def _locator(figure: Figure, mother: Overview, window: Window) -> None:
     """Where on the slide the pictures are, small, at the top right."""
     rgb = block_mean(mother.rgb, max(1, math.ceil(max(mother.rgb.shape[:2]) / LOCATOR_PX)))
@@ -397,14 +286,6 @@ def _locator(figure: Figure, mother: Overview, window: Window) -> None:
     axes.add_patch(Rectangle((low[0], low[1]), *(high - low), fill=False, ec=VERDICT_COLOURS[BAD], lw=1.4))
     for side in axes.spines.values():
         side.set(color="#b0b0b0", linewidth=0.6)
-
-
-def _in_overview(overview: Overview, window: Window, transform: Transform | None) -> Points:
-    """(y, x, 2) positions of a window's pixels in an overview."""
-    full = window.places.reshape(-1, 2)
-    if transform is not None:
-        full = Transform(np.asarray(np.linalg.inv(transform.matrix), dtype=np.float64)).apply(full)
-    return overview.from_full(full).reshape(*window.shape, 2)
 
 
 def _save(figure: Figure, path: Path) -> None:

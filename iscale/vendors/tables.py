@@ -7,7 +7,8 @@ from pathlib import Path
 
 from iscale.captures.match import read_matched
 from iscale.errors import InputError
-from iscale.project import COUNTS_SUFFIXES, LOCS_SUFFIXES, read_number
+from iscale.project import read_number
+from iscale.project_layout import COUNTS_SUFFIXES, LOCS_SUFFIXES
 from iscale.vendors.base import Measured
 from iscale.vendors.files import find_file, find_optional
 from iscale.vendors.lattice import Lattice, st_lattice

@@ -143,6 +143,14 @@ def test_a_transform_is_kept_until_told_otherwise(project: Path, monkeypatch: py
     assert placed(project)[0, 2] != 184
 
 
+def test_a_matrix_is_refined_by_the_images(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    matrix = project.parent / "matrix.json"
+    matrix.write_text(json.dumps([[1, 0, 205], [0, 1, 190], [0, 0, 1]]))
+    assert align(monkeypatch, project, "--matrix", matrix, "--refine") == 0
+    assert np.abs(placed(project)[:2, 2] - CORNER).max() < 12
+    assert "refined" in read_transform(project / ALIGNED / "D1" / "transform.json").how
+
+
 REFUSED = {
     "a matrix that is no JSON": ("--matrix", '{"matrix": [[1, 0', r"cannot be read as JSON"),
     "a singular matrix": ("--matrix", '{"matrix": [[1, 2, 0], [2, 4, 0], [0, 0, 1]]}', r"singular"),

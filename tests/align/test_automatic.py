@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from benchmarks import alignment as known
-from iscale.align.automatic import AlignmentRefusedError, align_automatically
+from iscale.align.automatic import AlignmentRefusedError, align_automatically, refine_by_images
+from iscale.align.transform import Transform
 from iscale.slide.overview import Overview, read_overview
 
 pytestmark = pytest.mark.usefixtures("data_dir")
@@ -28,6 +29,22 @@ def test_a_section_finds_its_neighbour(mother: Overview) -> None:
     assert not found.mirrored
     assert 0.98 < found.scale < 1.03
     assert found.measures["confidence"] > 0.6
+
+
+def test_landmarks_that_are_some_way_off_are_refined(mother: Overview) -> None:
+    off = known.truth("C5").matrix.copy()
+    off[:2, 2] += 250 / known.PIXEL_UM
+    found = refine_by_images(known.section("C5"), mother, Transform(off, "landmarks"))
+    assert known.error_um(Transform(off), "C5") > 300
+    assert known.error_um(found, "C5") < 40
+    assert found.how == "landmarks, refined by the images"
+    assert found.measures["moved_px"] == pytest.approx(250 * 2**0.5 / known.PIXEL_UM, rel=0.15)
+
+
+def test_what_cannot_be_improved_is_left(mother: Overview) -> None:
+    capture = known.section("C4")
+    with pytest.raises(AlignmentRefusedError, match="Keep it as it is"):
+        refine_by_images(capture, mother, Transform(np.eye(3)))
 
 
 def test_an_affine_may_stretch_and_is_no_worse(mother: Overview) -> None:

@@ -5,34 +5,21 @@ from __future__ import annotations
 import csv
 import gzip
 import json
-import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from iscale.align.outline import Stain, stain_of
-from iscale.align.quality import (
-    BAD,
-    DOUBTFUL,
-    GOOD,
-    Quality,
-    disc_mean,
-    haematoxylin,
-    measure,
-    quality_table,
-    quality_text,
-    value_at,
-    verdict,
-)
+from iscale.align.quality import Quality, measure
+from iscale.align.structure import haematoxylin
 from iscale.align.transform import Transform
+from iscale.align.verdict import BAD, GOOD, verdict
 from iscale.slide.overview import Overview, read_overview
 
-RIGHT = Quality(0.98, 0.97, 0.48, 0.16, 180, 0.99, 0.0, 0.44, 0.3, 42.0)
 PX = 1024
 
 
@@ -234,73 +221,3 @@ def test_the_pixel_sizes_of_both_images_do_not_matter() -> None:
     assert quality.overlap == quality.iou == 1.0
     assert quality.stain_correlation == pytest.approx(1.0, abs=1e-6)
     assert quality.residual_um is None
-
-
-@pytest.mark.parametrize(
-    ("change", "word", "reason"),
-    [
-        ({}, GOOD, ""),
-        ({"overlap": 0.85}, DOUBTFUL, "85% of the capture's tissue"),
-        ({"overlap": 0.6}, BAD, "60% of the capture's tissue"),
-        ({"iou": 0.3}, DOUBTFUL, "intersection over union"),
-        ({"iou": 0.8, "stain_correlation": 0.15, "residual_um": None}, BAD, "0.15 only"),
-        ({"iou": 0.8, "stain_correlation": 0.15}, DOUBTFUL, "0.15 only"),
-        ({"stain_correlation": 0.3, "stain_elsewhere": 0.28}, DOUBTFUL, "wrong for sure"),
-        ({"stain_correlation": 0.3, "stain_elsewhere": 0.6}, BAD, "better at another place"),
-        ({"stain_correlation": None, "stain_elsewhere": None}, DOUBTFUL, "could not be compared"),
-        ({"counts_correlation": -0.3}, GOOD, ""),
-        ({"spots_on_tissue": 0.5}, BAD, "50% of the spots"),
-        ({"spots_outside": 0.1}, DOUBTFUL, "outside of the mother image"),
-        ({"spots_outside": 0.4}, BAD, "outside of the mother image"),
-        ({"residual_um": 180.0}, DOUBTFUL, "180 um"),
-        ({"residual_um": 900.0}, BAD, "900 um"),
-    ],
-)
-def test_verdicts(change: dict[str, Any], word: str, reason: str) -> None:
-    found, reasons = verdict(replace(RIGHT, **change))
-    assert found == word
-    assert reason in " ".join(reasons)
-    assert bool(reasons) == (word != GOOD)
-
-
-def test_spots_beside_the_tissue_are_excused_by_counts_where_there_is_no_image() -> None:
-    alone = replace(RIGHT, overlap=None, iou=None, stain_correlation=None, stain_elsewhere=None, spots_on_tissue=0.2)
-    assert verdict(alone)[0] == DOUBTFUL
-    assert verdict(replace(alone, counts_correlation=0.1))[0] == BAD
-
-
-def test_the_table_has_a_row_per_capture_and_reads_back() -> None:
-    rows = [("D1", RIGHT), ("D2", replace(RIGHT, overlap=None, iou=0.8, residual_um=None))]
-    text = quality_table(rows)
-    assert text.endswith("\n")
-    table = list(csv.DictReader(text.splitlines(), delimiter="\t"))
-    assert [(row["capture"], row["verdict"]) for row in table] == [("D1", GOOD), ("D2", DOUBTFUL)]
-    assert float(table[0]["stain_correlation"]) == 0.48
-    assert table[0]["spots"] == "180"
-    assert table[1]["overlap"] == table[1]["residual_um"] == ""
-    assert "80%" in table[1]["reasons"]
-
-
-def test_the_text_is_aligned() -> None:
-    lines = quality_text([("a", RIGHT), ("a long name", replace(RIGHT, stain_elsewhere=None))]).splitlines()
-    assert len(lines) == 3
-    assert {line.index("98%") for line in lines[1:]} == {lines[0].index("overlap")}
-    assert "0.48 (else 0.16)" in lines[1]
-    assert "42 um" in lines[2]
-
-
-def test_haematoxylin_is_told_from_eosin() -> None:
-    h, e = np.array([0.65, 0.70, 0.29]), np.array([0.07, 0.99, 0.11])
-    h, e = h / np.linalg.norm(h), e / np.linalg.norm(e)
-    found = haematoxylin(np.array([[0.7 * h, 0.7 * e, 0.7 * h + 0.3 * e]]))
-    np.testing.assert_allclose(found, [[0.7, 0.0, 0.7]], atol=1e-9)
-
-
-def test_disc_means_and_values_follow_positions_from_the_corner() -> None:
-    image = np.zeros((40, 60))
-    image[20, 30] = 1.0
-    spread = disc_mean(image, 5.0)
-    assert spread.sum() == pytest.approx(1.0)
-    assert spread[20, 30] == pytest.approx(1 / (math.pi * 25), rel=0.1)
-    assert abs(spread[20, 37]) < 1e-12
-    assert value_at(image, np.array([[30.5, 20.5], [31.0, 20.5], [-9.0, 3.0]])).tolist() == [1.0, 0.5, 0.0]

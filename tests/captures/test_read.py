@@ -13,11 +13,11 @@ import pytest
 from scipy import sparse
 
 from iscale.align.transform import Transform
+from iscale.capture_files import CaptureFiles
 from iscale.captures.read import measured_radius_um, place_capture, read_capture
 from iscale.captures.spots import Capture
 from iscale.errors import InputError
 from iscale.geometry import SlideGrid
-from iscale.project import CaptureFiles
 from iscale.vendors.base import Measured
 
 GENES = ["ERBB2", "CD3E", "KRT8", "COL1A1", "ACTB"]

@@ -1,4 +1,4 @@
-"""Panels show both images where the transform says, and the figure is a picture of known width and bounded size."""
+"""The figure of an alignment is a picture of known width and bounded size that says the verdict, of any capture."""
 
 from __future__ import annotations
 
@@ -11,16 +11,7 @@ from PIL import Image
 
 from iscale.align.quality import Quality
 from iscale.align.transform import Transform
-from iscale.plots.alignment import (
-    LARGEST_BYTES,
-    VERDICT_COLOURS,
-    Window,
-    checkerboard,
-    draw_alignment,
-    laid_over,
-    sampled,
-    window_about,
-)
+from iscale.plots.alignment import LARGEST_BYTES, VERDICT_COLOURS, draw_alignment
 from iscale.slide.overview import Overview
 
 RIGHT = Quality(0.98, 0.97, 0.48, 0.16, 25, 0.99, 0.0, 0.44, 0.3, None)
@@ -46,53 +37,6 @@ def _drawn(path: Path) -> np.ndarray:
 def _pixels_of(picture: np.ndarray, colour: str) -> int:
     wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
     return int((np.abs(picture.astype(int) - wanted).max(axis=-1) <= 3).sum())
-
-
-def test_a_window_is_sampled_where_the_transform_puts_the_capture() -> None:
-    rgb = np.zeros((100, 200, 3), np.uint8)
-    rgb[30:40, 50:60] = 200
-    capture = Overview(rgb, np.diag([10.0, 10.0, 1.0]), 1.0)
-    mirrored = Transform(np.array([[-2.0, 0.0, 5000.0], [0.0, 2.0, 100.0], [0.0, 0.0, 1.0]]))
-    # The square is at x 500 to 600, y 300 to 400 of the capture: 3800 to 4000, 700 to 900 of the mother.
-    pixels, there = sampled(capture, Window(3600.0, 500.0, 600.0, 600.0, 60), mirrored)
-    assert pixels.shape == (60, 60, 3)
-    assert there.all()
-    rows, columns = np.nonzero(pixels[..., 0] > 100)
-    assert (rows.min(), rows.max() + 1, columns.min(), columns.max() + 1) == (20, 40, 20, 40)
-    _, outside = sampled(capture, Window(4900.0, 200.0, 200.0, 200.0, 20), mirrored)
-    assert outside[:, :10].all()
-    assert not outside[:, 10:].any(), "the capture ends at x = 5000"
-
-
-def test_a_coarse_window_shows_means_not_single_pixels() -> None:
-    rgb = np.zeros((400, 400, 3), np.uint8)
-    rgb[::2, ::2] = 200
-    pixels, _ = sampled(Overview(rgb, np.eye(3), None), Window(0.0, 0.0, 400.0, 400.0, 50))
-    assert np.all(pixels == 50)
-
-
-def test_a_window_shows_all_points_with_a_margin() -> None:
-    points = np.array([[100.0, 50.0], [1100.0, 150.0]])
-    window = window_about(points, 300)
-    left, right, bottom, top = window.extent
-    assert (left + right) / 2 == 600
-    assert (top + bottom) / 2 == 100
-    assert right - left == pytest.approx(1240)
-    assert window.height / window.width == pytest.approx(0.6), "no panel is slimmer"
-    assert window.shape == (180, 300)
-
-
-def test_laid_over_and_checkerboard_hold_both_images_where_the_capture_is() -> None:
-    capture, mother = np.full((80, 80, 3), 100, np.uint8), np.full((80, 80, 3), 200, np.uint8)
-    there = np.zeros((80, 80), bool)
-    there[:, :40] = True
-    over = laid_over(capture, mother, there)
-    assert np.all(over[:, :40] == 150)
-    assert np.all(over[:, 40:] == 200)
-    board = checkerboard(capture, mother, there)
-    assert np.all(board[:, 40:] == 200)
-    assert np.mean(board[:, :40] == 100) == 0.5
-    assert [int(v) for v in board[5, [5, 15, 25], 0]] == [200, 100, 200]
 
 
 def test_the_figure_is_1400_px_wide_small_and_says_the_verdict(tmp_path: Path) -> None:
