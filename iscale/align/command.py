@@ -127,11 +127,17 @@ def align_missing(project: Path, options: Options, watcher: Any) -> None:
     if not waiting:
         return
     job = Job(project, options, with_captures=False)
-    for a in align_captures(job, waiting, Wishes(), watcher):
+    others = [c.name for c in find_captures(project, options.captures) if c.is_aligned]
+    leave_out = f" Or leave it out: --captures {' '.join(others)}." if others else ""
+    try:
+        placed = align_captures(job, waiting, Wishes(), watcher)
+    except InputError as error:
+        raise InputError(error.problem, error.remedy + leave_out) from None
+    for a in placed:
         if a.word == BAD:
             raise InputError(
                 f"Capture {a.name} was placed, but badly: {' '.join(a.reasons)}",
-                f"Look at {a.figure}; correct {a.file}, or align it with landmarks (iscale align).",
+                f"Look at {a.figure}; correct {a.file}, or align it with landmarks (iscale align).{leave_out}",
             )
 
 
@@ -186,7 +192,7 @@ def _not_placed(failed: dict[str, IscaleError], done: list[Aligned]) -> InputErr
     problem = first.problem if name in first.problem else f"Capture {name}: {first.problem}"
     others = [n for n in failed if n != name]
     if others:
-        problem += f" Neither could be placed: {', '.join(others)}."
+        problem += f" Nor could {', '.join(others)} be placed."
     if done:
         problem += f" Placed, and kept: {', '.join(a.name for a in done)}."
     return InputError(problem, first.remedy)
