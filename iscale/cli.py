@@ -183,7 +183,7 @@ def align(
         bool, typer.Option("--refine", help="Then move each to where the images agree most, nearby.")
     ] = False,
     kind: Annotated[str, typer.Option(help="similarity or affine.")] = "similarity",
-    again: Annotated[bool, typer.Option("--again", help="Do not keep the transforms that are there.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Align anew, also what has a transform.")] = False,
     **options: Any,
 ) -> None:
     """Place captures on the mother image, and draw how they lie."""
@@ -192,7 +192,10 @@ def align(
 
     wishes = Wishes(matrix, landmarks, automatic, refine, checked_kind(kind), again)
     with _interruptible():
-        typer.echo(align_project(project, wishes, watcher=for_terminal(), **options))
+        text, bad = align_project(project, wishes, watcher=for_terminal(), **options)
+    typer.echo(text)
+    if bad:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -41,7 +41,7 @@ class Options(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    captures: tuple[str, ...] | None = Field(None, description="Daughter captures to use; default: all aligned ones.")
+    captures: tuple[str, ...] | None = Field(None, description="Daughter captures to use; default: all.")
     pixel_size_raw: float | None = Field(
         None, description="um per pixel of the mother image, if its file does not say."
     )

@@ -59,7 +59,7 @@ class Job:
             check_capture_names(self.project, self.options.capture, f"{self.project / SETTINGS_FILE}: [capture]: ")
         if files.unaligned and self.options.captures is None:
             left_out = ", ".join(files.unaligned)
-            self.notices.append(f"not aligned, and left out: {left_out} (iscale align {self.project} aligns)")
+            self.notices.append(f"not aligned yet, and not in this plan: {left_out}; a run aligns it first")
         return files
 
     @functools.cached_property

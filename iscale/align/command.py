@@ -21,6 +21,7 @@ from iscale.errors import InputError, IscaleError
 from iscale.job import Job
 from iscale.slide.overview import Overview, read_overview
 
+EARLIER_FILE = "transform-earlier.json"
 FOLDER = "alignment"
 """Folder of the output that holds figures and tables of the alignment."""
 
@@ -97,8 +98,8 @@ def checked_kind(word: str) -> Kind:
     raise InputError(f"--kind {word}: no such transform.", "Say similarity, or affine.")
 
 
-def align_project(project: Path, wishes: Wishes, *, watcher: Any, **options: Any) -> str:
-    """Place the captures of a project; what was found, as text.
+def align_project(project: Path, wishes: Wishes, *, watcher: Any, **options: Any) -> tuple[str, bool]:
+    """Place the captures of a project; what was found, as text, and whether any lies badly.
 
     Raises
     ------
@@ -112,7 +113,7 @@ def align_project(project: Path, wishes: Wishes, *, watcher: Any, **options: Any
     for a in done:
         lines += [f"{a.name}: {a.word}: {reason}" for reason in a.reasons]
     lines += [f"Look at {a.figure}" for a in done]
-    return "\n".join(lines)
+    return "\n".join(lines), any(a.word == BAD for a in done)
 
 
 def align_missing(project: Path, options: Options, watcher: Any) -> None:
@@ -130,15 +131,9 @@ def align_missing(project: Path, options: Options, watcher: Any) -> None:
     others = [c.name for c in find_captures(project, options.captures) if c.is_aligned]
     leave_out = f" Or leave it out: --captures {' '.join(others)}." if others else ""
     try:
-        placed = align_captures(job, waiting, Wishes(), watcher)
+        align_captures(job, waiting, Wishes(), watcher)
     except InputError as error:
         raise InputError(error.problem, error.remedy + leave_out) from None
-    for a in placed:
-        if a.word == BAD:
-            raise InputError(
-                f"Capture {a.name} was placed, but badly: {' '.join(a.reasons)}",
-                f"Look at {a.figure}; correct {a.file}, or align it with landmarks (iscale align).{leave_out}",
-            )
 
 
 def align_captures(job: Job, names: tuple[str, ...] | None, wishes: Wishes, watcher: Any) -> list[Aligned]:
@@ -222,9 +217,25 @@ def _align(
     draw_alignment(figure, capture, mother, unplaced(scene), after, measured.xy_px, radius_px, files.name, quality)
     target = files.aligned / TRANSFORM_FILE
     if target != files.transform or wishes.asks:
+        if word == BAD and not wishes.matrix:
+            raise _bad(reasons, after, figure)
+        if target.exists():
+            target.replace(target.with_name(EARLIER_FILE))
+            say(f"{files.name}: the transform that was there is kept as {EARLIER_FILE}")
         write_transform(target, after)
     say(f"{files.name}: {after}; {word}")
     return Aligned(files.name, after, target, quality, word, tuple(reasons), figure)
+
+
+def _bad(reasons: list[str], found: Transform, figure: Path) -> InputError:
+    """What was found is not written to where it counts, but beside the figure, for who knows better."""
+    beside = figure.with_name(f"{figure.stem}-refused.json")
+    write_transform(beside, found)
+    swapped = " A mirrored fit is what landmarks give whose x and y are swapped." if found.mirrored else ""
+    return InputError(
+        f"It was placed ({found}), but badly: {' '.join(reasons)}{swapped}",
+        f"Look at {figure}. What was there is kept; to use this one all the same: --matrix {beside}",
+    )
 
 
 def place(scene: ways.Scene, wishes: Wishes, say: Callable[[str], None]) -> Transform:
@@ -240,7 +251,6 @@ def place(scene: ways.Scene, wishes: Wishes, say: Callable[[str], None]) -> Tran
 
 
 def _placed(scene: ways.Scene, wishes: Wishes, say: Callable[[str], None]) -> Transform:
-    there = read_transform(scene.files.transform) if scene.files.transform else None
     if wishes.matrix:
         return ways.given(wishes.matrix)
     if wishes.landmarks:
@@ -248,9 +258,9 @@ def _placed(scene: ways.Scene, wishes: Wishes, say: Callable[[str], None]) -> Tr
         assert found is not None
         return found
     if wishes.automatic:
-        return ways.by_images(scene, wishes.kind, there)
-    if there is not None and not wishes.again:
-        return there
+        return ways.by_images(scene, wishes.kind)
+    if scene.files.transform is not None and not wishes.again:
+        return read_transform(scene.files.transform)
     return (
         ways.by_own_image(scene)
         or ways.by_landmarks(scene, None, wishes.kind, say)

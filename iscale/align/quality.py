@@ -54,6 +54,8 @@ class Quality:
         rightly placed correlate clearly more.
     spots
         Spots with counts.
+    spots_on_own
+        Share of the spots that lie on the tissue of the capture's own image, None where it has none.
     spots_on_tissue
         Share of them whose centre lies on the mother's tissue; with an image of the capture, of those that lie on its
         own tissue.
@@ -73,6 +75,7 @@ class Quality:
     stain_correlation: float | None
     stain_elsewhere: float | None
     spots: int
+    spots_on_own: float | None
     spots_on_tissue: float | None
     spots_outside: float | None
     counts_correlation: float | None
@@ -120,7 +123,7 @@ def measure(
     if capture is not None and own is not None:
         overlap, iou = overlaps(capture, own, mother, seen, transform)
         stain, stain_elsewhere = compare_structures(capture, own, mother, seen, transform, um)
-    on_own = np.ones(len(xy_px), bool) if capture is None or own is None else lies_on_tissue(capture, own, xy_px)
+    on_own = None if capture is None or own is None else lies_on_tissue(capture, own, xy_px)
     placed = transform.apply(xy_px)
     on_tissue = lies_on_tissue(mother, seen, placed)
     counts, counts_elsewhere = _counts(mother, seen, transform, xy_px, radius_px, depth, um)
@@ -130,7 +133,8 @@ def measure(
         stain_correlation=stain,
         stain_elsewhere=stain_elsewhere,
         spots=len(xy_px),
-        spots_on_tissue=share_of(on_tissue[on_own]),
+        spots_on_own=None if on_own is None else share_of(on_own),
+        spots_on_tissue=share_of(on_tissue if on_own is None else on_tissue[on_own]),
         spots_outside=share_of(~lies_inside(mother, placed)),
         counts_correlation=counts,
         counts_elsewhere=counts_elsewhere,

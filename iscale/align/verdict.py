@@ -33,6 +33,11 @@ BETTER_STAIN, BETTER_TIMES = 0.35, 1.5
 GOOD_COUNTS = 0.2
 """Of spots of 100 um 0.35 to 0.74 where right; with 180 spots 0.15 is chance. Only asked of captures without an image:
 in some tissues cells are dense and hold little RNA."""
+BETTER_COUNTS, BETTER_COUNTS_TIMES = 0.3, 1.3
+"""Where counts follow the nuclei that much at a wrong place, and so many times as much as here, positions are wrong in
+themselves: swapped, or mirrored."""
+LEAST_ON_OWN = 0.85
+"""A capture may hold spots beside its tissue; but then counts follow the nuclei where it lies."""
 GOOD_RESIDUAL_UM, BAD_RESIDUAL_UM = 100.0, 300.0
 """One and three distances of Visium spots: beyond these landmarks place spots on their neighbours."""
 
@@ -70,6 +75,12 @@ def _wrong(q: Quality) -> list[str]:
         found.append(f"Only {q.spots_on_tissue:.0%} of the spots land on the mother's tissue.")
     if q.spots_outside is not None and q.spots_outside > BAD_OUTSIDE:
         found.append(f"{q.spots_outside:.0%} of the spots land outside of the mother image.")
+    counts, moved = q.counts_correlation, q.counts_elsewhere
+    if q.spots_on_own is not None and q.spots_on_own < LEAST_ON_OWN and (counts or 0.0) < (moved or 0.0):
+        found.append(
+            f"Only {q.spots_on_own:.0%} of the spots lie on the tissue of the capture's own image, and counts follow "
+            "the nuclei better at wrong places: are x and y swapped, or mirrored?"
+        )
     if q.residual_um is not None and q.residual_um > BAD_RESIDUAL_UM:
         found.append(f"Landmarks are off by {q.residual_um:.0f} um.")
     here, there = q.stain_correlation, q.stain_elsewhere
@@ -94,6 +105,12 @@ def _shape_doubts(q: Quality) -> list[str]:
         found.append(f"Outlines of the tissue agree by {q.iou:.0%} (intersection over union; {GOOD_IOU:.0%} wanted).")
     if q.spots_on_tissue is not None and q.spots_on_tissue < GOOD_ON_TISSUE and not _too_few_on_tissue(q):
         found.append(f"{q.spots_on_tissue:.0%} of the spots land on the mother's tissue ({GOOD_ON_TISSUE:.0%} wanted).")
+    here, there = q.counts_correlation, q.counts_elsewhere
+    if here is not None and there is not None and there > max(BETTER_COUNTS, BETTER_COUNTS_TIMES * here):
+        found.append(
+            f"Counts follow the nuclei better at a wrong place ({there:.2f}) than here ({here:.2f}): are the spots' x "
+            "and y swapped, or mirrored?"
+        )
     if q.spots_outside is not None and MOST_OUTSIDE < q.spots_outside <= BAD_OUTSIDE:
         found.append(f"{q.spots_outside:.0%} of the spots land outside of the mother image.")
     return found

@@ -44,7 +44,8 @@ def spot_radius_um(
             f"Capture {capture.name}: the spot radius is not known: its files do not state it, and "
             f"{project.root / MOTHER_FOLDER} has neither radius-raw.txt nor radius.txt.",
             "Write the radius of a spot in pixels of he-raw.* to radius-raw.txt "
-            "(27.5 divided by the pixel size in um for Visium), or this capture's, in pixels of the analysis image, to "
+            "(27.5 um for Visium, 50 um for arrays of 1,000 spots, each divided by the pixel size in um), or this "
+            "capture's, in pixels of the analysis image, to "
             f"{capture.aligned / 'radius.txt'}.",
         )
     if project.radius_raw is None:

@@ -16,6 +16,7 @@ SEVERITY: dict[str, Severity] = {
     "not-aligned": "warning",
     "cannot-align": "error",
     "spots-outside-image": "error",
+    "spots-mostly-off-tissue": "error",
     "spots-off-tissue": "warning",
     "coordinates-scaled": "error",
     "coordinates-swapped": "error",

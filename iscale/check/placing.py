@@ -76,11 +76,13 @@ def own_placement(sample: Sample) -> Placement | None:
         for key, value in sample.scalefactors.items()
         if key in FACTOR_NAMES and value > 0
     }
+    if um is not None:
+        known |= {"as if they counted in um": 1 / um}
     return Placement(sample.name, tissue, at, sample.depth, pitch, None, own=True, known=known)
 
 
 def _known_on_mother(sample: Sample, grid: SlideGrid) -> dict[str, float]:
-    known = {}
+    known = {"as if they counted in um": 1 / grid.raw_pixel_size_um}
     if abs(grid.scale - 1) > 0.01 and sample.transform is None:
         known["as if they counted in pixels of he-raw.*, not of the analysis image"] = grid.scale
         known["as if they had been brought to the analysis image twice"] = 1 / grid.scale

@@ -32,6 +32,10 @@ OFF_TISSUE = 0.15
 """A share of spots off the tissue above this is told; on sections that are laid right it was 0.06 at most."""
 
 
+MOSTLY_OFF = 1 / 3
+"""With more of the spots off the tissue than this a run would learn from glass."""
+
+
 @dataclass(frozen=True)
 class Placement:
     """Spots of a capture as they are placed on an image.
@@ -201,7 +205,10 @@ def _finding(verdict: Verdict, names: Sequence[str]) -> Finding:
         "coordinates-mirrored": "Mirror the positions, or the image: one of the two was exported mirrored.",
         "coordinates-rotated": "Turn the positions, or the image: one of the two was exported turned.",
     }
-    again = "" if own else " If a transform places the capture, align it again: iscale align PROJECT."
+    if verdict.placement.may_leave and not own:
+        remedy = "Its transform does so, if its positions fit its own image: iscale align PROJECT --again."
+        return Finding(verdict.code, message, remedy, of)
+    again = "" if own else " If a transform places the capture, align it again: iscale align PROJECT --again."
     return Finding(verdict.code, message, remedies[verdict.code] + again, of)
 
 
@@ -228,8 +235,9 @@ def _scaled(verdict: Verdict, who: str, of: str | None) -> Finding:
             f"{placement.analysis_um * factor:.3g} um, say --pixel-size {placement.analysis_um * factor:.3g}"
         )
     elif not placement.own:
-        remedy += (
-            ": a transform takes full-resolution pixels of the capture to full-resolution pixels of the mother image"
+        remedy = (
+            "If its positions fit its own image, its transform is wrong: align it again (iscale align PROJECT "
+            "--again). A transform takes full-resolution pixels of the capture to those of the mother image"
         )
     return Finding("coordinates-scaled", message + ".", remedy + ".", of)
 
@@ -276,7 +284,8 @@ def _beside(verdict: Verdict) -> list[Finding]:
     if off <= OFF_TISSUE * len(on):
         return []
     message = f"{off} of {len(on)} spots ({off / len(on):.0%}) lie off the tissue of {which}.{_shift(verdict)}"
-    return [Finding("spots-off-tissue", message, _remedy(placement), placement.name)]
+    code = "spots-mostly-off-tissue" if off > MOSTLY_OFF * len(on) else "spots-off-tissue"
+    return [Finding(code, message, _remedy(placement), placement.name)]
 
 
 def _shift(verdict: Verdict) -> str:
@@ -293,5 +302,5 @@ def _remedy(placement: Placement) -> str:
     if placement.own:
         return "Check that the positions belong to this image."
     if placement.analysis_um is None:
-        return "Align the capture again: iscale align PROJECT."
+        return "Align the capture again, or correct its transform.json: iscale align PROJECT --again."
     return "Align the capture again, or take spots that lie beside the tissue out of locs.*."

@@ -17,6 +17,7 @@ from iscale.captures.integrate import LEAST_SPOTS
 from iscale.captures.merge import merge_labels
 from iscale.check.captures import capture_findings, shared_placed
 from iscale.check.depth import FINE_UM, Depth, check_depth
+from iscale.check.explain import FITS
 from iscale.check.finding import CheckReport, Finding, errors_first
 from iscale.check.footprint import Tissue
 from iscale.check.genes import check_genes, check_named
@@ -105,7 +106,7 @@ def _check(check: _Check, options: Options) -> None:
     samples = []
     for files in captures:
         sample = check.tried(read_sample, files, image.files, image.grid, options, check.root, capture=files.name)
-        if not files.is_aligned:
+        if not files.is_aligned and sample is not None:
             check.findings.append(_unaligned(files, sample, check.root))
         if sample is not None:
             samples.append(sample)
@@ -117,11 +118,11 @@ def _check(check: _Check, options: Options) -> None:
         _resources(check, Job(check.root, options), float(tissue.mask.mean()))
 
 
-def _unaligned(files: CaptureFiles, sample: Sample | None, root: Path) -> Finding:
+def _unaligned(files: CaptureFiles, sample: Sample, root: Path) -> Finding:
     """A capture that nothing places yet, and whether there is something to place it by."""
     what = "It is not aligned: there is neither transform.json nor locs.* that places it on the mother image"
     folders = [folder for folder in (files.aligned, files.source) if folder is not None and folder.is_dir()]
-    if (sample is not None and sample.image is not None) or any(find_landmarks(folder) for folder in folders):
+    if sample.image is not None or any(find_landmarks(folder) for folder in folders):
         remedy = f"A run aligns it first; better do it now, and look at the figure: iscale align {root}"
         return Finding("not-aligned", f"{what}.", remedy, files.name)
     remedy = f"Give landmarks or a matrix: iscale align {root} --captures {files.name} --landmarks FILE"
@@ -159,7 +160,7 @@ def _positions(check: _Check, samples: list[Sample], tissue: Tissue, image: Job)
     for sample in samples:
         placement = placement_of(sample, tissue, image.grid) if tissue.mask.mean() >= LEAST_TISSUE else None
         verdict = judge(placement) if placement else None
-        if verdict is None or verdict.code or verdict.explanation.kind != "fits":
+        if verdict is None or verdict.code or verdict.explanation.before.overlap < FITS:
             own = check.tried(own_placement, sample, capture=sample.name)
             other = judge(own) if own else None
             if other and other.code:

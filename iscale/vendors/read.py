@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -14,11 +15,15 @@ import anndata as ad
 import numpy as np
 
 from iscale.errors import InputError
+from iscale.slide.overview import read_overview
 from iscale.vendors.base import EYE, Measured, as_anndata
 from iscale.vendors.files import contents, find_optional
 
 CONTRADICTION = 0.01
 """A pixel size that the user states and one that the files state differ where they differ by more, relatively."""
+
+OVERVIEW_PX = 2000
+"""Longest side of an overview that stands for Space Ranger's hires image."""
 
 LARGEST_IMAGE_PX = 8000
 """Images of the capture are held in the AnnData up to this side."""
@@ -162,8 +167,10 @@ def read_capture(
     Returns
     -------
     AnnData
-        As :func:`iscale.vendors.base.as_anndata` makes it. Space Ranger's hires and lowres images, (y, x, 3) uint8, are
-        in ``uns["spatial"][name]["images"]`` up to 8,000 px.
+        As :func:`iscale.vendors.base.as_anndata` makes it. ``uns["spatial"][name]["images"]`` has Space Ranger's hires
+        and lowres images, (y, x, 3) uint8, up to 8,000 px; for other platforms ``hires`` is an overview of the
+        capture's own image, with ``tissue_hires_scalef`` in the scale factors, so that scanpy draws it. Notices that
+        begin with "Warning" are Python warnings too.
 
     Raises
     ------
@@ -172,8 +179,17 @@ def read_capture(
     """
     found = _dispatch(path, platform, bin_um, pixel_size_um)
     name = name or _name(Path(path).expanduser())
-    adata = as_anndata(name, _as_stated(found, pixel_size_um, image))
-    adata.uns["spatial"][name]["images"] = _small_images(found)
+    stated = _as_stated(found, pixel_size_um, image)
+    adata = as_anndata(name, stated)
+    about = adata.uns["spatial"][name]
+    about["images"] = _small_images(found)
+    if not about["images"] and stated.image is not None and np.array_equal(stated.image_from_full, EYE):
+        seen = read_overview(stated.image, OVERVIEW_PX)
+        about["images"] = {"hires": seen.rgb}
+        about["scalefactors"]["tissue_hires_scalef"] = 1 / seen.full_per_px
+    for notice in stated.notices:
+        if notice.startswith("Warning"):
+            warnings.warn(f"{path}: {notice}", stacklevel=2)
     return adata
 
 

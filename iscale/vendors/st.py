@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from iscale.captures.locations import read_text_table
-from iscale.captures.tables import read_counts
+from iscale.captures.tables import CountTable, read_counts
 from iscale.errors import InputError
 from iscale.slide.reader import SUFFIXES
 from iscale.vendors.base import Measured
@@ -49,6 +49,8 @@ def read(folder: Path) -> Measured:
     counts_path = find_file(folder, *COUNTS_NAMES, what="the counts")
     spots_path = find_file(folder, *SPOTS_NAMES, what="the table of spots")
     table, spots = read_counts(counts_path), _spots(spots_path)
+    if len(set(table.columns).intersection(spots.index)) > len(set(table.rows).intersection(spots.index)):
+        table = CountTable(table.columns, table.rows, sparse.csr_matrix(table.counts.T))
     place = {name: i for i, name in reversed(list(enumerate(table.rows)))}
     by_name = [(place[name], i) for i, name in enumerate(spots.index) if name in place]
     if len(by_name) < LEAST_SHARE * min(len(table.rows), len(spots)):

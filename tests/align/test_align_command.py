@@ -125,6 +125,10 @@ def test_the_mother_image_as_own_image_needs_no_search(project: Path, monkeypatc
     image = project / OWN / "D1" / "he.png"
     image.unlink()
     image.symlink_to(project / "MotherImage" / "he-raw.png")
+    locs = project / OWN / "D1" / "locs.tsv"
+    rows = [line.split("\t") for line in locs.read_text().splitlines()[1:]]
+    moved = [f"{name}\t{float(x) + CORNER[0]}\t{float(y) + CORNER[1]}" for name, x, y in rows]
+    locs.write_text("\n".join(["spot\tx\ty", *moved]) + "\n")
     assert align(monkeypatch, project) == 0
     np.testing.assert_array_equal(placed(project), np.eye(3))
 
@@ -149,6 +153,37 @@ def test_a_matrix_is_refined_by_the_images(project: Path, monkeypatch: pytest.Mo
     assert align(monkeypatch, project, "--matrix", matrix, "--refine") == 0
     assert np.abs(placed(project)[:2, 2] - CORNER).max() < 12
     assert "refined" in read_transform(project / ALIGNED / "D1" / "transform.json").how
+
+
+def test_bad_landmarks_do_not_replace_a_transform(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    matrix = project.parent / "matrix.json"
+    matrix.write_text(json.dumps(SHIFT.tolist()))
+    assert align(monkeypatch, project, "--matrix", matrix) == 0
+    before = (project / ALIGNED / "D1" / "transform.json").read_bytes()
+    far = project.parent / "far.csv"
+    rows = [
+        f"p{i},{x},{y},{x + 900},{y - 500}" for i, (x, y) in enumerate([(50, 60), (650, 80), (90, 600), (640, 620)])
+    ]
+    far.write_text("\n".join(["name,capture_x,capture_y,mother_x,mother_y", *rows]) + "\n")
+    assert align(monkeypatch, project, "--landmarks", far) == 2
+    error = capsys.readouterr().err
+    assert "but badly" in error
+    assert (project / ALIGNED / "D1" / "transform.json").read_bytes() == before
+    refused = project / "iSCALE_output" / "alignment" / "D1-refused.json"
+    assert str(refused) in error
+    assert align(monkeypatch, project, "--matrix", refused) == 1
+    assert placed(project)[0, 2] == pytest.approx(900)
+    assert (project / ALIGNED / "D1" / "transform-earlier.json").read_bytes() == before
+
+
+def test_a_broken_transform_is_no_hindrance_to_align_again(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project / ALIGNED / "D1").mkdir()
+    (project / ALIGNED / "D1" / "transform.json").write_text('{"matrix": [[1, 2')
+    assert align(monkeypatch, project) == 2
+    assert align(monkeypatch, project, "--again") == 0
+    assert np.abs(placed(project)[:2, 2] - CORNER).max() < 12
 
 
 REFUSED = {

@@ -11,7 +11,7 @@ import pytest
 from iscale.align.quality import Quality
 from iscale.align.verdict import BAD, DOUBTFUL, GOOD, quality_table, quality_text, verdict
 
-RIGHT = Quality(0.98, 0.97, 0.48, 0.16, 180, 0.99, 0.0, 0.44, 0.3, 42.0)
+RIGHT = Quality(0.98, 0.97, 0.48, 0.16, 180, 0.99, 0.99, 0.0, 0.44, 0.3, 42.0)
 
 
 @pytest.mark.parametrize(
@@ -65,3 +65,11 @@ def test_the_text_is_aligned() -> None:
     assert {line.index("98%") for line in lines[1:]} == {lines[0].index("overlap")}
     assert "0.48 (else 0.16)" in lines[1]
     assert "42 um" in lines[2]
+
+
+def test_spots_off_their_own_tissue_are_bad_where_counts_fit_elsewhere() -> None:
+    off = replace(RIGHT, spots_on_own=0.58, counts_correlation=0.2, counts_elsewhere=0.39)
+    word, reasons = verdict(off)
+    assert word == BAD
+    assert "swapped" in " ".join(reasons)
+    assert verdict(replace(RIGHT, spots_on_own=0.58))[0] == GOOD

@@ -14,7 +14,7 @@ from iscale.align.transform import Transform
 from iscale.plots.alignment import LARGEST_BYTES, VERDICT_COLOURS, draw_alignment
 from iscale.slide.overview import Overview
 
-RIGHT = Quality(0.98, 0.97, 0.48, 0.16, 25, 0.99, 0.0, 0.44, 0.3, None)
+RIGHT = Quality(0.98, 0.97, 0.48, 0.16, 25, 0.99, 0.99, 0.0, 0.44, 0.3, None)
 
 
 def _tissue(full_um: float | None = 1.0) -> Overview:
