@@ -163,7 +163,7 @@ def quality_text(rows: Sequence[tuple[str, Quality]]) -> str:
 def figures_of(quality: Quality) -> str:
     """What was measured, in a line.
 
-    >>> figures_of(Quality(0.98, 0.967, 0.48, 0.16, 180, 0.99, 0.0, None, None, 42.3))
+    >>> figures_of(Quality(0.98, 0.967, 0.48, 0.16, 180, 0.99, 0.99, 0.0, None, None, 42.3))
     'Tissue overlap 98%, outlines 97%, spots on tissue 99%, structures 0.48 (elsewhere 0.16), landmarks off by 42 um'
     """
     shares = (
