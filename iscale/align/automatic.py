@@ -8,7 +8,6 @@ structures inside of the tissue agree, at the place found and at the best of the
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,14 +40,12 @@ def align_automatically(
     mother: Overview,
     *,
     kind: Kind = "similarity",
-    start: Transform | None = None,
-    tell: Callable[[int, int], None] | None = None,
 ) -> Transform:
     """Find where a capture's image lies on the mother image.
 
     Every rotation and both reflections are tried over the whole mother image. The capture may show a part of the
     tissue, or a neighbouring section. Both pixel sizes give the scale; where one is not known, scales from 0.7 to 1.5
-    times the expected one are tried: that of ``start``, else equal pixels and equal areas of tissue.
+    times the expected one are tried: that of equal pixels, and of equal areas of tissue.
 
     Parameters
     ----------
@@ -56,10 +53,6 @@ def align_automatically(
         Overviews, of which the capture's may be coarser: 1024 and 2048 px are enough.
     kind
         ``similarity``, or ``affine`` for the last refinement.
-    start
-        A transform to begin from; it only sets the scale that is expected.
-    tell
-        Called with steps done and in all.
 
     Returns
     -------
@@ -73,7 +66,7 @@ def align_automatically(
         No tissue was found, or no place stands out.
     """
     stains = _stains(capture, mother)
-    best, sure = _first_decided(stains, expected_scales(capture, mother, stains, start), kind, tell)
+    best, sure = _first_decided(stains, expected_scales(capture, mother, stains), kind)
     return _transform(capture, mother, best, {"confidence": round(sure, 3)})
 
 
@@ -147,18 +140,14 @@ def _scale(matrix: NDArray[np.float64]) -> float:
     return math.sqrt(abs(float(np.linalg.det(matrix[:2, :2]))))
 
 
-def _first_decided(
-    stains: tuple[Stain, Stain], scales: list[Expected], kind: Kind, tell: Callable[[int, int], None] | None
-) -> tuple[Placed, float]:
+def _first_decided(stains: tuple[Stain, Stain], scales: list[Expected], kind: Kind) -> tuple[Placed, float]:
     """The first expected scale around which a place stands out."""
     refusals: list[AlignmentRefusedError] = []
-    for number, expected in enumerate(scales):
+    for expected in scales:
         try:
             return _decide(_place(stains, expected, kind))
         except AlignmentRefusedError as error:
             refusals.append(error)
-        if tell:
-            tell(number + 1, len(scales))
     if scales[0].known:
         raise _doubting_the_scale(stains, scales[0].scale, refusals[0])
     raise refusals[0]
@@ -194,15 +183,11 @@ class Expected:
 WIDE = tuple(1.1**k for k in range(-4, 5))
 
 
-def expected_scales(
-    capture: Overview, mother: Overview, stains: tuple[Stain, Stain], start: Transform | None
-) -> list[Expected]:
+def expected_scales(capture: Overview, mother: Overview, stains: tuple[Stain, Stain]) -> list[Expected]:
     """What is worth searching, the best known first: pixel sizes are believed before they are doubted."""
     per_px = capture.full_per_px / mother.full_per_px
     if capture.um_per_px and mother.um_per_px:
         return [Expected(capture.um_per_px / mother.um_per_px, (1.0,), known=True)]
-    if start is not None:
-        return [Expected(start.scale * per_px, WIDE)]
     by_area = math.sqrt(stains[1].mask.sum() / stains[0].mask.sum())
     return (
         [Expected(by_area, WIDE)]

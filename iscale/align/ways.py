@@ -157,7 +157,7 @@ def by_landmarks(scene: Scene, path: Path | None, kind: Kind, tell: Callable[[st
     return Transform(fit.matrix, "landmarks", measures)
 
 
-def by_images(scene: Scene, kind: Kind, start: Transform | None = None) -> Transform:
+def by_images(scene: Scene, kind: Kind) -> Transform:
     """From the capture's own image, searched for on the whole mother image.
 
     Raises
@@ -165,7 +165,7 @@ def by_images(scene: Scene, kind: Kind, start: Transform | None = None) -> Trans
     InputError
         The capture has no image of its own, or no place stands out.
     """
-    return align_automatically(_image(scene), scene.mother, kind=kind, start=start)
+    return align_automatically(_image(scene), scene.mother, kind=kind)
 
 
 def refined(scene: Scene, kind: Kind, start: Transform) -> Transform:
