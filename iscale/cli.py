@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
 
 from iscale import __version__
-from iscale.errors import InterruptedByUserError, IscaleError
+from iscale.errors import IscaleError
+from iscale.interruption import interruptible
 
 app = typer.Typer(
     name="iscale",
@@ -55,22 +55,16 @@ Seed = Annotated[Optional[int], typer.Option(help="Seed of everything random. De
 Device = Annotated[Optional[str], typer.Option(help="auto, cpu or cuda. Default: auto.")]
 Out = Annotated[Optional[Path], typer.Option(help="Output folder. Default: PROJECT/iSCALE_output.")]
 Memory = Annotated[Optional[str], typer.Option(help="Memory a worker may use, such as 2GB. Default: 2GB.")]
-Dask = Annotated[Optional[str], typer.Option(help="local, or a scheduler's address. Default: in this process.")]
+Dask = Annotated[
+    Optional[str],
+    typer.Option(help="local, a scheduler's address or file, or slurm.yaml or lsf.yaml. Default: in this process."),
+]
 Workers = Annotated[Optional[int], typer.Option(help="Processes of --dask local. Default: one per core.")]
 RegionShards = Annotated[
     Optional[int], typer.Option(help="Side of a region in shards of 128 superpixels. Default: by --memory.")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan; write nothing.")]
 Restart = Annotated[bool, typer.Option("--restart", help="Forget what an earlier run left.")]
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """Tell what Ctrl-C means for the run."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise InterruptedByUserError("Interrupted; what is done is kept.", "The same command continues.") from None
 
 
 OPTIONS: dict[str, Any] = {
@@ -129,7 +123,7 @@ def _stage_command(stage: str, summary: str) -> Callable[..., None]:
         if dry_run:
             typer.echo(pipeline.describe_plan(project, stage=stage, restart=restart, **options))
             return
-        with _interruptible():
+        with interruptible():
             folder = pipeline.run(project, stage=stage, restart=restart, watcher=for_terminal(), **options)
         typer.echo(f"{stage if stage != 'plot' else 'run'}: done, in {folder}")
 
@@ -151,18 +145,42 @@ for _name, _stage, _summary in (
 
 @app.command()
 def init(
-    project: Annotated[Path, typer.Argument(help="The project folder to make.", show_default=False)],
-    mother: Annotated[Path, typer.Option(help="The slide.")],
-    capture: Annotated[
-        list[str],
-        typer.Option(help="NAME=FOLDER: what an instrument's software wrote, or one .h5ad or .zarr; repeat for more."),
+    project: Annotated[
+        Path,
+        typer.Argument(help="The project folder to make; with --scheduler: the YAML file.", show_default=False),
     ],
+    mother: Annotated[Optional[Path], typer.Option(help="The slide.")] = None,
+    capture: Annotated[
+        Optional[list[str]],
+        typer.Option(help="NAME=FOLDER: what an instrument's software wrote, or one .h5ad or .zarr; repeat for more."),
+    ] = None,
     pixel_size_raw: PixelSizeRaw = None,
     platform: Platform = None,
+    scheduler: Annotated[
+        Optional[str],
+        typer.Option(help="slurm or lsf: write instead a commented file for --dask that describes your cluster."),
+    ] = None,
 ) -> None:
-    """Lay out a project: links to a slide and to captures where they are, and a settings file."""
+    """Lay out a project (links to a slide and to captures, a settings file); or with --scheduler a cluster's file."""
+    from iscale.batch.template import write_template
+    from iscale.errors import InputError
     from iscale.init_project import init_project
 
+    given = {"--mother": mother, "--capture": capture, "--pixel-size-raw": pixel_size_raw, "--platform": platform}
+    if scheduler is not None:
+        if extra := [flag for flag, value in given.items() if value]:
+            raise InputError(
+                f"--scheduler writes a cluster's file, which has no {' and '.join(extra)}.",
+                "Lay out the project with a command of its own, without --scheduler.",
+            )
+        typer.echo(write_template(scheduler, project))
+        return
+    if mother is None or not capture:
+        missing = [flag for flag in ("--mother", "--capture") if not given[flag]]
+        raise InputError(
+            f"A project needs {' and '.join(missing)}.",
+            "Write --mother SLIDE, and --capture NAME=FOLDER once for every capture.",
+        )
     typer.echo(init_project(project, mother, capture, pixel_size_raw=pixel_size_raw, platform=platform))
 
 
@@ -191,7 +209,7 @@ def align(
     from iscale.progress import for_terminal
 
     wishes = Wishes(matrix, landmarks, automatic, refine, checked_kind(kind), again)
-    with _interruptible():
+    with interruptible():
         text, bad = align_project(project, wishes, watcher=for_terminal(), **options)
     typer.echo(text)
     if bad:
@@ -208,7 +226,7 @@ def check(
     """Say what would go wrong, before anything runs; exit code 1 where a run would fail."""
     from iscale.check.project import run_check
 
-    with _interruptible():
+    with interruptible():
         report = run_check(project, options)
     typer.echo(report.to_json() if as_json else report.text())
     if report.fails:
@@ -221,6 +239,14 @@ def info(run: Annotated[Path, typer.Argument(help="A project, its iSCALE_output,
     from iscale.results import open_run
 
     typer.echo(open_run(run).describe())
+
+
+@app.command()
+def status(run: Annotated[Path, typer.Argument(help="A project, its iSCALE_output, or run.zarr.")]) -> None:
+    """Say how a run goes that another shell or machine does: regions done, rate, time left, failures."""
+    from iscale.status import describe_status, run_store_at
+
+    typer.echo(describe_status(run_store_at(run)))
 
 
 @app.command()
@@ -238,7 +264,7 @@ def demo(
     from iscale.progress import for_terminal
 
     options = {"memory": memory, "dask": dask, "workers": workers, "watcher": for_terminal()}
-    with _interruptible():
+    with interruptible():
         if dataset == "synthetic":
             typer.echo(synthetic_demo(folder, **options))
             return

@@ -71,7 +71,9 @@ class Options(BaseModel):
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu or cuda.")
     out: Path | None = Field(None, description="Output folder; default: PROJECT/iSCALE_output.")
     memory: str = Field("2GB", description="Memory that a worker may use.")
-    dask: str | None = Field(None, description="local, or a scheduler's address; default: in this process.")
+    dask: str | None = Field(
+        None, description="local, a scheduler's address or file, or a batch system's YAML; default: in this process."
+    )
     workers: int = Field(0, ge=0, description="Processes of --dask local; default: one per core.")
     region_shards: int | None = Field(None, ge=1, description="Side of a region in shards; default: by the memory.")
 

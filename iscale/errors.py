@@ -37,6 +37,14 @@ class StoreError(IscaleError):
     """The output store cannot be written, or is not one that this version reads."""
 
 
+class StoreUnreachableError(StoreError):
+    """Something of the store that should be there is not: it was lost, or this machine does not reach it."""
+
+
+class ClusterError(IscaleError):
+    """The workers, or the scheduler between them and this process, are gone; what is done is kept."""
+
+
 class RegionsFailedError(IscaleError):
     """Some regions of a stage failed; the others are done and kept."""
 

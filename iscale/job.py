@@ -12,6 +12,7 @@ from iscale.captures.radius import spot_radius_um
 from iscale.captures.read import measured_radius_um, place_capture, read_capture
 from iscale.captures.spots import Capture, TrainingSpots
 from iscale.config import SETTINGS_FILE, Options
+from iscale.crew import Crew, plan_crew
 from iscale.encoders.spec import EncoderSpec
 from iscale.errors import InputError
 from iscale.geometry import SlideGrid
@@ -146,16 +147,9 @@ class Job:
         return spots
 
     @functools.cached_property
-    def device(self) -> str:
-        """The torch device that the kernels use."""
-        import torch
-
-        wanted = self.options.device
-        if wanted == "auto":
-            return "cuda" if torch.cuda.is_available() else "cpu"
-        if wanted.startswith("cuda") and not torch.cuda.is_available():
-            raise InputError(f"--device {wanted}: torch sees no CUDA device here.", "Use --device cpu, or auto.")
-        return wanted
+    def crew(self) -> Crew:
+        """Who works: how many workers, with how much memory each, on what device."""
+        return plan_crew(self.options)
 
     @functools.cached_property
     def encoder(self) -> EncoderSpec:
@@ -165,7 +159,7 @@ class Job:
 
         options = self.options
         name, weights = self._encoder_and_weights()
-        spec = EncoderSpec(name, self.device, weights, options.context, options.shifts, options.precision)
+        spec = EncoderSpec(name, self.crew.device, weights, options.context, options.shifts, options.precision)
         encoder = get_encoder(spec)
         self._tell_unused(name.partition(":")[0])
         self.notices += getattr(encoder, "notices", ())

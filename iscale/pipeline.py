@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -12,16 +11,18 @@ from typing import Any
 
 from iscale.align.command import align_missing
 from iscale.captures.on_tissue import check_on_tissue
-from iscale.config import Options, load_options
-from iscale.engine.drivers import open_driver
+from iscale.config import load_options
+from iscale.crew import Crew
+from iscale.engine.drivers import Driver, open_driver
 from iscale.engine.execute import StepReport, execute, pending
 from iscale.engine.ledger import Ledger
-from iscale.engine.plan import Resources, format_bytes
+from iscale.engine.plan import format_bytes
 from iscale.engine.step import Step
-from iscale.errors import InputError, StoreError
+from iscale.errors import InputError, RegionsFailedError, StoreError
 from iscale.job import Job
 from iscale.progress import Silence
 from iscale.report import plan_table, write_report
+from iscale.status import StatusFile
 from iscale.store.run_store import RunStore
 
 STAGES = {
@@ -38,12 +39,14 @@ STAGES = {
 def steps(job: Job, stage: str) -> Iterator[Step]:
     """Steps of a stage and of all that it needs, in order; each is made when the ones before are through."""
     wanted = STAGES[stage]
-    resources = Resources(job.options.memory_bytes, _workers(job.options), job.options.region_shards)
+    crew = job.crew
+    resources = crew.of("cpu")
     from iscale.slide.stage import ingest_steps
 
     image = ""
+    device = "cpu" if crew.device == "auto" else crew.device
     for step in ingest_steps(
-        job.store, job.files.mother_image, job.grid, job.slide_fingerprint, resources=resources, device=job.device
+        job.store, job.files.mother_image, job.grid, job.slide_fingerprint, resources=resources, device=device
     ):
         image = step.fingerprint
         yield step
@@ -60,36 +63,36 @@ def steps(job: Job, stage: str) -> Iterator[Step]:
     from iscale.features.stage import feature_steps
 
     features = ""
-    for step in feature_steps(job.store, job.grid, job.encoder, inputs=(image, tissue), resources=resources):
+    for step in feature_steps(job.store, job.grid, job.encoder, inputs=(image, tissue), resources=crew.of("gpu")):
         features = step.fingerprint
         yield step
     if "fit" in wanted:
-        yield from _model_steps(job, features, wanted, resources)
+        yield from _model_steps(job, features, wanted, crew)
 
 
-def _model_steps(job: Job, features: str, wanted: tuple[str, ...], resources: Resources) -> Iterator[Step]:
+def _model_steps(job: Job, features: str, wanted: tuple[str, ...], crew: Crew) -> Iterator[Step]:
     from iscale.captures.stage import integrate_step
     from iscale.encoders import get_encoder
     from iscale.model.fit_stage import FitContext, fit_step
     from iscale.model.predict_stage import PredictContext, predict_step
 
     options = job.options
-    integrate = integrate_step(job.store, job.captures, job.spots, job.grid, resources)
+    integrate = integrate_step(job.store, job.captures, job.spots, job.grid, crew.of("here"))
     yield integrate
     groups = get_encoder(job.encoder).groups
-    context = FitContext(job.store, job.grid, groups, options.recipe, options.seed, job.device)
-    fit = fit_step(context, job.spots, inputs=(features, integrate.fingerprint), resources=resources)
+    context = FitContext(job.store, job.grid, groups, options.recipe, options.seed, crew.device)
+    fit = fit_step(context, job.spots, inputs=(features, integrate.fingerprint), resources=crew.of("gpu"))
     yield fit
     if "predict" not in wanted:
         return
     genes = job.spots.genes
     predict = predict_step(
-        PredictContext(job.store, job.grid, groups, len(genes), job.device, fit.fingerprint),
+        PredictContext(job.store, job.grid, groups, len(genes), crew.device, fit.fingerprint),
         genes,
         recipe=options.recipe,
         seed=options.seed,
         inputs=(features, fit.fingerprint),
-        resources=resources,
+        resources=crew.of("gpu"),
     )
     yield predict
     if "plot" in wanted:
@@ -101,19 +104,13 @@ def _model_steps(job: Job, features: str, wanted: tuple[str, ...], resources: Re
             job.spots.captures,
             genes[: options.n_plots],
             inputs=(integrate.fingerprint, predict.fingerprint),
-            resources=resources,
+            resources=crew.of("cpu"),
         )
-
-
-def _workers(options: Options) -> int:
-    if options.dask is None:
-        return 1
-    return options.workers or os.cpu_count() or 1
 
 
 def check_inputs(job: Job, stage: str) -> None:
     """Read every input of a stage, so that what is wrong with one is told before any work."""
-    _ = job.files, job.grid, job.device
+    _ = job.files, job.grid, job.crew
     if "features" in STAGES[stage]:
         _ = job.encoder
     if job.files.user_mask and "tissue" in STAGES[stage]:
@@ -165,8 +162,15 @@ def run(
         _check_same_slide(job)
     _check_disk(job, stage, restart=restart)
     with (
-        open_driver(job.options.dask, job.options.workers, job.options.memory_bytes) as driver,
         job.store.lock(),
+        open_driver(
+            job.options.dask,
+            job.options.workers,
+            job.options.memory_bytes,
+            on_cards=job.crew.device == "auto",
+            logs=job.store.folder / "logs",
+            say=watcher.say,
+        ) as driver,
     ):
         if restart:
             job.store.clear()
@@ -174,22 +178,36 @@ def run(
         job.store.sweep()
         for notice in job.notices:
             watcher.say(notice)
-        reports: list[StepReport] = []
-        start = time.time()
-        try:
-            for step in steps(job, stage):
-                ledger = Ledger(job.store.ledgers, step.name)
-                _mark_outdated(job.store, step, ledger)
-                execute(step, driver, ledger, watcher, reports)
-                if step.name == "tissue/mask" and job.with_captures:
-                    for warning in check_on_tissue(job.store, job.spots):
-                        job.notices.append(warning)
-                        watcher.say(warning)
-        finally:
-            # On a full disk there is no report either: the error of the step is what counts.
-            with contextlib.suppress(OSError):
-                write_report(job, stage, reports, start)
+        _run_steps(job, stage, driver, watcher)
     return job.store.folder
+
+
+def _run_steps(job: Job, stage: str, driver: Driver, watcher: Any) -> None:
+    """Run step after step, and leave a report however they end."""
+    status = StatusFile(job.store, list(steps(job, stage)), watcher)
+    reports: list[StepReport] = []
+    start, how = time.time(), "stopped by an error"
+    try:
+        for step in steps(job, stage):
+            ledger = Ledger(job.store.ledgers, step.name)
+            _mark_outdated(job.store, step, ledger)
+            execute(step, driver, ledger, status, reports)
+            if step.name == "tissue/mask" and job.with_captures:
+                for warning in check_on_tissue(job.store, job.spots):
+                    job.notices.append(warning)
+                    watcher.say(warning)
+        how = "done"
+    except KeyboardInterrupt:
+        how = "interrupted"
+        raise
+    except RegionsFailedError:
+        how = "stopped, as regions failed"
+        raise
+    finally:
+        status.end(how)
+        # On a full disk there is no report either: the error of the step is what counts.
+        with contextlib.suppress(OSError):
+            write_report(job, stage, reports, start)
 
 
 def _check_first(root: Path, options: dict[str, Any], watcher: Any) -> None:

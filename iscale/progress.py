@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from iscale.geometry import Region
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
@@ -28,6 +30,10 @@ class Silence:
 
     def advance(self, step: str) -> None:
         """Say nothing."""
+
+    def fail(self, step: str, region: Region, error: str) -> None:
+        """Say that a region is given up, to those who are spoken to at all."""
+        self.say(f"{step}: {region} failed: {error}")
 
     def reach(self, step: str, regions_done: float) -> None:
         """Say nothing."""
@@ -85,7 +91,8 @@ class Log(Silence):
         elapsed = now - pace.start
         left = elapsed * (pace.total - regions_done) / (regions_done - pace.reused)
         percent = int(100 * regions_done / pace.total)
-        self.say(f"{step}: {percent} %, {_clock_time(elapsed)} elapsed, {_clock_time(left)} left")
+        speed = f"{rate((regions_done - pace.reused) / elapsed)}, " if pace.total > 1 else ""
+        self.say(f"{step}: {percent} %, {speed}{clock_time(elapsed)} elapsed, {clock_time(left)} left")
 
     def stop(self, step: str) -> None:
         """Print what the step took."""
@@ -172,7 +179,12 @@ def rate(per_second: float) -> str:
     return f"{value:.0f}/{unit}" if value >= 10 else f"{value:.2g}/{unit}"
 
 
-def _clock_time(seconds: float) -> str:
+def clock_time(seconds: float) -> str:
+    """Hours, minutes and seconds.
+
+    >>> clock_time(3725.4)
+    '1:02:05'
+    """
     return str(timedelta(seconds=round(seconds)))
 
 

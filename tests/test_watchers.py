@@ -43,7 +43,7 @@ def test_what_was_there_already_does_not_count_as_fast(capsys: pytest.CaptureFix
     log.start("features", 100, 90)
     clock.now += 60
     log.reach("features", 92.5)
-    assert capsys.readouterr().err == "features: 92 %, 0:01:00 elapsed, 0:03:00 left\n"
+    assert capsys.readouterr().err == "features: 92 %, 2.5/min, 0:01:00 elapsed, 0:03:00 left\n"
 
 
 def test_a_short_step_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

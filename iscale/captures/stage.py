@@ -43,6 +43,7 @@ def integrate_step(
         disk_bytes=sum(int(c.counts.data.nbytes + c.counts.indices.nbytes) for c in captures) + spots.counts.nbytes,
         files=20 * len(captures) + 8,
         note=f"{len(spots.depth)} spots, {len(spots.genes)} genes",
+        where="here",
     )
 
 

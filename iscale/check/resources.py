@@ -11,6 +11,7 @@ import torch
 
 from iscale.check.finding import Finding
 from iscale.config import Options
+from iscale.device import here
 from iscale.encoders import get_encoder
 from iscale.encoders.base import PatchEncoder, StoredFeatures
 from iscale.encoders.checkpoint import file_sha256
@@ -41,6 +42,8 @@ DEFAULT_FIT_S, PUBLISHED_FIT_S, FIT_SPOTS = 3.1, 1474.0, 347
 
 def device_findings(options: Options) -> tuple[list[Finding], str]:
     """Whether the device that the options ask for is there, and which there is."""
+    if options.dask not in (None, "local"):
+        return [], f"--device {options.device}: each worker looks for its own"
     found = torch.cuda.is_available()
     said = f"GPU: {torch.cuda.get_device_name(0)}" if found else "no GPU found"
     if not options.device.startswith("cuda") or found:
@@ -72,10 +75,10 @@ def plan_findings(job: Job) -> tuple[list[Finding], dict[str, str]]:
         return [Finding("memory-short", error.problem, error.remedy)], {}
     peak = max(step.plan.worker_bytes for step in plan)
     disk = sum(step.disk_bytes for step in plan)
-    workers = _workers(job.options)
+    workers = job.crew.cpu.workers
     memory, free_disk = psutil.virtual_memory().available, _free_disk(job.store.folder)
     facts = {
-        "memory": f"up to {format_bytes(peak)} of --memory {job.options.memory}, {workers} worker"
+        "memory": f"up to {format_bytes(peak)} of {format_bytes(job.crew.cpu.memory_bytes)}, {workers} worker"
         f"{'s' if workers > 1 else ''}; {format_bytes(memory)} free",
         "disk": f"up to {format_bytes(disk)} before compression; {format_bytes(free_disk)} free",
     }
@@ -100,7 +103,7 @@ def hours(job: Job, tissue_share: float) -> str:
     tissue_share
         Share of the slide that is tissue.
     """
-    rate = _matmul_rate(job.device, job.options.precision)
+    rate = _matmul_rate(here(job.crew.device), job.options.precision)
     slower = REFERENCE_RATE / rate
     rows, columns = job.grid.shape_px
     pixels = rows * columns
@@ -114,7 +117,7 @@ def hours(job: Job, tissue_share: float) -> str:
         seconds += patches * 2.2 * encoder.model_bytes / bytes_each * PATCH_TOKENS / (EFFICIENCY * rate)
     trained = {"default": DEFAULT_FIT_S, "published": PUBLISHED_FIT_S}[job.options.recipe]
     seconds += trained * len(job.spots.xy_px) / FIT_SPOTS * slower
-    seconds /= _workers(job.options) if job.options.dask else 1
+    seconds /= job.crew.gpu.workers
     said = f"{seconds / 3600:.1f} hours" if seconds >= 3600 else f"{max(1, round(seconds / 60))} min"
     return f"about {said} in all (an estimate: {rate / 1e9:.0f} GFLOP/s measured, docs/benchmarks.md)"
 
@@ -138,10 +141,6 @@ def _hash(path: Path, published: str) -> str:
         return f"fingerprint {file_fingerprint(path)[:12]}, larger than {format_bytes(HASHED_BYTES)} and not hashed"
     sha256 = file_sha256(path)
     return f"sha256 {sha256}{', the published file' if sha256 == published else ''}"
-
-
-def _workers(options: Options) -> int:
-    return 1 if options.dask is None else options.workers or available_cores()
 
 
 def _free_disk(folder: Path) -> int:

@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from iscale.encoders.base import COLOUR, ContextModel, FeatureGroup
-from iscale.encoders.precision import check_precision
 from iscale.encoders.spec import EncoderSpec
 from iscale.encoders.vit import Affine, VisionTransformer
 from iscale.encoders.weights import CONTEXT_FILE, PATCH_FILE, WeightFile, digest, load_weights, notice
@@ -69,7 +68,7 @@ class HiptEncoder:
     Raises
     ------
     InputError
-        If the weights cannot be used, or the device lacks the precision.
+        If the weights cannot be used.
     """
 
     name = "hipt"
@@ -80,7 +79,6 @@ class HiptEncoder:
     def __init__(self, spec: EncoderSpec) -> None:
         if spec.weights is None:
             raise InputError("--encoder hipt: no weights were found.", "Name their folder: --weights DIR.")
-        check_precision(spec)
         self.spec = spec
         self.device = spec.device
         self.step = {16: 4, 4: 8, 1: 16}[spec.shifts]

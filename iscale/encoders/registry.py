@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from iscale.device import here
 from iscale.encoders.base import Encoder, PatchEncoder, RegionEncoder, StoredFeatures
+from iscale.encoders.precision import check_precision
 from iscale.encoders.spec import EncoderSpec
 from iscale.errors import InputError
 
@@ -20,11 +23,17 @@ KINDS: tuple[type[Any], ...] = (RegionEncoder, PatchEncoder, StoredFeatures)
 def get_encoder(spec: EncoderSpec) -> Encoder:
     """The encoder of a specification, made once per process.
 
+    Where the device is ``auto``, it is the one of this process; the precision is checked where it will be used.
+
     Raises
     ------
     InputError
-        If no encoder has that name, or it cannot be made from what it is given.
+        If no encoder has that name, it cannot be made from what it is given, or the device lacks the precision.
     """
+    elsewhere = spec.device == "auto"
+    spec = replace(spec, device=here(spec.device))
+    if not (elsewhere and spec.device == "cpu"):
+        check_precision(spec)
     family, _, argument = spec.name.partition(":")
     if spec.name == "texture":
         from iscale.encoders.texture import TextureEncoder

@@ -20,7 +20,6 @@ from torch import Tensor
 
 from iscale.encoders.base import COLOUR, ContextModel, FeatureGroup
 from iscale.encoders.checkpoint import is_plain_tensor, read_checkpoint, read_tensors
-from iscale.encoders.precision import check_precision
 from iscale.encoders.spec import EncoderSpec
 from iscale.errors import InputError
 from iscale.geometry import PATCH_PX, SUPERPIXEL_PX
@@ -60,7 +59,6 @@ class TimmEncoder:
     context: ContextModel | None = None
 
     def __init__(self, spec: EncoderSpec) -> None:
-        check_precision(spec)
         self.name = spec.name
         self.device = spec.device
         self.step = self.patch // {16: 4, 4: 2, 1: 1}[spec.shifts]

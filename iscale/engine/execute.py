@@ -6,7 +6,8 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from iscale.engine.drivers import Driver
+from iscale.engine.attempt import Usage
+from iscale.engine.drivers import Driver, SerialDriver
 from iscale.engine.ledger import Ledger, remaining
 from iscale.engine.progress import Tally
 from iscale.engine.step import Step
@@ -25,6 +26,9 @@ class Watcher(Protocol):
 
     def advance(self, step: str) -> None:
         """A region is done."""
+
+    def fail(self, step: str, region: Region, error: str) -> None:
+        """A region is given up; the step goes on with the others."""
 
     def reach(self, step: str, regions_done: float) -> None:
         """So many regions are done, those that were there already and parts of those in flight included.
@@ -47,17 +51,33 @@ class StepReport:
     ----------
     step, regions, reused
         Its name, the regions run now, and those found done.
-    seconds, peak_bytes, projected_bytes
-        Wall time, highest resident memory of a worker until its end, and what was projected for a worker.
+    seconds, cpu_seconds
+        Wall time, and processor time of its regions, over all workers.
+    peak_bytes, projected_bytes
+        Highest resident memory of a worker until its end, and what was projected for a worker.
+    read_bytes, written_bytes
+        What its regions asked the system to read and write, from caches too.
+    failed
+        Regions that failed, and why.
     """
 
     step: str
     regions: int = 0
     reused: int = 0
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
     peak_bytes: int = 0
     projected_bytes: int = 0
+    read_bytes: int = 0
+    written_bytes: int = 0
     failed: dict[Region, str] = field(default_factory=dict)
+
+    def add(self, usage: Usage) -> None:
+        """Count what a region took."""
+        self.cpu_seconds += usage.cpu_seconds
+        self.peak_bytes = max(self.peak_bytes, usage.peak_bytes)
+        self.read_bytes += usage.read_bytes
+        self.written_bytes += usage.written_bytes
 
 
 def pending(step: Step, ledger: Ledger) -> tuple[Region, ...]:
@@ -106,17 +126,19 @@ def execute(
     watcher.start(step.name, len(step.plan.regions), report.reused)
     tally = Tally(report.reused, lambda done: watcher.reach(step.name, done))
     try:
-        for outcome in driver.map(step.kernel, step.context, missing, tally.hear):
+        chosen = SerialDriver() if step.where == "here" else driver
+        for outcome in chosen.map(step, missing, tally.hear):
             if outcome.error:
                 tally.over(outcome.region, done=False)
                 report.failed[outcome.region] = outcome.error
+                watcher.fail(step.name, outcome.region, outcome.error)
                 continue
             # The last region is recorded only after `finish`, so that a step is never taken for whole too early.
             values[outcome.region] = outcome.value
             if len(values) - len(finished) == len(missing):
                 step.finish([values[region] for region in sorted(values)])
             ledger.record(outcome.region, outcome.value)
-            report.peak_bytes = max(report.peak_bytes, outcome.peak_bytes)
+            report.add(outcome.usage)
             tally.over(outcome.region, done=True)
             watcher.advance(step.name)
     finally:

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from iscale.engine.plan import Plan
 from iscale.geometry import Region
+
+Where = Literal["here", "cpu", "gpu"]
+"""Who computes a step: the driving process, for what takes no time; any worker; a worker with a card, where there is
+one."""
 
 Kernel = Callable[[Any, Region], Any]
 """``kernel(context, region)`` writes the region to the store and returns something small and JSON-able."""
@@ -43,6 +47,8 @@ class Step:
         Projected upper bounds of what the step leaves on disk.
     note
         What a reader of the plan should know beyond the numbers.
+    where
+        Who computes it.
     """
 
     name: str
@@ -56,3 +62,4 @@ class Step:
     disk_bytes: int = 0
     files: int = 0
     note: str = ""
+    where: Where = "cpu"

@@ -85,6 +85,7 @@ def _shard_step(
         disk_bytes=sum(array.bytes for array in arrays),
         files=sum(array.files for array in arrays),
         note=f"encoder {encoder.name}, {n_features} features",
+        where="gpu" if isinstance(encoder, RegionEncoder) else "cpu",
     )
 
 
@@ -164,6 +165,7 @@ def _patches_step(
         disk_bytes=sum(array.bytes for array in arrays),
         files=sum(array.files for array in arrays),
         note=f"encoder {encoder.name}, {places:,} patches ({which}), {100 * twice:.1f} % computed twice",
+        where="gpu",
     )
 
 
@@ -209,6 +211,7 @@ def _context_step(
         disk_bytes=array.bytes,
         files=array.files,
         note="the whole slide as one grid" if _everywhere(encoder) else "",
+        where="gpu",
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from iscale.captures.spots import TrainingSpots
 from iscale.captures.stage import read_training
+from iscale.device import here
 from iscale.encoders.base import FeatureGroup
 from iscale.engine.ledger import fingerprint
 from iscale.engine.plan import Resources, single_task
@@ -49,7 +50,7 @@ def fit_model(context: FitContext, region: Region) -> None:
         superpixel_um=context.grid.superpixel_um,
         recipe=context.recipe,
         seed=context.seed,
-        device=context.device,
+        device=here(context.device),
         n_states=STATES,
     )
     _save(context, result)
@@ -96,4 +97,5 @@ def fit_step(context: FitContext, spots: TrainingSpots, *, inputs: tuple[str, ..
         disk_bytes=20 * 2**20,
         files=4,
         note=f"recipe {context.recipe}, {len(spots.depth)} spots, {cells} superpixels in discs",
+        where="gpu",
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from iscale.device import here
 from iscale.encoders.base import FeatureGroup
 from iscale.engine.ledger import fingerprint
 from iscale.engine.plan import Resources, plan_regions
@@ -47,6 +48,7 @@ def _ensemble(store: RunStore, device: str, model: str) -> Ensemble:
 
 def predict_region(context: PredictContext, region: Region) -> int:
     """Predict the tissue of a region, a shard at a time; returns the number of tissue superpixels."""
+    context = replace(context, device=here(context.device))
     tissue = np.asarray(context.store.array("tissue/mask")[region.slices])
     for shard in region.tiles(layout.SHARD_SUPERPIXELS):
         if tissue[shard.within(region)].any():
@@ -169,4 +171,5 @@ def predict_step(
         disk_bytes=sum(array.bytes for array in arrays),
         files=sum(array.files for array in arrays) + 5,
         note=f"{len(gene_names)} genes",
+        where="gpu",
     )

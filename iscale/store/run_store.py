@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
-import socket
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +16,10 @@ from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 
 from iscale import __version__
-from iscale.errors import StoreError
+from iscale.errors import StoreError, StoreUnreachableError
 from iscale.geometry import Region
 from iscale.store.layout import ArrayLayout
+from iscale.store.lock import hold
 
 STORE_VERSION = 1
 """Raised when a change makes older runs unreadable."""
@@ -106,23 +104,12 @@ class RunStore:
         StoreError
             If another process holds it, or the folder cannot be written.
         """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            file = (self.folder / ".iscale.lock").open("a+")
-        except OSError as error:
-            raise self._unwritable(error) from error
-        with file:
+        with contextlib.ExitStack() as held:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                raise StoreError(
-                    f"{self.folder}: another iscale run is at work here ({file.read().strip()}).",
-                    "Wait for it, or stop it first.",
-                ) from None
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}")
-            file.flush()
+                self.folder.mkdir(parents=True, exist_ok=True)
+                held.enter_context(hold(self.folder))
+            except OSError as error:
+                raise self._unwritable(error) from error
             yield
 
     def clear(self) -> None:
@@ -182,11 +169,11 @@ class RunStore:
             return zarr.open_array(self.path, path=path, mode=mode)
         except (ValueError, KeyError, FileNotFoundError) as error:
             if (self.path / path).parent.is_dir() and not (self.path / path).exists():
-                raise StoreError(
+                raise StoreUnreachableError(
                     f"{self.path / path} is not there: the run that makes it has not come so far, or it was removed.",
                     "Run the same command again: it makes what is missing.",
                 ) from error
-            raise self.damaged(path, error) from error
+            raise self._unreadable(path, error) from error
 
     def write(self, path: str, region: Region, values: NDArray[Any], rows: slice | None = None) -> None:
         """Write a region of the last two axes, and of some rows of the first, which must be whole shards.
@@ -207,7 +194,17 @@ class RunStore:
         try:
             return dict(zarr.open(self.path, path=path, mode="r").attrs)
         except (ValueError, KeyError, FileNotFoundError) as error:
-            raise self.damaged(path, error) from error
+            raise self._unreadable(path, error) from error
+
+    def _unreadable(self, path: str, error: Exception) -> StoreError:
+        """The error of what cannot be opened: the store is damaged there, or all of it is out of reach."""
+        if (self.path / "zarr.json").exists():
+            return self.damaged(path, error)
+        return StoreUnreachableError(
+            f"{self.path} is not there.",
+            "It was removed, or this machine does not reach the file system. Is the folder on one that all workers "
+            "share?",
+        )
 
     def damaged(self, path: str, error: Exception) -> StoreError:
         """The error of a group or array that is there and cannot be read."""

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from iscale.engine.drivers import DaskDriver, Driver, SerialDriver, open_driver
+from iscale.engine.dask_driver import DaskDriver, LocalDriver
+from iscale.engine.drivers import Driver, SerialDriver, open_driver
 from iscale.engine.execute import StepReport, execute, pending
 from iscale.engine.ledger import Ledger, fingerprint
 from iscale.engine.plan import Resources, plan_regions
@@ -114,8 +115,8 @@ def test_dask_runs_the_same_and_survives_a_killed_worker(tmp_path: Path) -> None
     (tmp_path / "kill-2-2").touch()
     (tmp_path / "fail-4-0").touch()
     with open_driver("local", 2, 2**31) as driver:
-        assert isinstance(driver, DaskDriver)
-        assert driver.workers == 2
+        assert isinstance(driver, LocalDriver)
+        assert len(driver.started.workers) == 2
         with pytest.raises(RegionsFailedError, match="1 of 12"):
             run(a_step(tmp_path), tmp_path, driver)
         (tmp_path / "fail-4-0").unlink()
@@ -149,5 +150,6 @@ def test_a_scheduler_that_runs_is_reached_by_its_address(tmp_path: Path) -> None
         LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0", host="127.0.0.1") as cluster,
         open_driver(cluster.scheduler_address, 0, 2**31) as driver,
     ):
-        assert driver.workers == 1
+        assert isinstance(driver, DaskDriver)
+        assert len(driver.workers) == 1
         assert run(a_step(tmp_path), tmp_path, driver).regions == 12

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from iscale.engine import progress
-from iscale.engine.drivers import DaskDriver, Driver, SerialDriver, open_driver
+from iscale.engine.dask_driver import LocalDriver
+from iscale.engine.drivers import Driver, SerialDriver, open_driver
 from iscale.engine.execute import execute
 from iscale.engine.ledger import Ledger
 from iscale.engine.plan import Resources, plan_regions
@@ -159,7 +160,7 @@ def subscribed(dask_scheduler: Any) -> list[str]:
 
 def test_dask_workers_tell_the_client_until_the_step_is_over(tmp_path: Path) -> None:
     with open_driver("local", 2, 2**31) as driver:
-        assert isinstance(driver, DaskDriver)
+        assert isinstance(driver, LocalDriver)
         watcher = run(slowly, tmp_path, driver)
         assert watcher.reached[-1] == 3
         assert any(value % 1 for value in watcher.reached)
@@ -172,4 +173,4 @@ def test_dask_workers_tell_the_client_until_the_step_is_over(tmp_path: Path) -> 
             run(slowly, folder, driver, watcher=stopped)
         time.sleep(1)  # the other region runs on, and tells
         assert stopped.late == watcher.late == []
-        assert driver._client.run_on_scheduler(subscribed) == []
+        assert driver.started._client.run_on_scheduler(subscribed) == []

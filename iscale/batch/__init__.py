@@ -1,0 +1,1 @@
+"""Batch systems: workers that are jobs of SLURM or LSF, as a site's YAML file describes them."""

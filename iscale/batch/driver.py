@@ -1,0 +1,170 @@
+"""The driver whose workers are jobs of a batch system: a pool of jobs per kind of step, as large as there is work."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from iscale.batch.clusters import job_cluster
+from iscale.batch.queue import jobs_in_queue
+from iscale.batch.settings import PoolName, Site
+from iscale.engine.attempt import Outcome
+from iscale.engine.dask_driver import DaskDriver, dashboard
+from iscale.engine.drivers import Say
+from iscale.engine.progress import Hear
+from iscale.engine.step import Step
+from iscale.errors import ClusterError, InputError
+from iscale.geometry import Region
+
+IDLE_S = 300.0
+"""Jobs that have had nothing to do for so long are given back; until then the next step may need them."""
+
+SAY_EVERY_S = 60.0
+"""How often the user is told that jobs wait in the queue."""
+
+QUEUE_EVERY_S = 20.0
+"""How often the batch system is asked for the jobs: not more, others ask it too."""
+
+MOST_STILLBORN = 3
+"""A run stops when so many jobs have ended one after the other before a worker of theirs came."""
+
+LOG_LINES = 8
+"""Lines shown of the log of such a job."""
+
+
+class BatchDriver:
+    """Runs steps on a pool of jobs, which is started with the first region and ended when another pool takes over.
+
+    Parameters
+    ----------
+    site
+        The batch system and its pools.
+    on_cards
+        Whether steps of networks go to the pool of cards.
+    logs
+        Folder for what jobs print.
+    say
+        Who is told of jobs that wait, come and go.
+    """
+
+    def __init__(self, site: Site, *, on_cards: bool, logs: Path, say: Say) -> None:
+        self._site = site
+        self._on_cards = on_cards and site.gpu is not None
+        self._logs = site.log_directory or logs
+        self._say = say
+        self._open: _Jobs | None = None
+
+    def map(self, step: Step, regions: Iterable[Region], hear: Hear | None = None) -> Iterator[Outcome]:
+        """Run the regions on the pool that the step is for."""
+        waiting = list(regions)
+        name: PoolName = "gpu" if step.where == "gpu" and self._on_cards else "cpu"
+        if self._open is None or self._open.name != name:
+            self.close()
+            self._logs.mkdir(parents=True, exist_ok=True)
+            self._open = _Jobs(self._site, name, self._logs, self._say)
+        self._open.need(len(waiting))
+        return self._open.driver.map(step, waiting, hear)
+
+    def close(self) -> None:
+        """End the jobs."""
+        if self._open is not None:
+            self._open.driver.close()
+            self._open = None
+
+
+class _Jobs:
+    """The jobs of a pool: as many as the regions left need, those that are lost replaced."""
+
+    def __init__(self, site: Site, name: PoolName, logs: Path, say: Say) -> None:
+        from distributed import Client
+
+        self.name = name
+        self._site, self._pool, self._logs, self._say = site, site.pool(name), logs, say
+        self._cluster = job_cluster(site, name, logs)
+        self._client = Client(self._cluster)
+        self.driver = DaskDriver(self._client, self._cluster, self._look_after)
+        self._wanted = 0
+        self._enough_since: float | None = None
+        self._asked = self._said = time.monotonic()
+        self._born: set[str] = set()
+        self._stillborn: list[str] = []
+        say(f"{name} pool: up to {self._pool.jobs} jobs of {site.scheduler}; {dashboard(self._client)}")
+
+    def need(self, regions: int) -> None:
+        """Have jobs enough for so many regions, not fewer than there are."""
+        jobs = min(self._pool.jobs, -(-regions // self._pool.workers))
+        if jobs > self._wanted:
+            self._scale(jobs)
+
+    def _scale(self, jobs: int) -> None:
+        """Have so many jobs; dask replaces those whose workers are lost."""
+        self._wanted = jobs
+        self._cluster.adapt(minimum_jobs=jobs, maximum_jobs=jobs, interval="5s")
+
+    def _look_after(self, workers: int, regions: int) -> None:
+        """Give back jobs that have had nothing to do for long; say what waits; stop where no job comes to life."""
+        now = time.monotonic()
+        if self._cluster.refusals:
+            raise InputError(
+                f"{self._site.scheduler} refused a job of the {self.name} pool: {self._cluster.refusals[-1]}",
+                "Change the pool's settings in the file that --dask names; --dry-run prints the jobs.",
+            )
+        jobs = max(1, min(self._pool.jobs, -(-regions // self._pool.workers)))
+        if jobs >= self._wanted:
+            self._enough_since = None
+        elif self._enough_since is None:
+            self._enough_since = now
+        elif now - self._enough_since > IDLE_S:
+            self._scale(jobs)
+        if workers >= self._wanted * self._pool.workers:
+            self._asked, self._stillborn = now, []
+        elif now - self._asked > QUEUE_EVERY_S:
+            self._asked = now
+            self._look_at_queue(workers, now)
+
+    def _look_at_queue(self, workers: int, now: float) -> None:
+        """Compare the jobs that were submitted with those that the batch system knows."""
+        jobs = {name: str(job.job_id) for name, job in self._cluster.workers.items() if job.job_id}
+        queued = jobs_in_queue(self._site.scheduler, jobs.values())
+        if queued is None:
+            return
+        self._born |= {_job_of(name) for name in self._names()}
+        gone = [name for name, job in jobs.items() if job not in queued]
+        for name in gone:
+            if str(name) not in self._born:
+                self._stillborn.append(jobs[name])
+        if len(self._stillborn) >= MOST_STILLBORN:
+            raise self._no_life()
+        if gone:
+            # Dask replaces jobs whose workers it knew; of others it waits for workers that will never come.
+            self._cluster.sync(self._cluster.scale_down, gone)
+        if now - self._said > SAY_EVERY_S or not workers and self._said == self._asked:
+            self._said = now
+            waiting = sum(state == "waiting" for state in queued.values())
+            self._say(f"{self.name} pool: {workers} workers at work, {waiting} jobs wait in the queue")
+
+    def _names(self) -> list[Any]:
+        return [worker["name"] for worker in self._client.scheduler_info(n_workers=-1)["workers"].values()]
+
+    def _no_life(self) -> ClusterError:
+        last = self._stillborn[-1]
+        logs = sorted(self._logs.glob(f"*{last}*"))
+        lines = [line for log in logs for line in log.read_text(errors="replace").splitlines()[-LOG_LINES:]]
+        told = "".join(f"\n    {line}" for line in lines) or " (there is no log)"
+        return ClusterError(
+            f"{len(self._stillborn)} jobs of the {self.name} pool ended before a worker of theirs came; "
+            f"what job {last} printed last:{told}",
+            f"Mend `environment`, `python` or the directives in the file that --dask names; logs are in {self._logs}.",
+        )
+
+
+def _job_of(worker: Any) -> str:
+    """The job of a worker: where a job has several workers, these are called after it with a number.
+
+    >>> _job_of("SLURMCluster-3"), _job_of("SLURMCluster-3-1")
+    ('SLURMCluster-3', 'SLURMCluster-3')
+    """
+    parts = str(worker).split("-")
+    return "-".join(parts[:2])

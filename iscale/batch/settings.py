@@ -1,0 +1,245 @@
+"""What a site's batch system is like: the YAML file that ``--dask FILE.yaml`` names, read and checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from iscale.batch.walltime import has_seconds, parse_walltime
+from iscale.engine.plan import BASELINE_BYTES, format_bytes, parse_bytes
+from iscale.errors import InputError
+
+SchedulerName = Literal["slurm", "lsf"]
+PoolName = Literal["cpu", "gpu"]
+
+JOB_OVERHEAD_BYTES = 100 * 2**20
+"""Memory of a job that no worker has: the process that starts and watches the workers (60 MB) and Python's tracker
+of shared resources (12 MB), whatever the number of workers."""
+
+TEXT_WANTED = {
+    "memory": "write it with its unit, such as 16GB",
+    "walltime": "put it in quotes, such as '12:00:00', or YAML makes one number of it",
+}
+"""What to do where a number was read."""
+
+
+class _Keys(BaseModel):
+    """Keys and values of the file; a key without a value is as good as none."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_empty(cls, values: Any) -> Any:
+        return (
+            {key: value for key, value in values.items() if value is not None} if isinstance(values, dict) else values
+        )
+
+
+class Pool(_Keys):
+    """Jobs of one kind: what each asks for, and how many there may be."""
+
+    queue: str | None = Field(None, min_length=1)
+    account: str | None = Field(None, min_length=1)
+    cores: int = Field(ge=1)
+    workers: int = Field(1, ge=1)
+    memory: str
+    gpus: int = Field(0, ge=0)
+    gpu_directive: str | None = None
+    walltime: str
+    jobs: int = Field(ge=1)
+    directives: list[str] = []
+    environment: list[str] = []
+
+    @field_validator("memory")
+    @classmethod
+    def _memory_is_a_size(cls, value: str) -> str:
+        try:
+            parse_bytes(value)
+        except ValueError:
+            raise ValueError("not a size: write it with its unit, such as 16GB") from None
+        return value
+
+    @field_validator("walltime")
+    @classmethod
+    def _walltime_is_a_time(cls, value: str) -> str:
+        parse_walltime(value)
+        return value
+
+    @field_validator("queue", "account")
+    @classmethod
+    def _is_one_word(cls, value: str) -> str:
+        if value.split() != [value] or '"' in value:
+            raise ValueError("a name has no blanks and no quotes")
+        return value
+
+    @field_validator("directives", "gpu_directive")
+    @classmethod
+    def _directives_are_options(cls, value: list[str] | str) -> list[str] | str:
+        for line in value if isinstance(value, list) else [value]:
+            if not line.startswith("-") or "\n" in line:
+                raise ValueError(f"{line!r} is not one option: write it as on the command line, from its dash on")
+        return value
+
+    @model_validator(mode="after")
+    def _workers_share_a_job(self) -> Self:
+        if self.workers > self.cores:
+            raise ValueError(
+                f"{self.workers} workers share {self.cores} cores: ask for a core per worker, or fewer workers"
+            )
+        if self.worker_bytes < BASELINE_BYTES:
+            need = self.workers * BASELINE_BYTES + JOB_OVERHEAD_BYTES
+            raise ValueError(
+                f"memory {self.memory} leaves {format_bytes(max(0, self.worker_bytes))} to each of {self.workers} "
+                f"workers, which take {format_bytes(BASELINE_BYTES)} before any work: ask for more than "
+                f"{format_bytes(need)}, or for fewer workers"
+            )
+        return self
+
+    @property
+    def memory_bytes(self) -> int:
+        """Memory of a job."""
+        return parse_bytes(self.memory)
+
+    @property
+    def worker_bytes(self) -> int:
+        """Memory that a worker may use: its share of the job's, less what the job itself takes."""
+        return (self.memory_bytes - JOB_OVERHEAD_BYTES) // self.workers
+
+    @property
+    def threads(self) -> int:
+        """Compute threads of a worker; Dask itself runs one task at a time on each."""
+        return self.cores // self.workers
+
+    @property
+    def walltime_s(self) -> int:
+        """Seconds that a job may run."""
+        return parse_walltime(self.walltime)
+
+
+class Site(_Keys):
+    """A batch system: which one, what its nodes need, and the pools of jobs."""
+
+    scheduler: SchedulerName
+    interface: str | None = Field(None, min_length=1)
+    log_directory: Path | None = Field(None, strict=False)
+    local_directory: str | None = Field(None, min_length=1)
+    python: str | None = Field(None, min_length=1)
+    environment: list[str] = []
+    memory_unit: Literal["KB", "MB", "GB"] = "MB"
+    reserve_memory: Literal["job", "core", "no"] = "job"
+    cpu: Pool
+    gpu: Pool | None = None
+
+    @field_validator("log_directory", mode="before")
+    @classmethod
+    def _path_is_text(cls, value: Any) -> Any:
+        if not isinstance(value, str | Path):
+            raise ValueError("not a path: put it in quotes")
+        return value
+
+    @model_validator(mode="after")
+    def _pools_are_what_they_are_called(self) -> Self:
+        if self.cpu.gpus:
+            raise ValueError(f"cpu.gpus = {self.cpu.gpus}: jobs with a card are described under gpu:, cpu has none")
+        if self.gpu is not None and (self.gpu.gpus, self.gpu.workers) != (1, 1):
+            raise ValueError(
+                f"gpu.gpus = {self.gpu.gpus}, gpu.workers = {self.gpu.workers}: a worker drives one card, and a job "
+                "holds one worker: write gpus: 1 and workers: 1; for more cards raise gpu.jobs"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _slurm_needs_all_of_a_walltime(self) -> Self:
+        for name in ("cpu", "gpu"):
+            pool = getattr(self, name)
+            if self.scheduler == "slurm" and pool is not None and not has_seconds(pool.walltime):
+                raise ValueError(
+                    f"{name}.walltime = {pool.walltime!r}: SLURM would read minutes and seconds: "
+                    f"write hours, minutes and seconds, such as '{pool.walltime}:00'"
+                )
+        return self
+
+    def pool(self, name: PoolName) -> Pool:
+        """A pool by its name.
+
+        Raises
+        ------
+        InputError
+            If the file describes no such pool.
+        """
+        pool = self.cpu if name == "cpu" else self.gpu
+        if pool is None:
+            raise InputError(f"The site's file describes no {name} pool.", f"Write one under `{name}:`.")
+        return pool
+
+
+def read_site(path: Path) -> Site:
+    """Read and check the file.
+
+    Raises
+    ------
+    InputError
+        If it is not there, is not YAML, or a key or a value is not one that can be used; all such at once.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise InputError(
+            f"{path}: {error.strerror or error}.", "`iscale init --scheduler slurm FILE.yaml` (or lsf) writes one."
+        ) from error
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not a text file.", "Write it as plain UTF-8 text.") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not valid YAML: {_where(error)}.", "Mend it there; indent with spaces.") from error
+    except ValueError as error:  # such as a date that is none
+        raise InputError(f"{path}: not valid YAML: {error}.", "Put the value in quotes.") from error
+    if not isinstance(content, dict):
+        what = "nothing" if content is None else repr(content)[:60]
+        raise InputError(
+            f"{path} holds {what}, not keys and values.",
+            "`iscale init --scheduler slurm FILE.yaml` writes one that does.",
+        )
+    try:
+        return Site.model_validate(content)
+    except ValidationError as error:
+        raise InputError(
+            "\n".join(_explain(path, item) for item in error.errors()),
+            "What `iscale init --scheduler slurm NEW.yaml` (or lsf) writes explains every key.",
+        ) from error
+
+
+def _where(error: yaml.YAMLError) -> str:
+    """Line, column and what is wrong there, on one line."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    if mark is None or problem is None:
+        return " ".join(str(error).split())
+    return f"line {mark.line + 1}, column {mark.column + 1}: {problem}"
+
+
+def _explain(path: Path, item: Any) -> str:
+    """One wrong key or value: file, key, value, and what is wrong with it or to be done."""
+    location = [str(part) for part in item["loc"]]
+    key, kind = ".".join(location), item["type"]
+    if kind == "missing":
+        return f"{path}: {key} is missing."
+    if kind == "extra_forbidden":
+        model = Pool if location[0] in get_args(PoolName) and len(location) > 1 else Site
+        return f"{path}: {key} = {_shown(item['input'])}: no such key; there are {', '.join(model.model_fields)}."
+    what = item["msg"].removeprefix("Value error, ")
+    if kind == "string_type":
+        what = TEXT_WANTED.get(location[-1], "must be text: put it in quotes")
+    if kind in ("model_type", "model_attributes_type", "dict_type"):
+        what = "must be keys and values, each on a line, indented"
+    if kind == "list_type":
+        what = "must be a list: one entry a line, after a dash"
+    if (isinstance(item["input"], dict) and kind != "string_type") or not location:
+        return f"{path}: {key + ': ' if key else ''}{what}."
+    return f"{path}: {key} = {_shown(item['input'])}: {what}."
+
+
+def _shown(value: Any) -> str:
+    return repr(value)[:60]

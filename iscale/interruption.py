@@ -1,0 +1,50 @@
+"""What stops a run from outside: Ctrl-C, a closed shell, a batch system at its walltime. All of them end it cleanly."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+from iscale.errors import InterruptedByUserError
+
+SIGNALS = {
+    signal.SIGTERM: "Told to stop (SIGTERM, as batch systems send at the walltime)",
+    signal.SIGHUP: "The shell was closed (SIGHUP; `nohup`, tmux or a batch job would have kept the run)",
+}
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Turn interrupts and signals that end the program into one message, once workers and files are let go.
+
+    Signals that are ignored stay so: under ``nohup`` a run outlives its shell.
+
+    Raises
+    ------
+    InterruptedByUserError
+        Where the run was stopped.
+    """
+    received: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        del frame
+        received.append(number)
+        raise KeyboardInterrupt
+
+    former = {}
+    if threading.current_thread() is threading.main_thread():
+        former = {number: signal.getsignal(number) for number in SIGNALS}
+        for number, handler in former.items():
+            if handler is signal.SIG_DFL:
+                signal.signal(number, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        why = SIGNALS[signal.Signals(received[0])] if received else "Interrupted"
+        raise InterruptedByUserError(f"{why}; what is done is kept.", "The same command continues.") from None
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
