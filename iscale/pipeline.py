@@ -21,7 +21,7 @@ from iscale.engine.step import Step
 from iscale.errors import InputError, RegionsFailedError, StoreError
 from iscale.job import Job
 from iscale.progress import Silence
-from iscale.report import plan_table, write_report
+from iscale.report import logs_folder, plan_table, write_report
 from iscale.status import StatusFile
 from iscale.store.run_store import RunStore
 
@@ -168,7 +168,7 @@ def run(
             job.options.workers,
             job.options.memory_bytes,
             on_cards=job.crew.device == "auto",
-            logs=job.store.folder / "logs",
+            logs=logs_folder(job.store),
             say=watcher.say,
         ) as driver,
     ):

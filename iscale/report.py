@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from iscale import __version__
+from iscale.engine.drivers import batch_file
 from iscale.engine.execute import StepReport, pending
 from iscale.engine.ledger import Ledger
 from iscale.engine.memory import peak_bytes
 from iscale.engine.plan import format_bytes
 from iscale.engine.step import Step
 from iscale.job import Job
+from iscale.store.run_store import RunStore
 
 
 def plan_table(job: Job, steps: Iterable[Step], *, restart: bool) -> str:
@@ -29,10 +32,29 @@ def plan_table(job: Job, steps: Iterable[Step], *, restart: bool) -> str:
         )
         disk, files, peak = disk + step.disk_bytes, files + step.files, max(peak, step.plan.worker_bytes)
     lines.append(
-        f"peak memory per worker {format_bytes(peak)} of {format_bytes(job.options.memory_bytes)}; "
+        f"peak memory per worker {format_bytes(peak)} of {format_bytes(job.crew.cpu.memory_bytes)}; "
         f"at most {format_bytes(disk)} on disk before compression, {files} files"
     )
-    return "\n".join([*job.notices, *lines])
+    return "\n".join([*job.notices, *lines, *_scripts(job)])
+
+
+def _scripts(job: Job) -> list[str]:
+    """Scripts of the jobs that a batch system would be given, if workers are its jobs."""
+    file = batch_file(job.options.dask)
+    if file is None:
+        return []
+    from iscale.batch.clusters import job_script
+    from iscale.batch.settings import PoolName, read_site
+
+    site = read_site(file)
+    pools: list[PoolName] = ["cpu", "gpu"] if job.crew.device == "auto" else ["cpu"]
+    logs = site.log_directory or logs_folder(job.store)
+    return [f"\n--- job of the {name} pool ---\n{job_script(site, name, logs).rstrip()}" for name in pools]
+
+
+def logs_folder(store: RunStore) -> Path:
+    """Where jobs of a batch system print, unless its file says otherwise."""
+    return store.folder / "logs"
 
 
 def write_report(job: Job, stage: str, reports: list[StepReport], start: float) -> None:

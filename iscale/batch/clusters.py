@@ -12,6 +12,7 @@ from typing import Any
 
 from iscale.batch.settings import Pool, PoolName, Site
 from iscale.batch.walltime import lifetime, lsf_walltime, slurm_walltime
+from iscale.device import CARD_EXPECTED
 from iscale.engine.local_cluster import SETTINGS, thread_variables
 from iscale.errors import InputError
 
@@ -174,7 +175,8 @@ def _exports(pool: Pool) -> list[str]:
         for key, value in SETTINGS.items()
         if key.startswith("distributed.worker.")
     }
-    variables = {**thread_variables(pool.threads), **MALLOC, **settings}
+    card = {CARD_EXPECTED: "1"} if pool.gpus else {}
+    variables = {**thread_variables(pool.threads), **MALLOC, **settings, **card}
     return [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
 
 

@@ -140,7 +140,7 @@ class _Jobs:
         if gone:
             # Dask replaces jobs whose workers it knew; of others it waits for workers that will never come.
             self._cluster.sync(self._cluster.scale_down, gone)
-        if now - self._said > SAY_EVERY_S or not workers and self._said == self._asked:
+        if now - self._said > SAY_EVERY_S or (not workers and self._said < now - 2 * QUEUE_EVERY_S):
             self._said = now
             waiting = sum(state == "waiting" for state in queued.values())
             self._say(f"{self.name} pool: {workers} workers at work, {waiting} jobs wait in the queue")
@@ -163,8 +163,8 @@ class _Jobs:
 def _job_of(worker: Any) -> str:
     """The job of a worker: where a job has several workers, these are called after it with a number.
 
-    >>> _job_of("SLURMCluster-3"), _job_of("SLURMCluster-3-1")
-    ('SLURMCluster-3', 'SLURMCluster-3')
+    >>> _job_of("cpu-3"), _job_of("cpu-3-1")
+    ('cpu-3', 'cpu-3')
     """
     parts = str(worker).split("-")
     return "-".join(parts[:2])

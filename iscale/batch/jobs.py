@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shlex
 from typing import Any
 
@@ -9,6 +10,7 @@ import dask
 from dask_jobqueue.core import Job, JobQueueCluster
 from dask_jobqueue.lsf import LSFCluster, LSFJob
 from dask_jobqueue.slurm import SLURMCluster, SLURMJob
+from distributed.core import Status
 from distributed.utils import format_dashboard_link
 
 SECTION = "iscale"
@@ -44,6 +46,20 @@ def own_section() -> None:
     dask.config.set({f"jobqueue.{SECTION}": section})
 
 
+BUSY = (
+    "timed out",
+    "Unable to contact",
+    "Connection refused",
+    "temporarily",
+    "not responding",
+    "try again",
+    "try later",
+)
+"""Words of a batch system that would take the job at another time."""
+
+RETRY_AFTER_S = (5.0, 20.0, 60.0)
+
+
 class _Told(Job):
     """A job that remembers why the batch system refused it: dask only logs it, and asks again.
 
@@ -63,13 +79,18 @@ class _Told(Job):
         return str(int(self.worker_memory) // int(self.worker_processes))
 
     async def start(self) -> None:
-        """Submit the job."""
-        try:
-            await super().start()
-        except (OSError, RuntimeError, ValueError) as error:
-            _, _, said = str(error).rpartition("stderr:\n")
-            self.refusals.append(said.strip() or f"{self.submit_command} failed and said nothing")
-            raise
+        """Submit the job: again after a while where the batch system is only busy, and never again once refused."""
+        for pause in (*RETRY_AFTER_S, None):
+            try:
+                return await super().start()
+            except (OSError, RuntimeError, ValueError) as error:
+                _, _, said = str(error).rpartition("stderr:\n")
+                if pause is None or not any(word in said for word in BUSY):
+                    self.refusals.append(said.strip() or f"{self.submit_command} failed and said nothing")
+                    self.status = Status.failed
+                    raise
+            await asyncio.sleep(pause)
+        return None
 
 
 class SlurmJob(_Told, SLURMJob):

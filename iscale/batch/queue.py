@@ -48,11 +48,11 @@ def jobs_in_queue(scheduler: SchedulerName, jobs: Iterable[str]) -> dict[str, st
 def read_jobs(
     scheduler: SchedulerName, text: str, jobs: Iterable[str], *, failed: bool = False, complaint: str = ""
 ) -> dict[str, str] | None:
-    """Read what ``squeue`` or ``bjobs`` printed.
+    r"""Read what ``squeue`` or ``bjobs`` printed.
 
-    >>> read_jobs("slurm", "12 PD\\n13 R\\n14 CD\\n", ["12", "13", "14"])
+    >>> read_jobs("slurm", "12 PD\n13 R\n14 CD\n", ["12", "13", "14"])
     {'12': 'waiting', '13': 'running'}
-    >>> read_jobs("lsf", "7 PEND\\n8 EXIT\\n", ["7", "8"])
+    >>> read_jobs("lsf", "7 PEND\n8 EXIT\n", ["7", "8"])
     {'7': 'waiting'}
     >>> read_jobs("slurm", "", ["12"], failed=True, complaint="slurm_load_jobs error: Unable to contact slurm")
     """
