@@ -27,6 +27,18 @@ demo: env ## set up, run the pipeline on the built-in demo, say what was found
 test: env ## set up, run the tests
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
+# An S3 server for tests has requirements that ours exclude: it gets an environment of its own.
+.venv-moto/.ready:
+	$(PYTHON) -m venv .venv-moto
+	.venv-moto/bin/python -m pip install --quiet --disable-pip-version-check 'moto[server,s3]==5.2.5' boto3==1.43.117
+	@touch $@
+
+.PHONY: test-cluster
+test-cluster: env .venv-moto/.ready ## set up, start a SLURM of one node (needs root) and an S3 server here, run their tests
+	@command -v sbatch >/dev/null || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null \
+		|| { apt-get update --quiet && DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet slurm-wlm munge; }
+	ISCALE_CLUSTER_TESTS=1 ISCALE_MOTO_SERVER=.venv-moto/bin/moto_server $(BIN)/python -m pytest tests/cluster
+
 .PHONY: lint
 lint: env ## formatting, lint and types
 	$(BIN)/ruff format --check .
@@ -39,4 +51,4 @@ bench-%: env ## run a benchmark: accuracy, alignment, context, features, fit, hi
 
 .PHONY: clean
 clean: ## remove the environment, caches and the demo
-	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) .venv-moto demo .pytest_cache .mypy_cache .ruff_cache *.egg-info

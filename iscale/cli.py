@@ -53,7 +53,9 @@ Platform = Annotated[
 Recipe = Annotated[Optional[str], typer.Option(help="default or published.")]
 Seed = Annotated[Optional[int], typer.Option(help="Seed of everything random. Default: 0.")]
 Device = Annotated[Optional[str], typer.Option(help="auto, cpu or cuda. Default: auto.")]
-Out = Annotated[Optional[Path], typer.Option(help="Output folder. Default: PROJECT/iSCALE_output.")]
+Out = Annotated[
+    Optional[str], typer.Option(help="Output folder, or an s3:// or gs:// URL. Default: PROJECT/iSCALE_output.")
+]
 Memory = Annotated[Optional[str], typer.Option(help="Memory a worker may use, such as 2GB. Default: 2GB.")]
 Dask = Annotated[
     Optional[str],

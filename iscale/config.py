@@ -69,7 +69,9 @@ class Options(BaseModel):
     recipe: Literal["default", "published"] = Field("default", description="How the model is trained.")
     seed: int = Field(0, ge=0, lt=2**31, description="Seed of everything random.")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu or cuda.")
-    out: Path | None = Field(None, description="Output folder; default: PROJECT/iSCALE_output.")
+    out: str | None = Field(
+        None, description="Output folder, or s3:// or gs:// URL of the store; default: PROJECT/iSCALE_output."
+    )
     memory: str = Field("2GB", description="Memory that a worker may use.")
     dask: str | None = Field(
         None, description="local, a scheduler's address or file, or a batch system's YAML; default: in this process."
@@ -85,6 +87,11 @@ class Options(BaseModel):
         except ValueError:
             raise ValueError("not a size such as 2GB or 1500MB") from None
         return value
+
+    @field_validator("out", mode="before")
+    @classmethod
+    def _out_may_be_a_path(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, Path) else value
 
     @property
     def memory_bytes(self) -> int:

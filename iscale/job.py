@@ -10,6 +10,7 @@ from iscale.capture_files import CaptureFiles, check_capture_names
 from iscale.captures.integrate import integrate
 from iscale.captures.radius import spot_radius_um
 from iscale.captures.read import measured_radius_um, place_capture, read_capture
+from iscale.captures.readings import Readings
 from iscale.captures.spots import Capture, TrainingSpots
 from iscale.config import SETTINGS_FILE, Options
 from iscale.crew import Crew, plan_crew
@@ -20,6 +21,7 @@ from iscale.project import ProjectFiles, find_project, read_gene_names
 from iscale.slide.fingerprint import file_fingerprint
 from iscale.slide.pixel_size import resolve_pixel_size
 from iscale.slide.reader import open_slide
+from iscale.store.place import is_url, store_url
 from iscale.store.run_store import RunStore
 
 OUTPUT_FOLDER = "iSCALE_output"
@@ -43,14 +45,19 @@ class Job:
         The options of the run.
     with_captures
         Whether the job uses captures; the stages of the image do not.
+    readings
+        What others read of the captures' files already.
     """
 
-    def __init__(self, project: Path, options: Options, *, with_captures: bool = True) -> None:
+    def __init__(
+        self, project: Path, options: Options, *, with_captures: bool = True, readings: Readings | None = None
+    ) -> None:
         # Workers may run in another folder: paths are absolute from here on.
         self.project = project.absolute()
         self.options = options
         self.with_captures = with_captures
         self.notices: list[str] = []
+        self.readings = readings or Readings()
 
     @functools.cached_property
     def files(self) -> ProjectFiles:
@@ -66,7 +73,10 @@ class Job:
     @functools.cached_property
     def store(self) -> RunStore:
         """Where the output goes."""
-        return RunStore((self.options.out or self.project / OUTPUT_FOLDER).absolute())
+        out, default = self.options.out, self.project / OUTPUT_FOLDER
+        if out and is_url(out):
+            return RunStore(default, store_url(out))
+        return RunStore(Path(out).expanduser().absolute() if out else default)
 
     @functools.cached_property
     def grid(self) -> SlideGrid:
@@ -110,14 +120,13 @@ class Job:
             pixel_size_um=self.grid.pixel_size_um,
             analysis_shape_px=self.grid.content_shape_px,
             raw_to_analysis=self.grid.scale,
+            read=self.readings.matched,
         )
 
     def _read_measured(self, files: CaptureFiles, transform_file: Path) -> Capture:
-        from iscale.vendors.read import read_measured
-
         assert files.source is not None
         transform = read_transform(transform_file)
-        measured = read_measured(files.source, **self.options.reading(files.name, self.project))
+        measured = self.readings.measured(files.source, **self.options.reading(files.name, self.project))
         radius = self._radius_um(files, measured_radius_um(measured, transform, self.grid))
         return place_capture(files, measured, transform, self.grid, radius_um=radius)
 

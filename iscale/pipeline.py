@@ -156,7 +156,7 @@ def run(
         align_missing(root, job.options, watcher)
     check_inputs(job, stage)
     if job.with_captures:
-        _check_first(root, options, watcher)
+        _check_first(root, options, watcher, job)
     if not restart:
         job.store.check()
         _check_same_slide(job)
@@ -210,11 +210,12 @@ def _run_steps(job: Job, stage: str, driver: Driver, watcher: Any) -> None:
             write_report(job, stage, reports, start)
 
 
-def _check_first(root: Path, options: dict[str, Any], watcher: Any) -> None:
+def _check_first(root: Path, options: dict[str, Any], watcher: Any, job: Job) -> None:
     """What ``iscale check`` finds: errors stop the run before any work, warnings are told."""
     from iscale.check.project import run_check
 
-    report = run_check(root, options)
+    report = run_check(root, options, job)
+    job.readings.forget()
     errors = [finding for finding in report.findings if finding.severity == "error"]
     for finding in report.findings:
         if finding not in errors:
@@ -226,16 +227,16 @@ def _check_first(root: Path, options: dict[str, Any], watcher: Any) -> None:
 
 def _check_same_slide(job: Job) -> None:
     """Refuse to replace a run of another slide, or at another resolution, unless told to."""
-    if not all(path.exists() for path in job.store.metadata("image")):
+    if not job.store.has("image"):
         return
     there = job.store.attributes("image")
     remedy = "Say --restart to replace it, or choose another folder with --out."
     if there["slide_fingerprint"] != job.slide_fingerprint:
-        raise StoreError(f"{job.store.path}: holds a run of another slide ({there['source']}).", remedy)
+        raise StoreError(f"{job.store.place}: holds a run of another slide ({there['source']}).", remedy)
     if there["pixel_size_um"] != job.grid.pixel_size_um:
         was = there["pixel_size_um"]
         raise StoreError(
-            f"{job.store.path}: holds a run at {was:g} um per pixel, this one would be at {job.grid.pixel_size_um:g}.",
+            f"{job.store.place}: holds a run at {was:g} um per pixel, this one would be at {job.grid.pixel_size_um:g}.",
             f"Say --pixel-size {was:g} to go on with it. {remedy}",
         )
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from iscale.encoders.base import FeatureGroup
 from iscale.errors import InputError
 from iscale.store.layout import GENES_PER_CHUNK, SHARD_SUPERPIXELS
+from iscale.store.place import is_url, store_url
 from iscale.store.run_store import RunStore
 
 READ_GENES = 2 * GENES_PER_CHUNK
@@ -30,7 +31,7 @@ def open_run(path: str | Path) -> Run:
     Parameters
     ----------
     path
-        A project folder, its ``iSCALE_output``, or the ``run.zarr`` in that.
+        A project folder, its ``iSCALE_output``, or the ``run.zarr`` in that; or the URL that was its ``--out``.
 
     Raises
     ------
@@ -39,13 +40,23 @@ def open_run(path: str | Path) -> Run:
     StoreError
         If the run is of another version.
     """
+    if is_url(str(path)):
+        return _open_url(str(path))
     given = Path(path).expanduser()
     for folder in (given.parent if given.name == "run.zarr" else given, given / "iSCALE_output"):
         store = RunStore(folder)
-        if (store.path / "zarr.json").is_file():
+        if store.has():
             store.check()
             return Run(store)
     raise InputError(f"{given}: no run.zarr here, nor in its iSCALE_output.", "Make one: iscale run PROJECT.")
+
+
+def _open_url(url: str) -> Run:
+    store = RunStore(Path(), store_url(url))
+    if not store.has():
+        raise InputError(f"{store.place}: no run here.", f"Make one: iscale run PROJECT --out {url}.")
+    store.check()
+    return Run(store)
 
 
 class Run:
@@ -99,18 +110,24 @@ class Run:
         ``obsm["spatial"]`` is x, y in full-resolution pixels of the capture's own image; ``uns["transform"]``, (3, 3),
         takes (x, y, 1) of these to full-resolution pixels of the mother image. :func:`iscale.on_mother` gives the
         spots' places in um from the slide's corner, as the coordinates of `expression`.
+
+        Counts of a capture that has more than 32 million of them (other than 0) stay in the store: ``adata[spots]`` and
+        ``adata.X[spots]`` read what is asked for, ``adata.to_memory()`` all.
         """
-        import anndata as ad
+        from iscale.captures.counts_store import open_capture
 
         self._need("captures")
-        names = zarr.open_group(self.store.path, path="captures", mode="r").group_keys()
-        return {name: ad.read_zarr(self.store.path / "captures" / name) for name in sorted(names)}
+        names = zarr.open_group(self.store.root, path="captures", mode="r").group_keys()
+        return {
+            name: open_capture(zarr.open_group(self.store.root, path=f"captures/{name}", mode="r"))
+            for name in sorted(names)
+        }
 
     @functools.cached_property
     def training(self) -> xr.Dataset:
         """The integrated spots: counts (spot, gene), location, held-out flag and held-out scores."""
         self._need("training")
-        opened: xr.Dataset = xr.open_zarr(self.store.path, group="training", consolidated=False, chunks={})
+        opened: xr.Dataset = xr.open_zarr(self.store.root, group="training", consolidated=False, chunks={})
         return opened
 
     @functools.cached_property
@@ -137,8 +154,8 @@ class Run:
 
     def describe(self) -> str:
         """What the run holds, from what, with which parameters, as text."""
-        report = self.store.folder / "report.json"
-        lines = [f"run: {self.store.path}"]
+        report = self.store.folder / "report.json"  # not beside a store that was opened by its URL
+        lines = [f"run: {self.store.place}"]
         if report.is_file():
             last = json.loads(report.read_text())
             lines += [f"made by: iscale {last['iscale']}, from {last['project']}"]
@@ -152,10 +169,10 @@ class Run:
         return "\n".join(lines)
 
     def _describe(self, part: str) -> str:
-        if not (self.store.path / part / "zarr.json").is_file():
+        if not self.store.has(part):
             return f"{part}: not there yet"
         try:
-            group = zarr.open_group(self.store.path, path=part, mode="r")
+            group = zarr.open_group(self.store.root, path=part, mode="r")
             members = sorted(group.arrays())
         except ValueError as error:
             raise self.store.damaged(part, error) from error
@@ -189,10 +206,10 @@ class Run:
         return xr.DataArray(da.from_array(source, chunks=sizes, name=False), dims=dims, attrs=dict(stored.attrs))
 
     def _need(self, path: str) -> None:
-        if not (self.store.path / path / "zarr.json").is_file():
+        if not self.store.has(path):
             stage = {"expression": "predict", "training": "fit", "captures": "fit", "image": "ingest"}
             verb = stage.get(path.split("/")[0], path.split("/")[0])
-            raise InputError(f"{self.store.path}: has no {path} yet.", f"Make it: iscale {verb} PROJECT.")
+            raise InputError(f"{self.store.place}: has no {path} yet.", f"Make it: iscale {verb} PROJECT.")
         if old := self.store.outdated(path.split("/")[0]):
             warnings.warn(f"{path} is of an earlier run: {old}. Run the project again.", stacklevel=4)
 

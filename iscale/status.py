@@ -153,7 +153,7 @@ def describe_status(store: RunStore) -> str:
             "`iscale run PROJECT` does while it runs; `iscale info` says what a run holds.",
         ) from error
     ago = clock_time(max(0.0, time.time() - told["updated"]))
-    lines = [f"run: {store.path}", _who(store.folder, told, ago), *(_line(step) for step in steps)]
+    lines = [f"run: {store.place}", _who(store.folder, told, ago), *(_line(step) for step in steps)]
     failures = [(step.step, region, error) for step in steps for region, error in step.failed.items()]
     lines += [f"failed: {step}: {region}: {error}" for step, region, error in failures[:SHOWN_FAILURES]]
     if len(failures) > SHOWN_FAILURES:

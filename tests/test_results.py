@@ -55,7 +55,7 @@ class _Counting(WrapperStore[LocalStore]):
 
 def bytes_read(run: Run, monkeypatch: pytest.MonkeyPatch, select: object) -> int:
     def array(self: RunStore, path: str, mode: str = "r") -> zarr.Array:  # type: ignore[type-arg]
-        return zarr.open_array(_Counting(LocalStore(self.path, read_only=True)), path=path, mode="r")
+        return zarr.open_array(_Counting(LocalStore(self.root, read_only=True)), path=path, mode="r")
 
     monkeypatch.setattr(RunStore, "array", array)
     opened = open_run(run.store.folder).expression
@@ -94,14 +94,14 @@ def test_sums_do_not_overflow(run: Run) -> None:
 
 
 def test_any_zarr_reader_and_xarray_open_it_without_a_warning(run: Run) -> None:
-    opened = xr.open_zarr(run.store.path, group="expression", consolidated=False)
+    opened = xr.open_zarr(run.store.root, group="expression", consolidated=False)
     assert opened["expression"].sel(gene="G5").shape == SHAPE
 
 
 @pytest.mark.parametrize("inner", [".", "iSCALE_output", "iSCALE_output/run.zarr"])
 def test_a_run_opens_from_project_output_or_store(run: Run, inner: str) -> None:
     project = run.store.folder.parent
-    assert open_run(project / inner).store.path.resolve() == run.store.path.resolve()
+    assert open_run(project / inner).store.root.resolve() == run.store.root.resolve()
 
 
 def test_what_is_not_there_yet_is_said_with_the_command_that_makes_it(run: Run, tmp_path: Path) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from iscale.engine.plan import Plan
 from iscale.geometry import Region
@@ -16,6 +15,14 @@ one."""
 
 Kernel = Callable[[Any, Region], Any]
 """``kernel(context, region)`` writes the region to the store and returns something small and JSON-able."""
+
+
+class There(Protocol):
+    """A file, or an object of an object store, that may be there."""
+
+    def exists(self) -> bool:
+        """Whether it is."""
+        ...
 
 
 def nothing(*_: Any) -> None:
@@ -56,7 +63,7 @@ class Step:
     context: Any
     plan: Plan
     fingerprint: str
-    outputs: tuple[Path, ...] = ()
+    outputs: tuple[There, ...] = ()
     prepare: Callable[[], None] = nothing
     finish: Callable[[list[Any]], None] = nothing
     disk_bytes: int = 0

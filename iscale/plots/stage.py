@@ -9,6 +9,7 @@ from pathlib import Path
 
 import anndata as ad
 import numpy as np
+import zarr
 
 from iscale.captures.spots import TrainingSpots
 from iscale.captures.stage import on_mother, read_training
@@ -51,7 +52,7 @@ def plot_maps(context: PlotContext, region: Region) -> None:
 
 def plot_capture(context: PlotContext, region: Region) -> None:
     """Draw some genes' counts of one capture."""
-    data = ad.read_zarr(context.store.path / "captures" / context.capture)
+    data = ad.read_zarr(zarr.open_group(context.store.root, path=f"captures/{context.capture}", mode="r"))
     diameter_um = float(data.uns["spatial"][context.capture]["metadata"]["spot_diameter_um"])
     xy_um = on_mother(data)
     radius_um = np.full(len(xy_um), diameter_um / 2)

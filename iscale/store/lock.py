@@ -66,7 +66,8 @@ def holder(folder: Path) -> str:
         known, age = _read(path), _seconds_since_beat(path, write=False)
     except OSError:
         return ""
-    return _described(known) if known and age < DEAD_AFTER_S else ""
+    dead = known.get("host") == socket.gethostname() and not _alive(known)
+    return _described(known) if known and not dead and age < DEAD_AFTER_S else ""
 
 
 def _take(file: IO[str], path: Path) -> None:

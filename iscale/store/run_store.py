@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,14 @@ from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 
 from iscale import __version__
+from iscale.engine.step import There
 from iscale.errors import StoreError, StoreUnreachableError
 from iscale.geometry import Region
 from iscale.store.layout import ArrayLayout
 from iscale.store.lock import hold
+from iscale.store.place import Folder, Objects, Place
+
+STORE = "run.zarr"
 
 STORE_VERSION = 1
 """Raised when a change makes older runs unreadable."""
@@ -32,29 +37,42 @@ class RunStore:
     Parameters
     ----------
     folder
-        The output folder, ``iSCALE_output``; the store is ``run.zarr`` in it, the ledgers lie beside it.
+        The output folder, ``iSCALE_output``: the ledgers lie in it, and the store, ``run.zarr``.
+    url
+        Where the store lies instead, in an object store.
     """
 
     folder: Path
+    url: str = ""
 
     @property
-    def path(self) -> Path:
-        """The Zarr store."""
-        return self.folder / "run.zarr"
+    def place(self) -> Place:
+        """Where the Zarr store lies; as text its path or URL."""
+        return Objects(self.url) if self.url else Folder(self.folder / STORE)
+
+    @property
+    def root(self) -> Any:
+        """The Zarr store, as zarr, xarray and anndata open it."""
+        return self.place.zarr()
 
     @property
     def ledgers(self) -> Path:
-        """Folder of the ledgers."""
-        return self.folder / ".iscale"
+        """Folder of the ledgers: of this store, and of no other that had the same output folder."""
+        own = sha256(self.url.encode()).hexdigest()[:12] if self.url else ""
+        return self.folder / ".iscale" / own
 
     @property
     def scratch(self) -> Path:
         """Folder of files that are gone when the run is over."""
         return self.folder / ".iscale" / "scratch"
 
-    def metadata(self, *paths: str) -> tuple[Path, ...]:
+    def metadata(self, *paths: str) -> tuple[There, ...]:
         """Files that describe groups or arrays: where one is missing, what it describes is lost."""
-        return tuple(self.path / path / "zarr.json" for path in paths)
+        return tuple(self.place.file(f"{path}/zarr.json") for path in paths)
+
+    def has(self, path: str = "") -> bool:
+        """Whether a group or array is there; without a path, the store."""
+        return self.place.file(f"{path}/zarr.json".lstrip("/")).exists()
 
     def create(self) -> None:
         """Make the folder and the root group, or check those that are there.
@@ -65,7 +83,7 @@ class RunStore:
             If the folder cannot be written, or holds a run of another version.
         """
         self.check()
-        if not self.path.exists():
+        if not self.has():
             shutil.rmtree(self.ledgers, ignore_errors=True)
         try:
             self.ledgers.mkdir(parents=True, exist_ok=True)
@@ -74,23 +92,23 @@ class RunStore:
             probe.unlink()
         except OSError as error:
             raise self._unwritable(error) from error
-        if not self.path.exists():
+        if not self.has():
             attributes = {"iscale": {"store_version": STORE_VERSION, "created_by": __version__}}
-            zarr.create_group(self.path, zarr_format=3, attributes=attributes)
+            self._create_root(attributes)
 
     def check(self) -> None:
         """Refuse a store that is not ours or not of this version; one that does not exist yet is fine."""
-        if not self.path.exists():
+        if not self._begun():
             return
         remedy = "Run with --restart to replace it, or choose another folder with --out."
         try:
-            found = dict(zarr.open_group(self.path, mode="r").attrs).get("iscale")
+            found = dict(zarr.open_group(self.root, mode="r").attrs).get("iscale")
         except (OSError, ValueError, KeyError) as error:
-            raise StoreError(f"{self.path}: not a readable Zarr group ({error}).", remedy) from error
+            raise StoreError(f"{self.place}: not a readable Zarr group ({error}).", remedy) from error
         version = found.get("store_version") if isinstance(found, dict) else None
         if version != STORE_VERSION:
             raise StoreError(
-                f"{self.path}: holds a run of store version {version}, this is iscale {__version__} with store "
+                f"{self.place}: holds a run of store version {version}, this is iscale {__version__} with store "
                 f"version {STORE_VERSION}.",
                 remedy,
             )
@@ -114,15 +132,31 @@ class RunStore:
 
     def clear(self) -> None:
         """Remove the store and its ledgers (``--restart``); other files of the folder stay."""
-        for folder in (self.ledgers, self.path):
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(self.ledgers, ignore_errors=True)
+        self.place.clear()
+
+    def _begun(self) -> bool:
+        """Whether there is anything at the place, a store or not."""
+        return self.has() if self.url else (self.folder / STORE).exists()
+
+    def _create_root(self, attributes: dict[str, Any]) -> None:
+        try:
+            zarr.create_group(self.root, zarr_format=3, attributes=attributes)
+        except Exception as error:
+            if not self.url:
+                raise
+            # What an object store's client raises is of its own kinds.
+            raise StoreError(
+                f"{self.place}: cannot be written ({str(error).splitlines()[0]}).",
+                "Check the bucket's name, the credentials and the endpoint in the environment (AWS_..., GOOGLE_...).",
+            ) from error
 
     def _unwritable(self, error: OSError) -> StoreError:
         return StoreError(f"{self.folder}: cannot be written ({error.strerror}).", "Choose another folder with --out.")
 
     def make(self, layout: ArrayLayout, attributes: dict[str, Any] | None = None) -> None:
         """Make an empty array, in place of one that is there."""
-        root = zarr.open_group(self.path, mode="r+")
+        root = zarr.open_group(self.root, mode="r+")
         root.create_array(
             layout.path,
             shape=layout.shape,
@@ -139,13 +173,13 @@ class RunStore:
     def make_group(self, path: str, attributes: dict[str, Any]) -> None:
         """Make an empty group that says who made it, in place of one that is there with all it holds."""
         attributes = {"iscale_version": __version__, **attributes}
-        zarr.open_group(self.path, mode="r+").create_group(path, overwrite=True, attributes=attributes)
+        zarr.open_group(self.root, mode="r+").create_group(path, overwrite=True, attributes=attributes)
 
     def put(self, path: str, values: NDArray[Any] | Sequence[str], dims: tuple[str, ...], **attributes: Any) -> None:
         """Write a small array whole: a coordinate, a table's column."""
         if not isinstance(values, np.ndarray):
             values = np.array(values, dtype=np.dtypes.StringDType())
-        root = zarr.open_group(self.path, mode="r+")
+        root = zarr.open_group(self.root, mode="r+")
         array = root.create_array(
             path,
             shape=values.shape,
@@ -166,11 +200,11 @@ class RunStore:
     def array(self, path: str, mode: str = "r") -> zarr.Array[Any]:
         """Open an array."""
         try:
-            return zarr.open_array(self.path, path=path, mode=mode)
+            return zarr.open_array(self.root, path=path, mode=mode)
         except (ValueError, KeyError, FileNotFoundError) as error:
-            if (self.path / path).parent.is_dir() and not (self.path / path).exists():
+            if self.has() and not self.has(path):
                 raise StoreUnreachableError(
-                    f"{self.path / path} is not there: the run that makes it has not come so far, or it was removed.",
+                    f"{self.place}/{path} is not there: the run that makes it has not come so far, or it was removed.",
                     "Run the same command again: it makes what is missing.",
                 ) from error
             raise self._unreadable(path, error) from error
@@ -192,16 +226,16 @@ class RunStore:
     def attributes(self, path: str) -> dict[str, Any]:
         """Attributes of a group or array."""
         try:
-            return dict(zarr.open(self.path, path=path, mode="r").attrs)
+            return dict(zarr.open(self.root, path=path, mode="r").attrs)
         except (ValueError, KeyError, FileNotFoundError) as error:
             raise self._unreadable(path, error) from error
 
     def _unreadable(self, path: str, error: Exception) -> StoreError:
         """The error of what cannot be opened: the store is damaged there, or all of it is out of reach."""
-        if (self.path / "zarr.json").exists():
+        if self.has():
             return self.damaged(path, error)
         return StoreUnreachableError(
-            f"{self.path} is not there.",
+            f"{self.place} is not there.",
             "It was removed, or this machine does not reach the file system. Is the folder on one that all workers "
             "share?",
         )
@@ -209,17 +243,17 @@ class RunStore:
     def damaged(self, path: str, error: Exception) -> StoreError:
         """The error of a group or array that is there and cannot be read."""
         return StoreError(
-            f"{self.path / path}: cannot be read ({type(error).__name__}: {error}).",
+            f"{self.place}/{path}: cannot be read ({type(error).__name__}: {error}).",
             "The run is damaged: --restart makes it anew.",
         )
 
     def set_attributes(self, path: str, **attributes: Any) -> None:
         """Add attributes to a group or array."""
-        zarr.open(self.path, path=path, mode="r+").attrs.update(attributes)
+        zarr.open(self.root, path=path, mode="r+").attrs.update(attributes)
 
     def mark(self, group: str, outdated: str) -> None:
         """Say why a group is not of the run as it is now; an empty reason takes that back."""
-        if (self.path / group / "zarr.json").is_file() and self.outdated(group) != outdated:
+        if self.has(group) and self.outdated(group) != outdated:
             self.set_attributes(group, outdated=outdated)
 
     def outdated(self, group: str) -> str:
@@ -228,5 +262,4 @@ class RunStore:
 
     def sweep(self) -> None:
         """Remove what killed writers left half-written."""
-        for partial in self.path.rglob("*.partial"):
-            partial.unlink(missing_ok=True)
+        self.place.sweep()

@@ -39,7 +39,7 @@ def test_nothing_is_written_for_what_is_empty(store: RunStore) -> None:
     store.make_group("expression", {})
     store.make(layout.plane("expression/depth", (256, 256)))
     store.write("expression/depth", Region(0, 128, 0, 128), np.full((128, 128), np.nan, np.float16))
-    assert not list((store.path / "expression" / "depth").glob("c/**/0"))
+    assert not list((store.root / "expression" / "depth").glob("c/**/0"))
 
 
 def test_strings_and_coordinates_come_back_without_a_warning(store: RunStore) -> None:
@@ -51,14 +51,14 @@ def test_strings_and_coordinates_come_back_without_a_warning(store: RunStore) ->
 
 
 def test_a_run_of_another_version_is_refused_with_the_remedy(store: RunStore) -> None:
-    zarr.open_group(store.path, mode="r+").attrs["iscale"] = {"store_version": 99}
+    zarr.open_group(store.root, mode="r+").attrs["iscale"] = {"store_version": 99}
     with pytest.raises(StoreError, match=r"store version 99.*\n.*--restart"):
         store.create()
 
 
 def test_a_foreign_group_is_refused(tmp_path: Path) -> None:
     store = RunStore(tmp_path)
-    zarr.create_group(store.path, zarr_format=3)
+    zarr.create_group(store.root, zarr_format=3)
     with pytest.raises(StoreError, match="store version None"):
         store.create()
 
@@ -70,7 +70,7 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
 
 
 def test_leftovers_of_killed_writers_are_swept(store: RunStore) -> None:
-    partial = store.path / "c.0123.partial"
+    partial = store.root / "c.0123.partial"
     partial.write_bytes(b"x")
     store.sweep()
     assert not partial.exists()
