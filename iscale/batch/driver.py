@@ -103,8 +103,11 @@ class _Jobs:
         self._wanted = jobs
         self._cluster.adapt(minimum_jobs=jobs, maximum_jobs=jobs, interval="5s")
 
-    def _look_after(self, workers: int, regions: int) -> None:
-        """Give back jobs that have had nothing to do for long; say what waits; stop where no job comes to life."""
+    def _look_after(self, workers: int, regions: int) -> bool:
+        """Give back jobs that have had nothing to do for long; say what waits; stop where no job comes to life.
+
+        However long jobs wait in the queue is right.
+        """
         now = time.monotonic()
         if self._cluster.refusals:
             raise InputError(
@@ -123,6 +126,7 @@ class _Jobs:
         elif now - self._asked > QUEUE_EVERY_S:
             self._asked = now
             self._look_at_queue(workers, now)
+        return True
 
     def _look_at_queue(self, workers: int, now: float) -> None:
         """Compare the jobs that were submitted with those that the batch system knows."""

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from iscale.pipeline import run
+
 SCRIPT = Path(__file__).with_name("slurm.sh")
 
 
@@ -43,6 +45,23 @@ def slurm() -> Iterator[dict[str, str]]:
         finally:
             subprocess.run([SCRIPT, "stop"], check=True)
             shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def begun(demo_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An output folder in which all is done that comes before features."""
+    return run(demo_project, stage="tissue", out=tmp_path_factory.mktemp("begun"), region_shards=1)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(demo_project: Path, begun: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output of a run that nothing disturbed."""
+    from disturbed import Started
+
+    out = tmp_path_factory.mktemp("undisturbed") / "out"
+    shutil.copytree(begun, out)
+    Started(demo_project, out).ends()
+    return out
 
 
 @pytest.fixture(autouse=True)
