@@ -176,7 +176,8 @@ def _exports(pool: Pool) -> list[str]:
         if key.startswith("distributed.worker.")
     }
     card = {CARD_EXPECTED: "1"} if pool.gpus else {}
-    variables = {**thread_variables(pool.threads), **MALLOC, **settings, **card}
+    # A model is trained by one worker alone: it may use all cores of its job, and no others of the node.
+    variables = {**thread_variables(pool.threads), "ISCALE_CORES": str(pool.cores), **MALLOC, **settings, **card}
     return [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
 
 

@@ -9,8 +9,14 @@ from contextlib import contextmanager
 import torch
 
 
+CORES = "ISCALE_CORES"
+"""Set in the environment of jobs of a batch system, whose cores not every site binds processes to."""
+
+
 def available_cores() -> int:
     """Cores this process may run on."""
+    if os.environ.get(CORES, "").isdigit():
+        return int(os.environ[CORES])
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
