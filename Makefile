@@ -46,7 +46,7 @@ lint: env ## formatting, lint and types
 	$(BIN)/mypy
 
 .PHONY: bench-%
-bench-%: env ## run a benchmark: accuracy, alignment, context, features, fit, hipt_memory, memory, reading
+bench-%: env ## run a benchmark: accuracy, alignment, context, features, fit, hipt_memory, memory, reading, scale, scaling, scheduler, workers
 	$(BIN)/python -m benchmarks.$*
 
 .PHONY: clean

@@ -23,8 +23,8 @@ from PIL import Image
 
 from benchmarks import plain_hipt
 from benchmarks.matmul import matmul_rate
-from benchmarks.memory import peak_of
 from benchmarks.report import machine, publish, table
+from benchmarks.sampling import peak_of
 from iscale.encoders import EncoderSpec
 from iscale.encoders.hipt import HiptEncoder
 from iscale.encoders.precision import has_bfloat16

@@ -45,12 +45,12 @@ def write(store: RunStore, chunks: Chunks, sharded: bool, n_genes: int, side: in
     made = layout.genes("expression/expression", n_genes, shape)
     store.create()
     store.make_group("expression", {})
-    array = zarr.open_group(store.path, mode="r+").create_array(
+    array = zarr.open_group(store.root, mode="r+").create_array(
         made.path,
         shape=made.shape,
         dtype="float16",
         chunks=chunks,
-        shards=made.shards if sharded else None,
+        shards=(whole(made.shards[0], chunks[0]), *made.shards[1:]) if sharded and chunks != "auto" else None,
         compressors=ZstdCodec(level=1),
         fill_value=np.nan,
         dimension_names=made.dims,
@@ -69,6 +69,11 @@ def write(store: RunStore, chunks: Chunks, sharded: bool, n_genes: int, side: in
     return seconds
 
 
+def whole(n: int, chunk: int) -> int:
+    """At least ``n``, in whole chunks."""
+    return -(-n // chunk) * chunk
+
+
 def timed(read: Callable[[], object]) -> float:
     """Median seconds of a warm read."""
     seconds = []
@@ -84,9 +89,9 @@ def row(chunks: Chunks, sharded: bool, name: str, n_genes: int, side: int) -> li
     with tempfile.TemporaryDirectory() as folder:
         store = RunStore(Path(folder))
         writing = write(store, chunks, sharded, n_genes, side)
-        files = sum(1 for path in store.path.rglob("*") if path.is_file())
+        files = sum(1 for path in (store.folder / "run.zarr").rglob("*") if path.is_file())
         chosen = store.array("expression/expression").chunks
-        opened = open_run(store.path).expression
+        opened = open_run(store.folder).expression
         middle, window = n_genes // 2, slice(side // 5, side // 5 + 100)
         gene = timed(lambda: opened.sel(gene=f"G{middle}").compute())
         all_genes = timed(lambda: opened.isel(y=window, x=window).compute())

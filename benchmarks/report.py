@@ -15,16 +15,16 @@ def machine() -> str:
     return f"{len(os.sched_getaffinity(0))} cores, {platform.machine()}, Python {platform.python_version()}"
 
 
-def publish(name: str, text: str) -> None:
+def publish(name: str, text: str, path: Path = PAGE) -> None:
     """Print a table, and put it in place of the one of that name on the page."""
     print(text)
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    page = PAGE.read_text()
+    page = path.read_text()
     block = f"{begin}\n\n{text.strip()}\n\n{end}"
     pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
     if not pattern.search(page):
-        raise SystemExit(f"{PAGE} has no marks for {name}")
-    PAGE.write_text(pattern.sub(lambda _: block, page))
+        raise SystemExit(f"{path} has no marks for {name}")
+    path.write_text(pattern.sub(lambda _: block, page))
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
