@@ -10,7 +10,7 @@ from iscale.capture_files import CaptureFiles, check_capture_names
 from iscale.captures.integrate import integrate
 from iscale.captures.radius import spot_radius_um
 from iscale.captures.read import measured_radius_um, place_capture, read_capture
-from iscale.captures.readings import Readings
+from iscale.captures.readings import Readings, release
 from iscale.captures.spots import Capture, TrainingSpots
 from iscale.config import SETTINGS_FILE, Options
 from iscale.crew import Crew, plan_crew
@@ -111,7 +111,13 @@ class Job:
         )
         for capture in captures:
             self.notices += capture.notices
+        release()
         return captures
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory that captures take in the driving process while the job lasts; 0 before they are read."""
+        return sum(capture.held_bytes for capture in self.__dict__.get("captures", ()))
 
     def _read_tables(self, files: CaptureFiles) -> Capture:
         return read_capture(
@@ -153,6 +159,7 @@ class Job:
             normalise=self.options.recipe != "published",
         )
         self.notices += spots.notices
+        release()
         return spots
 
     @functools.cached_property

@@ -179,6 +179,7 @@ def run(
         for notice in job.notices:
             watcher.say(notice)
         _run_steps(job, stage, driver, watcher)
+        job.store.sweep()  # after workers that were killed too
     return job.store.folder
 
 

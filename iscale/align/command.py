@@ -198,6 +198,7 @@ def _align(
 ) -> Aligned:
     from iscale.captures.read import measured_radius_um
     from iscale.plots.alignment import draw_alignment
+    from iscale.vendors.counts import depth_of
     from iscale.vendors.read import read_measured
 
     assert files.source is not None
@@ -207,7 +208,7 @@ def _align(
     radius_um = measured_radius_um(measured, after, job.grid) or job.grid.superpixel_um
     radius_px = radius_um / job.grid.raw_pixel_size_um / after.scale
     capture = ways.capture_overview(measured)
-    depth = np.asarray(measured.counts.sum(axis=1), dtype=np.float64).ravel()
+    depth = depth_of(measured.counts)
     residual_um = after.measures.get("residual_um")
     quality = measure(
         capture, mother, after, measured.xy_px, radius_px, depth, residual_um=residual_um, mother_stain=mother_stain

@@ -13,7 +13,7 @@ beyond that of random pairs: more than a fifth, against less than a tenth. MARGI
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any
@@ -23,10 +23,14 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.spatial import cKDTree
 
+from iscale.captures.stacked import StackedSpots
+
 BLOCK_UM = 100.0
 """Captures of a smaller pitch are added up in squares of this side."""
 REACH = 0.7
 """Places belong together that are nearer than this, over the pitch: each spot of a square lattice has a partner."""
+MOST_PITCHES = 20_000
+"""Of more spots a part tells the distance of neighbours."""
 LEAST_PLACES = 20
 """Fewer say nothing about a correlation."""
 GENES = 100
@@ -102,36 +106,60 @@ class Agreement:
         return {k: (None if isinstance(v, float) and not np.isfinite(v) else v) for k, v in values.items()}
 
 
-def agreements(
-    counts: sparse.csr_matrix,
-    xy_um: Values,
-    radius_um: Values,
-    capture: NDArray[np.int64],
-    names: Sequence[str],
-) -> tuple[Agreement, ...]:
+def agreements(stacked: StackedSpots, xy_um: Values) -> tuple[Agreement, ...]:
     """Compare all pairs of captures that overlap.
 
     Parameters
     ----------
-    counts
-        (spot, gene): counts as measured of the genes that all captures share, CSR.
-    xy_um, radius_um
-        (spot, 2) and (spot,): where the spots lie on the mother image, and their radius, in um.
-    capture
-        (spot,): index in ``names``.
-    names
-        Names of the captures.
+    stacked
+        The captures; counts are compared as measured.
+    xy_um
+        (spot, 2): where the spots lie on the mother image, in um.
     """
     found = []
-    for pair in combinations(range(len(names)), 2):
-        rows = [np.flatnonzero(capture == index) for index in pair]
-        if not all(len(at) for at in rows):
+    for pair in combinations(range(len(stacked.captures)), 2):
+        rows = [stacked.rows_of(index) for index in pair]
+        if not all(at.stop > at.start for at in rows):
             continue
-        sums = _common_places([xy_um[at] for at in rows], [float(radius_um[at].max()) for at in rows])
+        sums = _common_places([xy_um[at] for at in rows], [float(stacked.radius_um[at].max()) for at in rows])
         if sums[0].shape[0]:
-            measured = [matrix @ counts[at].astype(np.float64) for matrix, at in zip(sums, rows, strict=True)]
-            found.append(_compare((names[pair[0]], names[pair[1]]), *measured))
+            both = [
+                _Measured(stacked, index, places, places @ stacked.depth[at])
+                for index, places, at in zip(pair, sums, rows, strict=True)
+            ]
+            found.append(_compare((stacked.captures[pair[0]], stacked.captures[pair[1]]), *both))
     return tuple(found)
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """Counts of one capture at the common places: a (place, spot) matrix of its spots, and (place,) their depths."""
+
+    stacked: StackedSpots
+    capture: int
+    places: sparse.csr_matrix
+    depth: Values
+
+    def _blocks(self, places: sparse.csr_matrix) -> Iterator[tuple[sparse.csr_matrix, sparse.csr_matrix]]:
+        """The part of (place, spot) for each block of spots that belong to a place, and the block."""
+        rows = np.unique(places.indices).astype(np.int64)
+        by_spot = sparse.csc_matrix(places)[:, rows]
+        for spots, block in self.stacked.blocks(self.capture, rows):
+            yield sparse.csr_matrix(by_spot[:, spots.start : spots.stop]), block
+
+    def genes(self, seen: NDArray[np.bool_]) -> Values:
+        """(gene,) counts at those of the places that are seen."""
+        total = np.zeros(len(self.stacked.genes))
+        for places, block in self._blocks(sparse.csr_matrix(self.places[seen])):
+            total += np.asarray(places.sum(axis=0)).reshape(-1) @ block.astype(np.float64)
+        return total
+
+    def counts(self, seen: NDArray[np.bool_], genes: NDArray[np.int64]) -> Values:
+        """(place, gene) counts of some genes at the places that are seen."""
+        found = np.zeros((int(seen.sum()), len(genes)))
+        for places, block in self._blocks(sparse.csr_matrix(self.places[seen])):
+            found += (places @ block[:, genes].astype(np.float64)).toarray()
+        return found
 
 
 def _common_places(xy: list[Values], radius: list[float]) -> list[sparse.csr_matrix]:
@@ -153,7 +181,8 @@ def _pitch(xy: Values) -> float:
     """Median distance of spots from the nearest other one; 0 of a single spot."""
     if len(xy) < 2:
         return 0.0
-    return float(np.median(np.asarray(cKDTree(xy).query(xy, k=2)[0])[:, 1]))
+    some = xy[:: max(1, len(xy) // MOST_PITCHES)]
+    return float(np.median(np.asarray(cKDTree(xy).query(some, k=2)[0])[:, 1]))
 
 
 def _sums(place: NDArray[np.int64], common: NDArray[np.int64]) -> sparse.csr_matrix:
@@ -162,20 +191,16 @@ def _sums(place: NDArray[np.int64], common: NDArray[np.int64]) -> sparse.csr_mat
     return sparse.csr_matrix((np.ones(len(spot)), (row, spot)), shape=(len(common), len(place)))
 
 
-def _compare(names: tuple[str, str], first: sparse.csr_matrix, second: sparse.csr_matrix) -> Agreement:
-    """Compare (place, gene) counts of the same places."""
-    totals = [np.asarray(counts.sum(axis=1), dtype=np.float64).reshape(-1) for counts in (first, second)]
-    seen = (totals[0] > 0) & (totals[1] > 0)
-    depths = [total[seen] for total in totals]
+def _compare(names: tuple[str, str], first: _Measured, second: _Measured) -> Agreement:
+    """Compare counts of the same places."""
+    seen = (first.depth > 0) & (second.depth > 0)
+    depths = [measured.depth[seen] for measured in (first, second)]
     n = int(seen.sum())
     if n < LEAST_PLACES:
         return Agreement(names, n, 0, np.nan, np.nan, np.nan, np.nan)
-    both = [sparse.csr_matrix(counts[seen]) for counts in (first, second)]
-    share = np.zeros(first.shape[1])
-    for counts, depth in zip(both, depths, strict=True):
-        share += np.asarray(counts.sum(axis=0)).reshape(-1) / depth.sum()
-    best = np.sort(np.argsort(-share, kind="stable")[:GENES])
-    ours, theirs = (np.asarray(counts[:, best].toarray(), dtype=np.float64) for counts in both)
+    share = sum(of.genes(seen) / depth.sum() for of, depth in zip((first, second), depths, strict=True))
+    best = np.sort(np.argsort(-np.asarray(share), kind="stable")[:GENES])
+    ours, theirs = (measured.counts(seen, best) for measured in (first, second))
     ceiling = np.sqrt(_reliability(ours, depths[0]) * _reliability(theirs, depths[1]))
     ours, theirs = _standard(_logs(ours, depths[0])), _standard(_logs(theirs, depths[1]))
     r = (ours * theirs).mean(axis=0)

@@ -3,128 +3,29 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from iscale.captures.agreement import agreements
-from iscale.captures.depth import capture_scales, excess_variance, multiplied, told
+from iscale.captures.depth import capture_scales, told
+from iscale.captures.evenly import evenly_spread
 from iscale.captures.merge import merge_labels
-from iscale.captures.spots import Capture, TrainingSpots
+from iscale.captures.moments import excess_variance, scaled_variance
+from iscale.captures.spots import MOST_SPOTS, Capture, TrainingSpots
+from iscale.captures.stacked import StackedSpots, stack
 from iscale.errors import InputError
 
 LEAST_SPOTS = 16
 """A batch of the published recipe is a sixteenth of the spots: with fewer than 16 there is none."""
 
 
-@dataclass(frozen=True)
-class StackedSpots:
-    """Spots of all captures over the genes that they share, one below the other.
-
-    Attributes
-    ----------
-    genes
-        (gene,) names, in the order of the first capture.
-    counts
-        (spot, gene) float32, CSR.
-    xy_px
-        (spot, 2) float64: x, y in pixels of the analysis image.
-    radius_um
-        (spot,) float64.
-    capture
-        (spot,) int64: index in ``captures``.
-    captures
-        Names of the captures.
-    scale
-        (capture,) float64: what the counts of each capture were multiplied by.
-    """
-
-    genes: tuple[str, ...]
-    counts: sparse.csr_matrix
-    xy_px: NDArray[np.float64]
-    radius_um: NDArray[np.float64]
-    capture: NDArray[np.int64]
-    captures: tuple[str, ...]
-    scale: NDArray[np.float64]
-
-    @property
-    def depth(self) -> NDArray[np.float64]:
-        """(spot,) counts of all genes."""
-        return np.asarray(self.counts.sum(axis=1, dtype=np.float64)).reshape(-1)
-
-
-def stack(captures: Sequence[Capture]) -> StackedSpots:
-    """Stack captures over the genes that all of them measured.
-
-    Raises
-    ------
-    InputError
-        Where they share no gene.
-    """
-    shared = set(captures[0].genes).intersection(*(capture.genes for capture in captures[1:]))
-    if not shared:
-        raise _no_shared_gene(captures)
-    genes = tuple(gene for gene in captures[0].genes if gene in shared)
-    blocks = []
-    for capture in captures:
-        column = {gene: i for i, gene in enumerate(capture.genes)}
-        blocks.append(sparse.csr_matrix(capture.counts[:, [column[gene] for gene in genes]]))
-    sizes = [len(capture.spot_ids) for capture in captures]
-    return StackedSpots(
-        genes=genes,
-        counts=sparse.csr_matrix(sparse.vstack(blocks, format="csr")),
-        xy_px=np.concatenate([capture.xy_px for capture in captures]),
-        radius_um=np.repeat([capture.radius_um for capture in captures], sizes),
-        capture=np.repeat(np.arange(len(captures)), sizes),
-        captures=tuple(capture.name for capture in captures),
-        scale=np.ones(len(captures)),
-    )
-
-
 def to_one_depth(stacked: StackedSpots) -> StackedSpots:
-    """Multiply the counts of each capture so that median depths are equal, where they differ clearly."""
-    scale = capture_scales(stacked.counts, stacked.capture, stacked.radius_um, len(stacked.captures))
-    if (scale == 1).all():
-        return stacked
-    return replace(stacked, counts=multiplied(stacked.counts, scale[stacked.capture]), scale=scale)
-
-
-def _no_shared_gene(captures: Sequence[Capture]) -> InputError:
-    shown = "; ".join(f"{c.name} has {len(c.genes)}: {', '.join(c.genes[:3])} ..." for c in captures)
-    ensembl = {bool(re.match(r"ENS[A-Z]*G\d+", capture.genes[0])) for capture in captures}
-    upper = {capture.genes[0].isupper() for capture in captures}
-    hint = "Name genes the same way in all captures"
-    if len(ensembl) == 2:
-        hint = "Some captures name genes by Ensembl id, others by symbol: use one of the two in all"
-    elif len(upper) == 2:
-        hint = "Some captures write gene symbols in capitals (human), others not (mouse): use one way in all"
-    return InputError(f"The {len(captures)} captures share no gene ({shown}).", f"{hint}.")
-
-
-def gene_variance(counts: sparse.csr_matrix) -> NDArray[np.float64]:
-    """Variance of every gene's raw counts over all spots, without a dense array.
-
-    Parameters
-    ----------
-    counts
-        (spot, gene).
-
-    Returns
-    -------
-    variance
-        (gene,) float64.
-    """
-    n_spots = counts.shape[0]
-    columns, values = counts.indices, counts.data.astype(np.float64)
-    n_genes = counts.shape[1]
-    mean = np.bincount(columns, values, n_genes) / n_spots
-    stored = np.bincount(columns, minlength=n_genes)
-    squares = np.bincount(columns, (values - mean[columns]) ** 2, n_genes) + (n_spots - stored) * mean**2
-    return np.asarray(squares / n_spots)
+    """Set the scale of each capture so that median depths are equal, where they differ clearly."""
+    scale = capture_scales(stacked.depth, stacked.capture, stacked.radius_um, len(stacked.captures))
+    return replace(stacked, scale=scale)
 
 
 def choose_genes(stacked: StackedSpots, captures: Sequence[Capture], n_genes: int, named: Sequence[str]) -> list[int]:
@@ -138,8 +39,8 @@ def choose_genes(stacked: StackedSpots, captures: Sequence[Capture], n_genes: in
     InputError
         Where a named gene was not measured by all captures, or never varies.
     """
-    variance = gene_variance(stacked.counts)
-    ranked = variance - excess_variance(stacked.counts, stacked.scale[stacked.capture])
+    variance = scaled_variance(stacked.moments, stacked.scale)
+    ranked = variance - excess_variance(stacked.moments, stacked.scale)
     order = np.argsort(-ranked, kind="stable")
     chosen = [int(i) for i in order[:n_genes] if variance[i] > 0 and ranked[i] > 0]
     column = {gene: i for i, gene in enumerate(stacked.genes)}
@@ -148,7 +49,7 @@ def choose_genes(stacked: StackedSpots, captures: Sequence[Capture], n_genes: in
             raise _gene_not_shared(gene, captures)
         if variance[column[gene]] == 0:
             raise InputError(
-                f"The gene {gene!r} that you named has the same count in all {stacked.counts.shape[0]} spots.",
+                f"The gene {gene!r} that you named has the same count in all {len(stacked.capture)} spots.",
                 "Nothing can be learned of it: take it off the list.",
             )
     return list(dict.fromkeys([*chosen, *(column[gene] for gene in named)]))
@@ -213,41 +114,48 @@ def integrate(
     InputError
         Where captures share no gene, a named gene is missing, or fewer than 16 spots are left.
     """
-    measured = stack(captures)
-    stacked = to_one_depth(measured) if normalise else measured
+    stacked = stack(captures)
+    if normalise:
+        stacked = to_one_depth(stacked)
     chosen = choose_genes(stacked, captures, n_genes, extra_genes)
     labels = _labels_by_radius(stacked, dist_st_px)
-    merged = _merge(stacked, chosen, labels)
-    inside = _clear_of_border(merged, analysis_shape_px, pixel_size_um)
-    n_measured, n_merged, n_inside = len(labels), len(inside), int(inside.sum())
+    merged = _merged_spots(stacked, labels)
+    inside = np.flatnonzero(_clear_of_border(merged, analysis_shape_px, pixel_size_um))
+    n_measured, n_merged, n_inside = len(labels), len(merged.depth), len(inside)
     if n_inside < LEAST_SPOTS:
         raise InputError(
             f"Only {n_inside} training spots: {n_measured} measured, {n_merged} after merging within {dist_st_px:g} "
             f"px, {n_merged - n_inside} of these nearer to the border than their radius.",
             f"At least {LEAST_SPOTS} are needed to train. Add captures, or merge less (--dist-st).",
         )
-    agreement = agreements(
-        measured.counts, measured.xy_px * pixel_size_um, measured.radius_um, measured.capture, measured.captures
-    )
+    kept = inside[evenly_spread(merged.xy_px[inside], merged.capture[inside], MOST_SPOTS)]
+    agreement = agreements(stacked, stacked.xy_px * pixel_size_um)
     notices: tuple[str, ...] = (
         f"{n_measured} spots of {len(captures)} captures became {n_inside} training spots: {n_merged} after merging "
         f"within {dist_st_px:g} px, {n_merged - n_inside} dropped at the border.",
-        *told(measured.captures, stacked.scale, measured.capture, measured.depth),
+        *told(stacked.captures, stacked.scale, stacked.capture, stacked.depth),
         *(pair.sentence for pair in agreement),
     )
+    if len(kept) < n_inside:
+        notices += (
+            f"{len(kept)} of the {n_inside} training spots are trained on, spread evenly over places and captures. "
+            f"Merge more with --dist-st, now {dist_st_px:g} px, to use the counts of all.",
+        )
     if n_merged < n_measured / len(captures) / 2:
         notices += (
             f"Warning: merging within {dist_st_px:g} px ({dist_st_px * pixel_size_um:g} um) left {n_merged} of "
             f"{n_measured} spots: it is wider than the distance of neighbours. Merge less with --dist-st, in pixels.",
         )
+    slot = np.full(n_merged, -1)
+    slot[kept] = np.arange(len(kept))
     return TrainingSpots(
-        genes=merged.genes,
-        counts=merged.counts[inside],
-        depth=merged.depth[inside],
-        xy_px=merged.xy_px[inside],
-        radius_um=merged.radius_um[inside],
-        capture=merged.capture[inside],
-        captures=merged.captures,
+        genes=tuple(stacked.genes[i] for i in chosen),
+        counts=_mean_counts(stacked, chosen, slot[labels], len(kept)),
+        depth=merged.depth[kept].astype(np.float32),
+        xy_px=merged.xy_px[kept],
+        radius_um=merged.radius_um[kept],
+        capture=merged.capture[kept],
+        captures=stacked.captures,
         notices=notices,
         capture_scale=tuple(stacked.scale.tolist()),
         agreement=tuple(pair.as_dict() for pair in agreement),
@@ -266,28 +174,58 @@ def _labels_by_radius(stacked: StackedSpots, dist_px: float) -> NDArray[np.int64
     return np.argsort(np.argsort(first))[inverse]
 
 
-def _merge(stacked: StackedSpots, genes: list[int], labels: NDArray[np.int64]) -> TrainingSpots:
+@dataclass(frozen=True)
+class _Merged:
+    """Merged spots without their counts: mean depth and place, radius, and capture of origin (-1: several)."""
+
+    depth: NDArray[np.float64]
+    xy_px: NDArray[np.float64]
+    radius_um: NDArray[np.float64]
+    capture: NDArray[np.int64]
+
+
+def _merged_spots(stacked: StackedSpots, labels: NDArray[np.int64]) -> _Merged:
     size = np.bincount(labels)
     share = (1 / size)[labels]
-    mean = sparse.csr_matrix((share, (labels, np.arange(len(labels)))), shape=(len(size), len(labels)))
+    depth = stacked.depth * stacked.scale[stacked.capture]
     first = np.full(len(size), len(stacked.captures))
     last = np.full(len(size), -1)
     np.minimum.at(first, labels, stacked.capture)
     np.maximum.at(last, labels, stacked.capture)
     radius = np.empty(len(size))
     radius[labels] = stacked.radius_um
-    counts = sparse.csr_matrix(mean @ stacked.counts[:, genes].astype(np.float64))
-    return TrainingSpots(
-        genes=tuple(stacked.genes[i] for i in genes),
-        counts=counts.astype(np.float32).toarray(),
-        depth=np.asarray(mean @ stacked.depth, dtype=np.float32),
-        xy_px=np.asarray(mean @ stacked.xy_px),
+    return _Merged(
+        depth=_sums(labels, share * depth),
+        xy_px=np.column_stack([_sums(labels, share * at) for at in stacked.xy_px.T]),
         radius_um=radius,
         capture=np.where(first == last, first, -1).astype(np.int64),
-        captures=stacked.captures,
     )
 
 
-def _clear_of_border(spots: TrainingSpots, shape_px: tuple[int, int], pixel_size_um: float) -> NDArray[np.bool_]:
+def _sums(labels: NDArray[np.int64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(np.bincount(labels, values), np.float64)
+
+
+def _mean_counts(stacked: StackedSpots, genes: list[int], slot: NDArray[np.int64], n_slots: int) -> NDArray[np.float32]:
+    """(slot, gene) means of the scaled counts of the spots that go into each slot; -1 is none.
+
+    Counts are added one by one in the order of the spots, so the sums do not depend on how these are cut into blocks.
+    """
+    place = np.full(len(stacked.genes), -1)
+    place[genes] = np.arange(len(genes))
+    sums = np.zeros(n_slots * len(genes), np.float32)
+    for number, scale in enumerate(stacked.scale.tolist()):
+        own = slot[stacked.rows_of(number)]
+        for spots, block in stacked.blocks(number):
+            row, column = np.repeat(own[spots], np.diff(block.indptr)), place[block.indices]
+            known = (row >= 0) & (column >= 0)
+            values = (block.data[known].astype(np.float64) * scale).astype(np.float32)
+            np.add.at(sums, row[known] * len(genes) + column[known], values)
+    means = sums.reshape(n_slots, len(genes))
+    means /= np.bincount(slot[slot >= 0], minlength=n_slots)[:, None].astype(np.float32)
+    return means
+
+
+def _clear_of_border(spots: _Merged, shape_px: tuple[int, int], pixel_size_um: float) -> NDArray[np.bool_]:
     radius = (spots.radius_um / pixel_size_um)[:, None]
     return np.asarray(np.all((spots.xy_px >= radius) & (spots.xy_px <= np.array(shape_px[::-1]) - radius), axis=1))

@@ -7,11 +7,13 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from scipy import sparse
+import numpy as np
 
 from iscale.captures.locations import Locations, read_locations
 from iscale.captures.tables import CountTable, read_counts
 from iscale.errors import InputError
+from iscale.vendors.counts import Counts
+from iscale.vendors.rearrange import take, transposed
 
 LEAST_MATCH = 0.5
 """Below this share of common spot ids, of the smaller of counts and locations, the two are taken for different sets."""
@@ -28,14 +30,14 @@ class Matched:
     genes
         Names, unique.
     counts
-        (spot, gene) float32 CSR; finite, 0 or more.
+        (spot, gene) float32; finite, 0 or more.
     notices
         What was left out, one sentence each.
     """
 
     locations: Locations
     genes: list[str]
-    counts: sparse.csr_matrix
+    counts: Counts
     notices: tuple[str, ...]
 
 
@@ -74,7 +76,7 @@ def _spots_by_genes(table: CountTable, ids: list[str], counts_path: Path, locs_p
         raise _no_common_ids(table, ids, counts_path, locs_path)
     if in_rows >= in_columns:
         return table
-    return CountTable(table.columns, table.rows, sparse.csr_matrix(table.counts.T))
+    return CountTable(table.columns, table.rows, transposed(table.counts))
 
 
 def _no_common_ids(table: CountTable, ids: list[str], counts_path: Path, locs_path: Path) -> InputError:
@@ -126,5 +128,5 @@ def _common_spots(name: str, table: CountTable, locations: Locations, counts_pat
         if spots
     ]
     ids = [locations.ids[i] for i in common]
-    counts = sparse.csr_matrix(table.counts[[row_of[spot] for spot in ids]])
+    counts = take(table.counts, np.array([row_of[spot] for spot in ids], dtype=np.int64))
     return Matched(Locations(ids, locations.xy[common]), table.columns, counts, tuple(notices))

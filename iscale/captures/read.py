@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from iscale.align.transform import Transform
 from iscale.capture_files import CaptureFiles
 from iscale.captures.locations import check_on_image, keep_on_image, read_locations
-from iscale.captures.match import read_matched
+from iscale.captures.match import Matched, read_matched
 from iscale.captures.spots import Capture
 from iscale.errors import InputError
 from iscale.geometry import SlideGrid
 from iscale.vendors.base import Measured, unique_names
+from iscale.vendors.counts import Counts, depth_of, whole_numbers
+from iscale.vendors.rearrange import take
 
 
 def read_capture(
@@ -26,6 +28,7 @@ def read_capture(
     analysis_shape_px: tuple[int, int],
     to_analysis: float = 1.0,
     raw_to_analysis: float | None = None,
+    read: Callable[[str, Path, Path], Matched] = read_matched,
 ) -> Capture:
     """Read counts and locations of a capture that is given by tables aligned to the mother image.
 
@@ -48,6 +51,8 @@ def read_capture(
         Analysis pixels per pixel of ``locs.*``.
     raw_to_analysis
         Analysis pixels per pixel of the raw image; None where the mother image is at the analysis resolution.
+    read
+        What reads the tables, or has read them before.
 
     Raises
     ------
@@ -57,7 +62,7 @@ def read_capture(
     check_radius(files.name, radius_um, pixel_size_um, analysis_shape_px)
     assert files.locs is not None
     assert files.counts is not None
-    matched = read_matched(files.name, files.counts, files.locs)
+    matched = read(files.name, files.counts, files.locs)
     xy_px = matched.locations.xy * to_analysis
     check_on_image(files.locs, xy_px, analysis_shape_px, raw_to_analysis)
     notices = matched.notices + _check_counts(files.counts, matched.counts)
@@ -106,7 +111,7 @@ def place_capture(
     xy_px = transform.apply(measured.xy_px) * grid.scale
     where = files.transform or files.aligned
     keep, left_out = keep_on_image(files.name, where, xy_px, grid.content_shape_px)
-    counts = sparse.csr_matrix(measured.counts[np.flatnonzero(keep)])
+    counts = measured.counts if keep.all() else take(measured.counts, np.flatnonzero(keep))
     beside = _beside_locations(files, measured.spot_ids, xy_px * grid.pixel_size_um, radius_um, grid.pixel_size_um)
     told = f"{len(measured.spot_ids)} spots of {measured.platform}, radius {radius_um:.4g} um; {transform}"
     return Capture(
@@ -171,11 +176,11 @@ def _beside_locations(
     )
 
 
-def _check_counts(path: Path, counts: sparse.csr_matrix) -> tuple[str, ...]:
+def _check_counts(path: Path, counts: Counts) -> tuple[str, ...]:
     """Refuse counts that are all 0; tell of such that are no counts."""
-    if counts.sum() == 0:
+    if depth_of(counts).sum() == 0:
         raise InputError(f"{path}: all counts of the {counts.shape[0]} spots are 0.", "Give raw counts.")
-    if np.all(counts.data == np.round(counts.data)):
+    if whole_numbers(counts):
         return ()
     return (
         f"Warning: {path} holds numbers that are not whole. Raw counts are expected: of normalised or log values the "

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
-from typing import Any
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
+
+from iscale.vendors.counts import Counts, StoredCounts, blocks
+
+if TYPE_CHECKING:
+    from iscale.model.row_file import RowFile
+
+MOST_SPOTS = 30_000
+"""Training spots are held in memory, dense: of more, so many are trained on."""
+
+NAMES_AT_ONCE = 1 << 16
+
+HELD_PER_SPOT = 220
+"""Bytes of a spot of a capture, without its counts, as measured on 2 million bins."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +37,7 @@ class Capture:
     genes
         (gene,) names, unique.
     counts
-        (spot, gene) float32, CSR; finite and not negative.
+        (spot, gene) float32, in memory or on disk; finite and not negative.
     xy_px
         (spot, 2) float64: x, y of the spots' centres in pixels of the analysis image; what the model uses.
     radius_um
@@ -48,7 +62,7 @@ class Capture:
     name: str
     spot_ids: tuple[str, ...]
     genes: tuple[str, ...]
-    counts: sparse.csr_matrix
+    counts: Counts
     xy_px: NDArray[np.float64]
     radius_um: float
     notices: tuple[str, ...] = ()
@@ -63,6 +77,28 @@ class Capture:
             object.__setattr__(self, "source_xy_px", self.xy_px)
         if not self.gene_ids:
             object.__setattr__(self, "gene_ids", self.genes)
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory that it takes: of its spots names, places and where their counts begin, and counts not on disk."""
+        counts = 0 if isinstance(self.counts, StoredCounts) else 8 * self.counts.nnz
+        return HELD_PER_SPOT * len(self.spot_ids) + counts
+
+    @functools.cached_property
+    def content(self) -> str:
+        """Hash of all that is known of it but the notices; counts are read once, block by block."""
+        values, genes, digest = sha256(), sha256(), sha256()
+        for _, block in blocks(self.counts):
+            values.update(np.ascontiguousarray(block.data, np.float32).data)
+            genes.update(np.ascontiguousarray(block.indices, np.int32).data)
+        known = (self.name, self.radius_um, self.counts.shape, self.platform, self.own_um_per_px)
+        digest.update(repr(known).encode() + values.digest() + genes.digest())
+        for part in (self.counts.indptr.astype(np.int64), self.xy_px, self.transform, self.source_xy_px):
+            digest.update(np.ascontiguousarray(part).tobytes())
+        for names in (self.genes, self.gene_ids, self.spot_ids):
+            for at in range(0, len(names), NAMES_AT_ONCE):
+                digest.update("\0".join((*names[at : at + NAMES_AT_ONCE], "")).encode())
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -105,6 +141,14 @@ class TrainingSpots:
     capture_scale: tuple[float, ...] = ()
     agreement: tuple[dict[str, Any], ...] = ()
 
+    @functools.cached_property
+    def content(self) -> str:
+        """Hash of the spots."""
+        digest = sha256()
+        for values in (self.counts, self.depth, self.xy_px, self.radius_um, self.capture):
+            digest.update(np.ascontiguousarray(values).data)
+        return digest.hexdigest()
+
 
 @dataclass(frozen=True)
 class DiscFeatures:
@@ -113,10 +157,10 @@ class DiscFeatures:
     Attributes
     ----------
     features
-        (row, feature) float32, rows sorted by spot; only superpixels that have features.
+        (row, feature) float32, rows sorted by spot; only superpixels that have features. In memory, or in a file.
     spot
         (row,) int64: index of the spot in the training spots. A spot without any row is not trained on.
     """
 
-    features: NDArray[np.float32]
+    features: NDArray[np.float32] | RowFile
     spot: NDArray[np.int64]

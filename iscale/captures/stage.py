@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from hashlib import sha256
 
 import anndata as ad
 import numpy as np
@@ -12,6 +11,7 @@ import zarr
 from numpy.typing import NDArray
 
 from iscale.align.transform import Transform
+from iscale.captures.counts_store import files_of, write_counts
 from iscale.captures.spots import Capture, TrainingSpots
 from iscale.engine.ledger import fingerprint
 from iscale.engine.plan import Resources, single_task
@@ -19,6 +19,13 @@ from iscale.engine.step import Step, nothing
 from iscale.errors import InputError
 from iscale.geometry import SlideGrid
 from iscale.store.run_store import RunStore
+from iscale.vendors.counts import AT_ONCE
+
+WORK_PER_SPOT = 200
+"""Bytes of a spot while captures are merged, and while their names are written: as measured on 2 million bins."""
+
+BLOCKS_BYTES = 64 * AT_ONCE
+"""A block of counts, and what is made of it while it is added up or written."""
 
 
 def integrate_step(
@@ -36,32 +43,31 @@ def integrate_step(
         name="integrate",
         kernel=nothing,
         context=None,
-        plan=single_task("integrate", 0, resources),
+        plan=single_task("integrate", integrate_bytes(captures, spots), resources),
         fingerprint=spots_fingerprint(captures, spots, grid),
         outputs=store.metadata(*(f"captures/{name}" for name in spots.captures), "training", "training/counts"),
         finish=write,
-        disk_bytes=sum(int(c.counts.data.nbytes + c.counts.indices.nbytes) for c in captures) + spots.counts.nbytes,
-        files=20 * len(captures) + 8,
+        disk_bytes=sum(8 * c.counts.nnz for c in captures) + spots.counts.nbytes,
+        files=sum(24 + files_of(c.counts) for c in captures) + 8,
         note=f"{len(spots.depth)} spots, {len(spots.genes)} genes",
         where="here",
     )
 
 
+def integrate_bytes(captures: Sequence[Capture], spots: TrainingSpots) -> int:
+    """Peak memory of stacking, merging and writing captures, what these hold with it.
+
+    Blocks of counts are of one size, so only names and places grow with the captures.
+    """
+    held = sum(capture.held_bytes for capture in captures)
+    n_spots = sum(len(capture.spot_ids) for capture in captures)
+    return held + WORK_PER_SPOT * n_spots + 2 * spots.counts.nbytes + BLOCKS_BYTES
+
+
 def spots_fingerprint(captures: Sequence[Capture], spots: TrainingSpots, grid: SlideGrid) -> str:
     """Fingerprint of the captures' content and of what was made of it."""
-    digest = sha256()
-    for capture in captures:
-        known = (capture.name, capture.radius_um, len(capture.spot_ids), capture.platform, capture.own_um_per_px)
-        digest.update(repr(known).encode())
-        counts, places = capture.counts, (capture.xy_px, capture.transform, capture.source_xy_px)
-        for part in (counts.data, counts.indices, counts.indptr, *places):
-            digest.update(np.ascontiguousarray(part).tobytes())
-        digest.update("\0".join((*capture.genes, *capture.gene_ids, *capture.spot_ids)).encode())
-    for values in (spots.counts, spots.depth, spots.xy_px, spots.radius_um, spots.capture):
-        digest.update(np.ascontiguousarray(values).tobytes())
-    return fingerprint(
-        "integrate", {"genes": list(spots.genes), "pixel_size_um": grid.pixel_size_um}, digest.hexdigest()
-    )
+    contents = [*(capture.content for capture in captures), spots.content]
+    return fingerprint("integrate", {"genes": list(spots.genes), "pixel_size_um": grid.pixel_size_um}, *contents)
 
 
 def write_capture(store: RunStore, capture: Capture, grid: SlideGrid) -> None:
@@ -77,7 +83,6 @@ def write_capture(store: RunStore, capture: Capture, grid: SlideGrid) -> None:
         factors["microns_per_pixel"] = own_um
     metadata = {"platform": capture.platform, "spot_diameter_um": diameter_um}
     data = ad.AnnData(
-        X=capture.counts,
         obs=pd.DataFrame(index=pd.Index(capture.spot_ids, dtype=object)),
         var=pd.DataFrame(
             {"gene_ids": np.asarray(capture.gene_ids, dtype=object)}, index=pd.Index(capture.genes, dtype=object)
@@ -91,7 +96,9 @@ def write_capture(store: RunStore, capture: Capture, grid: SlideGrid) -> None:
     )
     with ad.settings.override(zarr_write_format=3, auto_shard_zarr_v3=False):
         # Not `write_zarr`, which consolidates metadata: that is outside the Zarr v3 specification, and warned of.
-        ad.io.write_elem(zarr.open_group(store.path, path="captures", mode="r+"), capture.name, data)
+        captures = zarr.open_group(store.root, path="captures", mode="r+")
+        ad.io.write_elem(captures, capture.name, data)
+        write_counts(captures.create_group(f"{capture.name}/X"), capture.counts)
 
 
 def on_mother(adata: ad.AnnData) -> NDArray[np.float64]:

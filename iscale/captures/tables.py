@@ -1,7 +1,8 @@
 """Count tables of any accepted format, as a sparse matrix with the names of its rows and columns.
 
 Nothing here knows what is a spot and what a gene: ``iscale.captures.read`` decides that by the ids of the locations.
-A table is never held dense: text is read line by line, Parquet by groups of columns, AnnData by groups of rows.
+A table is never held dense, nor whole where it is large: text is read line by line, Parquet by groups of columns,
+AnnData by groups of rows.
 """
 
 from __future__ import annotations
@@ -18,12 +19,16 @@ import h5py
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from anndata.io import read_elem, sparse_dataset
+from anndata.io import read_elem
 from numpy.typing import NDArray
 from scipy import sparse
 
 from iscale.errors import InputError
+from iscale.vendors.anndata_group import read_sparse
+from iscale.vendors.counts import Counts, CountsWriter
+from iscale.vendors.rearrange import Entries
 
+ROWS_AT_ONCE = 64
 COLUMNS_AT_ONCE = 512
 CELLS_AT_ONCE = 8 << 20
 COUNTS_REMEDY = "Give raw counts: whole numbers, 0 or more, in every cell."
@@ -38,12 +43,12 @@ class CountTable:
     rows, columns
         Names, as written; not checked for duplicates.
     counts
-        (row, column) float32, CSR; finite and not negative.
+        (row, column) float32; finite and not negative.
     """
 
     rows: list[str]
     columns: list[str]
-    counts: sparse.csr_matrix
+    counts: Counts
 
 
 def read_counts(path: Path) -> CountTable:
@@ -127,21 +132,18 @@ def _read_tsv(path: Path) -> CountTable:
 
 def _tsv_rows(path: Path, columns: list[str], first: bytes, lines: Iterator[bytes]) -> CountTable:
     rows: list[str] = []
-    indices: list[NDArray[np.int32]] = []
-    values: list[NDArray[np.float32]] = []
+    counts = CountsWriter(len(columns))
+    held: list[NDArray[np.float32]] = []
     for line in (line for part in ([first], lines) for line in part):
         name, _, rest = line.partition(b"\t")
         rows.append(decode(path, name))
-        row = _parse_cells(path, rest, rows, columns)
-        kept = np.flatnonzero(row).astype(np.int32)
-        indices.append(kept)
-        values.append(row[kept])
-    lengths = np.array([len(i) for i in indices], dtype=np.int64)
-    indptr = np.concatenate([[0], np.cumsum(lengths)])
-    counts = sparse.csr_matrix(
-        (np.concatenate(values), np.concatenate(indices), indptr), shape=(len(rows), len(columns)), dtype=np.float32
-    )
-    return CountTable(rows, columns, counts)
+        held.append(_parse_cells(path, rest, rows, columns))
+        if len(held) == ROWS_AT_ONCE:
+            counts.add(sparse.csr_matrix(np.stack(held)))
+            held = []
+    if held:
+        counts.add(sparse.csr_matrix(np.stack(held)))
+    return CountTable(rows, columns, counts.done())
 
 
 def _parse_cells(path: Path, line: bytes, rows: list[str], columns: list[str]) -> NDArray[np.float32]:
@@ -189,15 +191,17 @@ def _read_parquet(path: Path) -> CountTable:
         id_column = _parquet_id_column(file.schema_arrow)
         rows = [str(v) for v in file.read(columns=[id_column]).column(0).to_pylist()]
         columns = [name for name in names if name != id_column]
-        blocks: list[sparse.csc_matrix] = []
-        for at in range(0, len(columns), COLUMNS_AT_ONCE):
-            part = columns[at : at + COLUMNS_AT_ONCE]
-            blocks.append(_parquet_block(path, file.read(columns=part), rows, part))
+        counts = Entries((len(rows), len(columns)))
+        step = max(1, min(COLUMNS_AT_ONCE, CELLS_AT_ONCE // max(1, len(rows))))
+        for at in range(0, len(columns), step):
+            part = columns[at : at + step]
+            block = sparse.coo_matrix(_parquet_block(path, file.read(columns=part), rows, part))
+            counts.add(block.row, block.col + at, block.data)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path} cannot be read as Parquet: {error}", "Write it again.") from None
-    if not blocks:
+    if not columns:
         raise InputError(f"{path} has no columns beside the ids.", "Give a table of counts with spots and genes.")
-    return CountTable(rows, columns, sparse.csr_matrix(sparse.hstack(blocks, format="csr")))
+    return CountTable(rows, columns, counts.counts())
 
 
 def _parquet_id_column(schema: pa.Schema) -> str:
@@ -207,13 +211,13 @@ def _parquet_id_column(schema: pa.Schema) -> str:
     return stored[0] if stored else str(schema.names[0])
 
 
-def _parquet_block(path: Path, block: pa.Table, rows: list[str], columns: list[str]) -> sparse.csc_matrix:
+def _parquet_block(path: Path, block: pa.Table, rows: list[str], columns: list[str]) -> NDArray[np.float32]:
     for name, column in zip(columns, block.columns, strict=True):
         if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
             raise InputError(f"{path}: column {name!r} holds {column.type}, not numbers.", COUNTS_REMEDY)
     values = np.column_stack([column.to_numpy().astype(np.float32) for column in block.columns])
     _check_cells(path, values, rows, columns)
-    return sparse.csc_matrix(values)
+    return np.asarray(values)
 
 
 def _read_h5ad(path: Path) -> CountTable:
@@ -221,33 +225,33 @@ def _read_h5ad(path: Path) -> CountTable:
         with h5py.File(path, "r") as file:
             rows, columns = ([str(name) for name in read_elem(file[axis]).index] for axis in ("obs", "var"))
             node = file["X"]
-            if isinstance(node, h5py.Group):
-                counts = sparse.csr_matrix(sparse_dataset(node).to_memory())
-                _check_stored(path, counts, rows, columns)
-            else:
-                counts = _h5ad_dense(path, node, rows, columns)
+            sparsely = isinstance(node, h5py.Group)
+            counts = _h5ad_sparse(path, node, rows, columns) if sparsely else _h5ad_dense(path, node, rows, columns)
     except (OSError, KeyError, AttributeError, TypeError, ValueError) as error:
         raise InputError(
             f"{path} cannot be read as AnnData: {error}", "Write it with anndata, with the counts in X."
         ) from None
     if counts.shape != (len(rows), len(columns)):
         raise InputError(f"{path}: X is {counts.shape}, obs x var is {(len(rows), len(columns))}.", "Write it again.")
-    return CountTable(rows, columns, counts.astype(np.float32))
+    return CountTable(rows, columns, counts)
 
 
-def _h5ad_dense(path: Path, node: h5py.Dataset, rows: list[str], columns: list[str]) -> sparse.csr_matrix:
+def _h5ad_sparse(path: Path, node: h5py.Group, rows: list[str], columns: list[str]) -> Counts:
+    def check(values: NDArray[Any], row: NDArray[Any], column: NDArray[Any]) -> NDArray[np.float32]:
+        bad = np.flatnonzero(~(np.isfinite(values) & (values >= 0)))
+        if len(bad):
+            more = f" (and {len(bad) - 1} more cells like it)" if len(bad) > 1 else ""
+            _refuse_cell(path, rows[row[bad[0]]], columns[column[bad[0]]], f"{values[bad[0]]:g}{more}")
+        return values.astype(np.float32)
+
+    return read_sparse(node, check)
+
+
+def _h5ad_dense(path: Path, node: h5py.Dataset, rows: list[str], columns: list[str]) -> Counts:
     step = max(1, CELLS_AT_ONCE // max(1, len(columns)))
-    blocks = []
+    counts = CountsWriter(len(columns))
     for at in range(0, len(rows), step):
         values = node[at : at + step]
         _check_cells(path, values, rows[at : at + step], columns)
-        blocks.append(sparse.csr_matrix(values.astype(np.float32)))
-    return sparse.csr_matrix(sparse.vstack(blocks, format="csr"))
-
-
-def _check_stored(path: Path, counts: sparse.csr_matrix, rows: list[str], columns: list[str]) -> None:
-    bad = np.flatnonzero(~(np.isfinite(counts.data) & (counts.data >= 0)))
-    if len(bad):
-        row = int(np.searchsorted(counts.indptr, bad[0], side="right")) - 1
-        more = f" (and {len(bad) - 1} more cells like it)" if len(bad) > 1 else ""
-        _refuse_cell(path, rows[row], columns[counts.indices[bad[0]]], f"{counts.data[bad[0]]:g}{more}")
+        counts.add(sparse.csr_matrix(values.astype(np.float32)))
+    return counts.done()

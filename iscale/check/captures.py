@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from itertools import combinations
 
-from scipy import sparse
+import numpy as np
 
 from iscale.check.finding import Finding
 from iscale.check.overlap import Placed, agreement, overlap_share, same_counts, same_places
@@ -41,9 +41,9 @@ def shared_placed(
     for sample in placed:
         assert sample.xy_px is not None
         column = {gene: i for i, gene in enumerate(sample.genes)}
-        counts = sparse.csr_matrix(sample.counts[:, [column[gene] for gene in genes]])
+        columns = np.array([column[gene] for gene in genes], dtype=np.int64)
         pitch = verdicts[sample.name].placement.pitch.px
-        result.append((Placed(sample.name, sample.xy_px, counts, pitch), sample.name not in doubted))
+        result.append((Placed(sample.name, sample.xy_px, sample.counts, columns, pitch), sample.name not in doubted))
     return result
 
 
@@ -69,7 +69,7 @@ def capture_findings(placed: Sequence[tuple[Placed, bool]]) -> tuple[list[Findin
 
 def _twice(a: Placed, b: Placed) -> Finding | None:
     remedy = "Take one of the two out, or put its own measurement there: spots that count twice weigh twice."
-    if same_counts(a.counts, b.counts) and a.counts.nnz:
+    if same_counts(a, b):
         message = f"{a.name} and {b.name} have the same counts in all {len(a.xy_px)} spots: one is a copy of the other."
         return Finding("capture-twice", message, remedy)
     if same_places(a.xy_px, b.xy_px, a.pitch_px):

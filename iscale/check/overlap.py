@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.spatial import cKDTree
 
-from iscale.captures.integrate import gene_variance
+from iscale.captures.moments import gene_variance
+from iscale.vendors.counts import Counts, blocks, depth_of
+from iscale.vendors.rearrange import gather
 
 MOST_GENES = 500
 """Profiles are compared over the most variable genes: the others are mostly noise."""
@@ -23,7 +25,7 @@ SHUFFLES = 200
 
 @dataclass(frozen=True)
 class Placed:
-    """Spots of a capture on the mother image, over the genes that all captures share.
+    """Spots of a capture on the mother image.
 
     Attributes
     ----------
@@ -32,14 +34,17 @@ class Placed:
     xy_px
         (spot, 2) float64, full-resolution pixels of the mother image.
     counts
-        (spot, gene) CSR.
+        (spot, gene), of all of its genes.
+    genes
+        (gene,): columns of the genes that all captures share, in the same order for all.
     pitch_px
         Distance of its neighbouring spots, in the same pixels.
     """
 
     name: str
     xy_px: NDArray[np.float64]
-    counts: sparse.csr_matrix
+    counts: Counts
+    genes: NDArray[np.int64]
     pitch_px: float
 
 
@@ -68,13 +73,26 @@ class Agreement:
         return (self.correlation - self.shuffled) / max(self.spread, 1e-12)
 
 
-def same_counts(a: sparse.csr_matrix, b: sparse.csr_matrix) -> bool:
-    """Whether two (spot, gene) tables hold the same spots, in whatever order."""
-    if a.shape != b.shape or a.nnz != b.nnz:
+def same_counts(a: Placed, b: Placed) -> bool:
+    """Whether two captures have the same counts in their spots, in whatever order, of the genes that all share."""
+    if len(a.xy_px) != len(b.xy_px) or not a.counts.nnz:
         return False
-    by_spot, by_spot_too = (np.sort(np.asarray(m.sum(axis=1, dtype=np.float64)).ravel()) for m in (a, b))
-    by_gene, by_gene_too = (np.asarray(m.sum(axis=0, dtype=np.float64)).ravel() for m in (a, b))
-    return np.array_equal(by_spot, by_spot_too) and np.array_equal(by_gene, by_gene_too)
+    of_all_genes = len(a.genes) == a.counts.shape[1] == b.counts.shape[1]
+    if of_all_genes and not np.array_equal(np.sort(depth_of(a.counts)), np.sort(depth_of(b.counts))):
+        return False  # told without reading the counts
+    (by_spot, by_gene), (by_spot_too, by_gene_too) = (_sums(placed) for placed in (a, b))
+    same = np.array_equal(np.sort(by_spot), np.sort(by_spot_too)) and np.array_equal(by_gene, by_gene_too)
+    return same and bool(by_spot.any())
+
+
+def _sums(placed: Placed) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(spot,) and (gene,) sums over the shared genes."""
+    by_spot, by_gene = np.empty(len(placed.xy_px)), np.zeros(len(placed.genes))
+    for spots, block in blocks(placed.counts):
+        shared = block[:, placed.genes]
+        by_spot[spots] = np.asarray(shared.sum(axis=1, dtype=np.float64)).ravel()
+        by_gene += np.asarray(shared.sum(axis=0, dtype=np.float64)).ravel()
+    return by_spot, by_gene
 
 
 def same_places(a: NDArray[np.float64], b: NDArray[np.float64], pitch_px: float) -> bool:
@@ -106,7 +124,7 @@ def agreement(a: Placed, b: Placed, seed: int = 0) -> Agreement | None:
     near = np.flatnonzero(distance < max(a.pitch_px, b.pitch_px))
     if len(near) < FEWEST_PAIRS:
         return None
-    counts = sparse.csr_matrix(a.counts[near]), sparse.csr_matrix(b.counts[partner[near]])
+    counts = _shared(a, near), _shared(b, partner[near])
     variance = np.minimum(*(gene_variance(table) for table in counts))
     genes = np.argsort(-variance, kind="stable")[:MOST_GENES]
     genes = np.sort(genes[variance[genes] > 0])
@@ -129,7 +147,12 @@ def _thinned(placed: Placed) -> Placed:
     if step == 1:
         return placed
     kept = np.arange(0, len(placed.xy_px), step)
-    return Placed(placed.name, placed.xy_px[kept], sparse.csr_matrix(placed.counts[kept]), placed.pitch_px)
+    counts = gather(placed.counts, kept)
+    return Placed(placed.name, placed.xy_px[kept], counts, placed.genes, placed.pitch_px)
+
+
+def _shared(placed: Placed, rows: NDArray[np.int64]) -> sparse.csr_matrix:
+    return sparse.csr_matrix(gather(placed.counts, rows)[:, placed.genes])
 
 
 def _profiles(counts: sparse.csr_matrix, genes: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -14,7 +14,7 @@ import numpy as np
 from iscale.align.landmarks import find_landmarks
 from iscale.capture_files import CaptureFiles, find_captures
 from iscale.captures.integrate import LEAST_SPOTS
-from iscale.captures.merge import merge_labels
+from iscale.captures.merge import least_merged, merge_labels
 from iscale.check.captures import capture_findings, shared_placed
 from iscale.check.depth import FINE_UM, Depth, check_depth
 from iscale.check.explain import FITS
@@ -63,7 +63,7 @@ class _Check:
         return any(finding.severity == "error" for finding in self.findings)
 
 
-def run_check(project: str | Path, options: Mapping[str, Any] | None = None) -> CheckReport:
+def run_check(project: str | Path, options: Mapping[str, Any] | None = None, job: Job | None = None) -> CheckReport:
     """Check a project without running anything or writing anything.
 
     Parameters
@@ -72,18 +72,20 @@ def run_check(project: str | Path, options: Mapping[str, Any] | None = None) -> 
         The project folder.
     options
         Fields of :class:`iscale.config.Options`; they win over the project's ``iscale.toml``, None over nothing.
+    job
+        The run that the check is for, of the same project and options: what it has read is not read again.
     """
     start = time.perf_counter()
     root = Path(project).expanduser()
     check = _Check(root)
     chosen = check.tried(load_options, root, dict(options or {}))
     if chosen is not None:
-        _check(check, chosen)
+        _check(check, chosen, job)
     found = errors_first(check.findings)
     return CheckReport(str(root), found, check.facts, time.perf_counter() - start)
 
 
-def _check(check: _Check, options: Options) -> None:
+def _check(check: _Check, options: Options, job: Job | None) -> None:
     from iscale.check.resources import device_findings
 
     gone, device = device_findings(options)
@@ -91,7 +93,7 @@ def _check(check: _Check, options: Options) -> None:
     check.facts["device"] = device
     if gone:  # all else is told as it would be without a GPU
         options = options.model_copy(update={"device": "cpu"})
-    image = Job(check.root, options, with_captures=False)
+    image = Job(check.root, options, with_captures=False, readings=job.readings if job else None)
     tissue = check.tried(_mother, image)
     if not check.root.is_dir():
         return
@@ -105,7 +107,8 @@ def _check(check: _Check, options: Options) -> None:
         check.findings.append(Finding("no-tissue", message, "Check that it is the image that was stained, and whole."))
     samples = []
     for files in captures:
-        sample = check.tried(read_sample, files, image.files, image.grid, options, check.root, capture=files.name)
+        known = image.files, image.grid, options, check.root, image.readings
+        sample = check.tried(read_sample, files, *known, capture=files.name)
         if not files.is_aligned and sample is not None:
             check.findings.append(_unaligned(files, sample, check.root))
         if sample is not None:
@@ -115,7 +118,7 @@ def _check(check: _Check, options: Options) -> None:
     if not all(files.is_aligned for files in captures):
         check.facts["memory, disk, time"] = "told when all captures are aligned"
     elif captures and not check.failed:
-        _resources(check, Job(check.root, options), float(tissue.mask.mean()))
+        _resources(check, job or Job(check.root, options, readings=image.readings), float(tissue.mask.mean()))
 
 
 def _unaligned(files: CaptureFiles, sample: Sample, root: Path) -> Finding:
@@ -244,6 +247,8 @@ def _merging(check: _Check, samples: list[Sample], image: Job) -> None:
         return
     at = np.concatenate(places)
     distance = image.options.dist_st
+    if least_merged(at, distance) >= LEAST_SPOTS:
+        return
     left = int(merge_labels(at, distance).max()) + 1
     if left < LEAST_SPOTS:
         message = (

@@ -8,19 +8,19 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from iscale.align.transform import Transform, read_transform
 from iscale.capture_files import CaptureFiles
-from iscale.captures.match import read_matched
 from iscale.captures.radius import spot_radius_um
 from iscale.captures.read import measured_radius_um
+from iscale.captures.readings import Readings
 from iscale.check.pitch import Pitch, find_pitch
 from iscale.config import Options
 from iscale.errors import InputError
 from iscale.geometry import SlideGrid
 from iscale.project import ProjectFiles
-from iscale.vendors.base import Measured, unique_names
+from iscale.vendors.base import unique_names
+from iscale.vendors.counts import Counts, depth_of, whole_numbers
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Sample:
     name
         The capture.
     spot_ids, genes, counts
-        (spot,) ids, (gene,) names, (spot, gene) CSR.
+        (spot,) ids, (gene,) names, (spot, gene) counts, in memory or on disk.
     gene_ids
         (gene,) ids, the names again where there are none.
     xy_px
@@ -58,7 +58,7 @@ class Sample:
     name: str
     spot_ids: tuple[str, ...]
     genes: tuple[str, ...]
-    counts: sparse.csr_matrix
+    counts: Counts
     gene_ids: tuple[str, ...]
     xy_px: NDArray[np.float64] | None
     own_xy_px: NDArray[np.float64] | None = None
@@ -75,32 +75,38 @@ class Sample:
     @property
     def depth(self) -> NDArray[np.float64]:
         """(spot,) counts of all genes."""
-        return np.asarray(self.counts.sum(axis=1, dtype=np.float64)).ravel()
+        return depth_of(self.counts)
 
     @property
     def whole_numbers(self) -> bool:
         """Whether the counts are counts."""
-        return bool(np.all(self.counts.data == np.round(self.counts.data)))
+        return whole_numbers(self.counts)
 
     def pitch(self, xy: NDArray[np.float64]) -> Pitch | None:
         """The pitch of the spots at these positions."""
         return find_pitch(xy, self.spot_ids, self.platform_pitch_um)
 
 
-def read_sample(files: CaptureFiles, project: ProjectFiles, grid: SlideGrid, options: Options, root: Path) -> Sample:
-    """Read a capture, aligned or not, wherever its spots lie.
+def read_sample(
+    files: CaptureFiles,
+    project: ProjectFiles,
+    grid: SlideGrid,
+    options: Options,
+    root: Path,
+    readings: Readings | None = None,
+) -> Sample:
+    """Read a capture, aligned or not, wherever its spots lie; what was read before is taken from ``readings``.
 
     Raises
     ------
     InputError
         Where a run could not read it either.
     """
+    readings = readings or Readings()
     if files.transform is None and files.locs is not None:
-        return _from_tables(files, project, grid)
-    from iscale.vendors.read import read_measured
-
+        return _from_tables(files, project, grid, readings)
     assert files.source is not None
-    measured: Measured = read_measured(files.source, **options.reading(files.name, root))
+    measured = readings.measured(files.source, **options.reading(files.name, root))
     transform = None if files.transform is None else read_transform(files.transform)
     scaled = transform or Transform(np.eye(3))
     # Also of a capture that is not aligned: whether it is known at all is told before that work.
@@ -125,11 +131,11 @@ def read_sample(files: CaptureFiles, project: ProjectFiles, grid: SlideGrid, opt
     )
 
 
-def _from_tables(files: CaptureFiles, project: ProjectFiles, grid: SlideGrid) -> Sample:
+def _from_tables(files: CaptureFiles, project: ProjectFiles, grid: SlideGrid, readings: Readings) -> Sample:
     assert files.counts is not None
     assert files.locs is not None
-    matched = read_matched(files.name, files.counts, files.locs)
-    if matched.counts.sum() == 0:
+    matched = readings.matched(files.name, files.counts, files.locs)
+    if depth_of(matched.counts).sum() == 0:
         raise InputError(
             f"{files.counts}: all counts of the {matched.counts.shape[0]} spots are 0.", "Give raw counts."
         )

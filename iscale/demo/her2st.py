@@ -27,6 +27,7 @@ from iscale.demo.scoring import clear_of_border
 from iscale.errors import InputError
 from iscale.geometry import SlideGrid
 from iscale.project_layout import ALIGNED_FOLDERS, CAPTURES_FOLDER, MOTHER_FOLDER, UNALIGNED_FOLDERS
+from iscale.vendors.rearrange import gather
 
 SECTIONS = ("C3", "C4", "C5")
 RAW_PIXEL_SIZE_UM = 0.688
@@ -142,7 +143,7 @@ def scored_truth(
         {name: i for i, name in enumerate(names)} for names in (places.ids, table.rows, table.columns)
     )
     xy_px = places.xy[[place_of[name] for name in scored]]
-    counts = table.counts[[row_of[name] for name in scored]].astype(np.float64)
+    counts = gather(table.counts, np.array([row_of[name] for name in scored])).astype(np.float64)
     chosen = np.zeros((len(scored), len(genes)))
     for j, gene in enumerate(genes):
         if gene in column_of:

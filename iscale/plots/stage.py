@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import anndata as ad
 import numpy as np
 import zarr
 
+from iscale.captures.counts_store import dense_genes, open_capture
 from iscale.captures.spots import TrainingSpots
 from iscale.captures.stage import on_mother, read_training
 from iscale.engine.ledger import fingerprint
 from iscale.engine.plan import Plan, Resources, check_budget, cut
 from iscale.engine.step import Step
 from iscale.geometry import Region, SlideGrid
+from iscale.plots.coarser import coarser
 from iscale.plots.draw import draw_map, draw_spots
 from iscale.plots.overview import TILE, image_overview, mean_map, reduction
 from iscale.store.run_store import RunStore
@@ -52,13 +53,13 @@ def plot_maps(context: PlotContext, region: Region) -> None:
 
 def plot_capture(context: PlotContext, region: Region) -> None:
     """Draw some genes' counts of one capture."""
-    data = ad.read_zarr(zarr.open_group(context.store.root, path=f"captures/{context.capture}", mode="r"))
+    group = zarr.open_group(context.store.root, path=f"captures/{context.capture}", mode="r")
+    data = open_capture(group, counts=False)
     diameter_um = float(data.uns["spatial"][context.capture]["metadata"]["spot_diameter_um"])
-    xy_um = on_mother(data)
-    radius_um = np.full(len(xy_um), diameter_um / 2)
-    for gene in context.genes[region.y0 : region.y1]:
-        counts = np.asarray(data[:, gene].X.todense()).ravel()
-        _spots_figure(context, context.capture, gene, xy_um, radius_um, counts)
+    genes = context.genes[region.y0 : region.y1]
+    xy_um, radius_um, counts = coarser(on_mother(data), diameter_um / 2, dense_genes(group, genes))
+    for gene, values in zip(genes, counts.T, strict=True):
+        _spots_figure(context, context.capture, gene, xy_um, radius_um, values)
 
 
 def plot_integrated(context: PlotContext, region: Region) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from iscale.errors import InputError, IscaleError
+from iscale.vendors.counts import Counts, CountsWriter
+from iscale.vendors.rearrange import Entries, select_genes
 
 PLACES = ("X", "layers/counts", "layers/raw_counts", "raw/X")
 """Where raw counts are looked for, in this order."""
@@ -26,6 +28,9 @@ ENSEMBL = re.compile(r"ENS[A-Z]*G\d{6,}(\.\d+)?")
 GENE_TYPE = "Gene Expression"
 
 CELLS_AT_ONCE = 8 << 20
+ENTRIES_AT_ONCE = 2 << 20
+
+Values = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,7 @@ class AnnDataTable:
     symbols, ids
         Per gene.
     counts
-        (spot, gene) float32 CSR; whole numbers, 0 or more.
+        (spot, gene) float32; whole numbers, 0 or more.
     notices
         Where the counts are from, and what was left out.
     """
@@ -47,7 +52,7 @@ class AnnDataTable:
     obs: pd.DataFrame
     symbols: list[str]
     ids: list[str]
-    counts: sparse.csr_matrix
+    counts: Counts
     notices: tuple[str, ...]
 
 
@@ -102,7 +107,7 @@ def read_table(group: Any, source: str) -> AnnDataTable:
     return AnnDataTable(obs, symbols, ids, counts, (notice, *left_out))
 
 
-def _raw_counts(group: Any, source: str) -> tuple[str, sparse.csr_matrix, str]:
+def _raw_counts(group: Any, source: str) -> tuple[str, Counts, str]:
     """The first place that holds raw counts; they; and a notice that says so."""
     looked: list[str] = []
     for place in PLACES:
@@ -120,30 +125,81 @@ def _raw_counts(group: Any, source: str) -> tuple[str, sparse.csr_matrix, str]:
     )
 
 
-def _counts(node: Any) -> tuple[sparse.csr_matrix | None, str]:
-    """A matrix as float32 CSR; or None, and why it is not one of counts."""
+def _counts(node: Any) -> tuple[Counts | None, str]:
+    """The counts of a matrix, read block by block; or None, and why they are none."""
     is_sparse = "data" in node if hasattr(node, "keys") else False
     if not is_sparse and len(getattr(node, "shape", ())) != 2:
         return None, "is no matrix"
     stored = node["data"] if is_sparse else node
     if stored.dtype.kind not in "iufb":
         return None, f"holds {stored.dtype}, not numbers"
-    step = CELLS_AT_ONCE if is_sparse else max(1, CELLS_AT_ONCE // max(1, stored.shape[1]))
-    rows: list[sparse.csr_matrix] = []
-    for at in range(0, stored.shape[0], step):
-        values = np.asarray(stored[at : at + step])
-        bad = _not_counts(values)
-        if len(bad):
-            return None, f"holds {bad[0]:.6g}"
-        if not is_sparse:
-            rows.append(sparse.csr_matrix(values.astype(np.float32)))
-    if not is_sparse:
-        empty = sparse.csr_matrix(stored.shape, dtype=np.float32)
-        return (sparse.csr_matrix(sparse.vstack(rows, format="csr")) if rows else empty), ""
-    counts = sparse.csr_matrix(sparse_dataset(node).to_memory()).astype(np.float32)
-    counts.check_format(full_check=True)
-    counts.sum_duplicates()
-    return counts, ""
+    first = _not_counts(np.asarray(stored[:1000] if is_sparse else stored[:10]))
+    if len(first):  # so that no time goes by over a large one
+        return None, f"holds {first[0]:.6g}"
+    try:
+        return (read_sparse(node, _checked) if is_sparse else _dense(node)), ""
+    except _NoCountError as error:
+        return None, f"holds {error}"
+
+
+class _NoCountError(Exception):
+    """A number that is no count."""
+
+
+def _checked(values: Values, *_: Values) -> NDArray[np.float32]:
+    bad = _not_counts(values)
+    if len(bad):
+        raise _NoCountError(f"{bad[0]:.6g}")
+    return values.astype(np.float32)
+
+
+def _dense(node: Any) -> Counts:
+    writer = CountsWriter(node.shape[1])
+    step = max(1, CELLS_AT_ONCE // max(1, node.shape[1]))
+    for at in range(0, node.shape[0], step):
+        writer.add(sparse.csr_matrix(_checked(np.asarray(node[at : at + step]))))
+    return writer.done()
+
+
+def read_sparse(node: Any, checked: Callable[[Values, Values, Values], NDArray[np.float32]]) -> Counts:
+    """Read a CSR or CSC matrix by blocks of its rows or columns.
+
+    Parameters
+    ----------
+    node
+        ``h5py.Group`` or ``zarr.Group``, as anndata writes it.
+    checked
+        What makes float32 counts (entry,) of numbers, the indices of their spots and of their genes, or refuses them.
+
+    Raises
+    ------
+    ValueError
+        It is damaged.
+    """
+    shape, by_spot = sparse_dataset(node).shape, sparse_dataset(node).format == "csr"
+    n_rows, n_columns = shape if by_spot else shape[::-1]
+    indptr = np.asarray(node["indptr"][:]).astype(np.int64)
+    n = node["data"].shape[0]
+    fits = len(indptr) == n_rows + 1 and node["indices"].shape[0] == n
+    if not fits or indptr[0] != 0 or indptr[-1] != n or (np.diff(indptr) < 0).any():
+        raise ValueError(f"the {len(indptr)} starts of {n_rows} rows do not go from 0 to {n}")
+    writer, entries, first = CountsWriter(n_columns), Entries((n_columns, n_rows)), 0
+    while first < n_rows:
+        last = max(first + 1, int(np.searchsorted(indptr, indptr[first] + ENTRIES_AT_ONCE, side="right")) - 1)
+        part = slice(int(indptr[first]), int(indptr[last]))
+        columns = np.asarray(node["indices"][part])
+        if len(columns) and not 0 <= columns.min() <= columns.max() < n_columns:
+            raise ValueError(f"there are indices of {columns.min()} to {columns.max()}, for {n_columns}")
+        starts = (indptr[first : last + 1] - part.start).astype(np.int32)
+        rows = np.repeat(np.arange(first, last), np.diff(starts))
+        values = checked(np.asarray(node["data"][part]), *((rows, columns) if by_spot else (columns, rows)))
+        if by_spot:
+            block = sparse.csr_matrix((values, columns.astype(np.int32), starts), shape=(last - first, n_columns))
+            writer.add(block)
+        else:
+            entries.add(columns, rows, values)
+        first = last
+    return writer.done() if by_spot else entries.counts()
 
 
 def _not_counts(values: NDArray[Any]) -> NDArray[Any]:
@@ -154,9 +210,7 @@ def _not_counts(values: NDArray[Any]) -> NDArray[Any]:
         return np.asarray(values[~(np.isfinite(values) & (values >= 0) & (values == np.round(values)))])
 
 
-def _only_genes(
-    counts: sparse.csr_matrix, var: pd.DataFrame, source: str
-) -> tuple[sparse.csr_matrix, pd.DataFrame, tuple[str, ...]]:
+def _only_genes(counts: Counts, var: pd.DataFrame, source: str) -> tuple[Counts, pd.DataFrame, tuple[str, ...]]:
     """Leave out controls, antibodies and the like where the table tells them from genes."""
     if "feature_types" not in var:
         return counts, var, ()
@@ -170,7 +224,7 @@ def _only_genes(
             "Give the counts of a gene expression measurement.",
         )
     notice = f"{int((~is_gene).sum())} of {len(var)} features are not of the type {GENE_TYPE!r} and were left out."
-    return sparse.csr_matrix(counts[:, np.flatnonzero(is_gene)]), var[is_gene], (notice,)
+    return select_genes(counts, np.flatnonzero(is_gene)), var[is_gene], (notice,)
 
 
 def genes_of(var: pd.DataFrame) -> tuple[list[str], list[str]]:

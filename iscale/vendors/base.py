@@ -11,7 +11,8 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import sparse
+
+from iscale.vendors.counts import Counts, in_memory
 
 EYE = np.eye(3)
 
@@ -29,7 +30,7 @@ class Measured:
     gene_symbols, gene_ids
         Per gene; symbols need not be unique, ids are the symbols again where the source has none.
     counts
-        (spot, gene) float32 CSR; finite, 0 or more. Only genes: controls are left out.
+        (spot, gene) float32, in memory or on disk; finite, 0 or more. Only genes: controls are left out.
     xy_px
         (spot, 2) float64: x (right), y (down) in full-resolution pixels of the capture's own image.
     spot_diameter_um
@@ -54,7 +55,7 @@ class Measured:
     spot_ids: list[str]
     gene_symbols: list[str]
     gene_ids: list[str]
-    counts: sparse.csr_matrix
+    counts: Counts
     xy_px: NDArray[np.float64]
     spot_diameter_um: float | None
     um_per_px: float | None
@@ -73,7 +74,7 @@ def as_anndata(name: str, measured: Measured) -> ad.AnnData:
     ``obsm["spatial"]`` x, y in full-resolution pixels of the capture's own image. ``uns["spatial"][name]`` has
     ``images`` (empty), ``scalefactors`` (the vendor's, with ``spot_diameter_fullres`` and ``microns_per_pixel`` where
     known) and ``metadata`` (``platform``, ``spot_diameter_um``, ``pitch_um``, ``image_path``, ``image_from_full``,
-    ``notices``; only what is known).
+    ``notices``; only what is known). Its counts are in memory, however many.
     """
     factors = {key: float(value) for key, value in measured.scalefactors.items()}
     if measured.um_per_px is not None:
@@ -90,7 +91,7 @@ def as_anndata(name: str, measured: Measured) -> ad.AnnData:
     symbols = pd.Index(unique_names(measured.gene_symbols), dtype=object)
     obs = measured.obs if measured.obs is not None else pd.DataFrame(index=pd.Index(measured.spot_ids, dtype=object))
     return ad.AnnData(
-        X=measured.counts,
+        X=in_memory(measured.counts),
         obs=obs,
         var=pd.DataFrame({"gene_ids": np.asarray(measured.gene_ids, dtype=object)}, index=symbols),
         obsm={"spatial": measured.xy_px},

@@ -1,9 +1,9 @@
-"""Transcripts of imaging platforms, counted in square bins: memory is that of the distinct pairs of bin and gene."""
+"""Transcripts of imaging platforms, counted in square bins: memory is bounded, however many pairs of bin and gene."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +14,16 @@ from scipy import sparse
 
 from iscale.errors import InputError
 from iscale.vendors.blocks import AGAIN
+from iscale.vendors.counts import Counts, CountsWriter
+from iscale.vendors.spill import Part, Spill
 
 BIN_UM = 8.0
 PAIRS_AT_ONCE = 1 << 22
+
+MOST_PAIRS = 1 << 23
+"""Pairs of bin and gene that are held in memory, of 16 bytes each; more go to disk, by strips of rows of bins."""
+
+STRIP_BITS = 4
 
 # One int64 holds the bin's row, its column and the gene: sorting it sorts by bin, then gene.
 GENE_BITS = 16
@@ -35,12 +42,12 @@ class Binned:
     xy_um
         (bin, 2) float64: x, y of the centres, in um.
     counts
-        (bin, gene) float32 CSR.
+        (bin, gene) float32.
     """
 
     ids: list[str]
     xy_um: NDArray[np.float64]
-    counts: sparse.csr_matrix
+    counts: Counts
 
 
 class BinCounts:
@@ -73,6 +80,8 @@ class BinCounts:
         self._keys: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
         self._counts: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
         self._waiting = 0
+        self._spill: Spill | None = None
+        self._aside: dict[int, list[tuple[Part, Part]]] = {}
 
     def add(self, gene: NDArray[np.integer], x_um: NDArray[np.floating], y_um: NDArray[np.floating]) -> None:
         """Count a block of transcripts, each (transcript,): index of the gene (0 or more), x and y in um.
@@ -100,17 +109,42 @@ class BinCounts:
     def result(self, n_genes: int) -> Binned:
         """The bins that have any count, over genes 0 to ``n_genes`` - 1."""
         self._merge()
-        keys, values = self._keys[0], self._counts[0]
-        bins = keys >> GENE_BITS
-        starts = np.flatnonzero(np.diff(bins, prepend=bins[:1] - 1))
-        genes = (keys & ((1 << GENE_BITS) - 1)).astype(np.int32)
-        counts = sparse.csr_matrix(
-            (values.astype(np.float32), genes, np.append(starts, len(keys))), shape=(len(starts), n_genes)
-        )
-        row = bins[starts] >> INDEX_BITS
-        column = (bins[starts] & ((1 << INDEX_BITS) - 1)) - INDEX_HALF
-        ids = [f"{y}_{x}" for y, x in zip(row.tolist(), column.tolist(), strict=True)]
-        return Binned(ids, (np.column_stack([column, row]) + 0.5) * self.bin_um, counts)
+        writer = CountsWriter(n_genes)
+        ids: list[str] = []
+        places: list[NDArray[np.float64]] = [np.empty((0, 2))]
+        for keys, values in self._sorted():
+            bins = keys >> GENE_BITS
+            starts = np.flatnonzero(np.diff(bins, prepend=bins[:1] - 1))
+            genes = (keys & ((1 << GENE_BITS) - 1)).astype(np.int32)
+            shape = (len(starts), n_genes)
+            writer.add(sparse.csr_matrix((values.astype(np.float32), genes, np.append(starts, len(keys))), shape=shape))
+            row = bins[starts] >> INDEX_BITS
+            column = (bins[starts] & ((1 << INDEX_BITS) - 1)) - INDEX_HALF
+            ids += [f"{y}_{x}" for y, x in zip(row.tolist(), column.tolist(), strict=True)]
+            places.append((np.column_stack([column, row]) + 0.5) * self.bin_um)
+        return Binned(ids, np.concatenate(places), writer.done())
+
+    def _sorted(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """Pairs of bin and gene in ascending order, and their counts; strip by strip where they lie on disk."""
+        if self._spill is None:
+            yield self._keys[0], self._counts[0]
+            return
+        self._put_aside()
+        for strip in sorted(self._aside):
+            parts = self._aside[strip]
+            yield _summed(*(self._spill.read_all([pair[which] for pair in parts]) for which in (0, 1)))
+
+    def _put_aside(self) -> None:
+        """Write what is merged to disk, by strips of rows of bins."""
+        self._spill = self._spill or Spill()
+        keys, counts = self._keys[0], self._counts[0]
+        strips = keys >> (STRIP_BITS + INDEX_BITS + GENE_BITS)
+        found, starts = np.unique(strips, return_index=True)
+        for strip, start, stop in zip(found.tolist(), starts, np.append(starts, len(keys))[1:], strict=True):
+            own = slice(start, stop)
+            parts = self._aside.setdefault(strip, [])
+            parts.append((self._spill.add(keys[own]), self._spill.add(counts[own])))
+        self._keys, self._counts = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
 
     def _index(self, um: NDArray[np.floating]) -> NDArray[np.int64]:
         index = np.floor(np.asarray(um, np.float64) / self.bin_um)
@@ -125,11 +159,18 @@ class BinCounts:
     def _merge(self) -> None:
         keys, counts = np.concatenate(self._keys), np.concatenate(self._counts)
         self._keys, self._counts, self._waiting = [], [], 0  # their memory goes before the sort needs its own
-        order = np.argsort(keys, kind="stable")
-        keys, counts = keys[order], counts[order]
-        starts = np.flatnonzero(np.diff(keys, prepend=keys[:1] - 1))
-        self._keys = [keys[starts]]
-        self._counts = [np.add.reduceat(counts, starts) if len(starts) else counts]
+        keys, counts = _summed(keys, counts)
+        self._keys, self._counts = [keys], [counts]
+        if len(keys) > MOST_PAIRS:
+            self._put_aside()
+
+
+def _summed(keys: NDArray[np.int64], counts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Keys in ascending order, each once, and the sums of their counts."""
+    order = np.argsort(keys, kind="stable")
+    keys, counts = keys[order], counts[order]
+    starts = np.flatnonzero(np.diff(keys, prepend=keys[:1] - 1))
+    return keys[starts], np.add.reduceat(counts, starts) if len(starts) else counts
 
 
 class GeneIndex:

@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
-from scipy import sparse
 
 from iscale.errors import InputError
 from iscale.vendors.base import Measured
@@ -23,6 +22,7 @@ from iscale.vendors.blocks import column_named, csv_blocks, csv_header, in_both,
 from iscale.vendors.cosmx_frame import Fovs, Frame, Survey, check_pixel, pixel_size, read_fovs
 from iscale.vendors.cosmx_matrix import CONTROL, cell_id, genes_of, read_matrix
 from iscale.vendors.files import find_file, find_optional
+from iscale.vendors.rearrange import select_genes, take
 
 MATRIX = ("*exprMat_file.csv", "*exprMat_file.csv.gz")
 CELLS = ("*metadata_file.csv", "*metadata_file.csv.gz")
@@ -88,7 +88,7 @@ def _read_cells(matrix: Path, cells: Path, fovs: Fovs | None, um_per_px: float |
         spot_ids=spot_ids,
         gene_symbols=genes,
         gene_ids=genes,
-        counts=counts if len(rows) == len(count_ids) else sparse.csr_matrix(counts[rows]),
+        counts=counts if len(rows) == len(count_ids) else take(counts, rows),
         xy_px=frame.pixels(*global_px[places].T),
         spot_diameter_um=None if areas is None else disc_diameter(float(np.median(areas[places]))) * um,
         um_per_px=um,
@@ -146,7 +146,7 @@ def _read_bins(
         spot_ids=binned.ids,
         gene_symbols=symbols,
         gene_ids=symbols,
-        counts=sparse.csr_matrix(binned.counts[:, order]),
+        counts=select_genes(binned.counts, np.array(order)),
         xy_px=binned.xy_um / um,
         spot_diameter_um=disc_diameter(bin_um**2),
         um_per_px=um,

@@ -14,9 +14,11 @@ from scipy import sparse
 from iscale.errors import InputError
 from iscale.vendors.blocks import column_named, csv_header
 from iscale.vendors.cosmx_frame import AGAIN
+from iscale.vendors.counts import Counts, CountsWriter
 from iscale.vendors.files import blocks
 
 CONTROL = re.compile("NegPrb|Negative|SystemControl|FalseCode")
+ROWS_AT_ONCE = 256
 NO_GENES = {"", "fov", "cell_id", "cell", "slide_id", "slide_id_numeric", "run_tissue_name"}
 
 
@@ -36,7 +38,7 @@ def cell_id(fov: str, cell: str) -> str | None:
     return cell if "_" in cell else f"{fov}_{cell}"
 
 
-def read_matrix(path: Path) -> tuple[list[str], list[str], sparse.csr_matrix, tuple[str, ...]]:
+def read_matrix(path: Path) -> tuple[list[str], list[str], Counts, tuple[str, ...]]:
     """Read a matrix of cells, one line of the file at a time.
 
     Returns
@@ -60,7 +62,8 @@ def read_matrix(path: Path) -> tuple[list[str], list[str], sparse.csr_matrix, tu
     wanted = np.flatnonzero([name.lower() not in NO_GENES and not CONTROL.match(name) for name in header])
     fov_at, cell_at = (header.index(str(name)) for name in at)
     ids: list[str] = []
-    lengths, columns, values = [0], [np.empty(0, np.int32)], [np.empty(0, np.float32)]
+    counts = CountsWriter(len(genes))
+    rows: list[NDArray[np.float32]] = []
     background = 0
     for number, line in _rows(path):
         ends = _ends(path, number, line, len(header))
@@ -70,19 +73,18 @@ def read_matrix(path: Path) -> tuple[list[str], list[str], sparse.csr_matrix, tu
         if name is None:
             background += 1
             continue
-        row = _cells(path, line, starts[wanted], ends[wanted], f"{number} (cell {name})", genes)
-        columns.append(np.flatnonzero(row).astype(np.int32))
-        values.append(row[columns[-1]])
-        lengths.append(len(columns[-1]))
+        rows.append(_cells(path, line, starts[wanted], ends[wanted], f"{number} (cell {name})", genes))
         ids.append(name)
-    counts = sparse.csr_matrix(
-        (np.concatenate(values), np.concatenate(columns), np.cumsum(lengths)), shape=(len(ids), len(genes))
-    )
+        if len(rows) == ROWS_AT_ONCE:
+            counts.add(sparse.csr_matrix(np.stack(rows)))
+            rows = []
+    if rows:
+        counts.add(sparse.csr_matrix(np.stack(rows)))
     controls = len([name for name in header if CONTROL.match(name)])
     notices = [f"{controls} of {len(genes) + controls} columns are controls and left out."] * (controls > 0)
     if background:
         notices.append(f"{background} rows of counts outside of cells (cell_ID 0) are left out.")
-    return ids, genes, counts, tuple(notices)
+    return ids, genes, counts.done(), tuple(notices)
 
 
 def _rows(path: Path) -> Iterator[tuple[int, bytes]]:

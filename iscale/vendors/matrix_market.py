@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy import sparse
 
 from iscale.errors import InputError
+from iscale.vendors.counts import Counts
 from iscale.vendors.files import blocks, find_file, lines
+from iscale.vendors.rearrange import Entries
 from iscale.vendors.tenx_matrix import (
     MOST_UNFOLDED,
     REMEDY,
@@ -21,7 +22,7 @@ from iscale.vendors.tenx_matrix import (
     check_range,
     check_values,
     checked,
-    index_type,
+    twice,
 )
 
 MTX_BANNER = b"%%MatrixMarket matrix coordinate"
@@ -58,32 +59,30 @@ def _names(name: str) -> tuple[str, ...]:
     return f"{name}.gz", name, f"*{name}.gz", f"*{name}"
 
 
-def _mtx_counts(path: Path, shape: tuple[int, int]) -> sparse.csr_matrix:
-    """Counts of (feature, barcode) entries; in the order of barcodes, as 10x writes them, they need no sorting."""
+def _mtx_counts(path: Path, shape: tuple[int, int]) -> Counts:
+    """Counts of (feature, barcode) entries, in whatever order."""
     parts = blocks(path)
     n, rest = _mtx_header(path, next(parts, b""), shape)
-    values = np.empty(n, np.float32)
-    features, barcodes = (np.empty(n, index_type(n)) for _ in range(2))
+    entries = Entries(shape[::-1])
     count = 0
     for part in chain([rest], parts):
-        entries = _parse_entries(path, part, count)
-        at, count = count, count + len(entries)
+        table = _parse_entries(path, part, count)
+        at, count = count, count + len(table)
         if count > n:
             break
-        for axis, what, indices in ((0, "feature", features), (1, "barcode", barcodes)):
-            from_zero = entries[axis].to_numpy(np.int64) - 1
-            check_range(path, from_zero, shape[axis], what)
-            indices[at:count] = from_zero
-        values[at:count] = entries[2]
-        check_values(path, values[at:count], at)
+        features, barcodes = (table[axis].to_numpy(np.int64) - 1 for axis in (0, 1))
+        check_range(path, features, shape[0], "feature")
+        check_range(path, barcodes, shape[1], "barcode")
+        values = table[2].to_numpy(np.float32)
+        check_values(path, values, at)
+        entries.add(barcodes, features, values)
     if count != n:
         found = f"more, {count:,} or above" if count > n else f"{count:,}"
         raise InputError(f"{path} says it has {n:,} entries, but holds {found}.", REMEDY)
-    if (np.diff(barcodes) < 0).any():
-        order = np.argsort(barcodes, kind="stable")
-        barcodes, features, values = barcodes[order], features[order], values[order]
-    indptr = np.searchsorted(barcodes, np.arange(shape[1] + 1)).astype(features.dtype)
-    return sparse.csr_matrix((values, features, indptr), shape=shape[::-1], copy=False)
+    counts = entries.counts()
+    if counts.nnz < n:
+        raise twice(path)
+    return counts
 
 
 def _mtx_header(path: Path, block: bytes, shape: tuple[int, int]) -> tuple[int, bytes]:

@@ -11,13 +11,13 @@ from typing import Any, NoReturn
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import sparse
 
 from iscale.errors import InputError
 from iscale.vendors.base import Measured
 from iscale.vendors.files import check_folder, check_inside, contents, find_file, find_optional, read_json
 from iscale.vendors.lattice import VISIUM_DIAMETER_UM, VISIUM_PITCH_UM, VISIUM_STEP_UM
 from iscale.vendors.matrix_market import read_mtx
+from iscale.vendors.rearrange import take
 from iscale.vendors.space_ranger_positions import COLUMNS, POSITIONS, REMEDY, Positions, read_positions
 from iscale.vendors.tenx_matrix import TenxMatrix, only_genes, read_h5
 
@@ -173,7 +173,7 @@ def _measured(
         spot_ids=spot_ids,
         gene_symbols=table.gene_symbols,
         gene_ids=table.gene_ids,
-        counts=table.counts if whole else sparse.csr_matrix(table.counts[kept]),
+        counts=table.counts if whole else take(table.counts, kept),
         xy_px=positions.xy_px[kept],
         spot_diameter_um=diameter_um,
         um_per_px=um_per_px,

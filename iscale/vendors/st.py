@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import sparse
 
 from iscale.captures.locations import read_text_table
 from iscale.captures.tables import CountTable, read_counts
@@ -22,6 +21,7 @@ from iscale.vendors.base import Measured
 from iscale.vendors.files import find_file
 from iscale.vendors.lattice import st_lattice
 from iscale.vendors.own_image import OwnImage, open_image
+from iscale.vendors.rearrange import take, transposed
 
 COUNTS_NAMES = ("*counts.tsv", "*counts.tsv.gz", "*stdata.tsv", "*stdata.tsv.gz")
 SPOTS_NAMES = ("*spots.tsv", "*spots.tsv.gz")
@@ -50,7 +50,7 @@ def read(folder: Path) -> Measured:
     spots_path = find_file(folder, *SPOTS_NAMES, what="the table of spots")
     table, spots = read_counts(counts_path), _spots(spots_path)
     if len(set(table.columns).intersection(spots.index)) > len(set(table.rows).intersection(spots.index)):
-        table = CountTable(table.columns, table.rows, sparse.csr_matrix(table.counts.T))
+        table = CountTable(table.columns, table.rows, transposed(table.counts))
     place = {name: i for i, name in reversed(list(enumerate(table.rows)))}
     by_name = [(place[name], i) for i, name in enumerate(spots.index) if name in place]
     if len(by_name) < LEAST_SHARE * min(len(table.rows), len(spots)):
@@ -69,7 +69,7 @@ def read(folder: Path) -> Measured:
         spot_ids=ids,
         gene_symbols=table.columns,
         gene_ids=table.columns,
-        counts=sparse.csr_matrix(table.counts[rows]),
+        counts=take(table.counts, np.array(rows)),
         xy_px=xy,
         spot_diameter_um=lattice.diameter_um if lattice else None,
         um_per_px=um_per_px,

@@ -1,8 +1,8 @@
 """Count matrices of 10x Genomics: the value, what every source of one must fulfil, and the HDF5 file that holds one.
 
 The file, and ``matrix.mtx`` (:mod:`iscale.vendors.matrix_market`), hold features x barcodes by columns, which is
-barcodes x features by rows: the matrix is filled in blocks into the arrays that are returned, so it exists once, and
-never dense.
+barcodes x features by rows: it is read by blocks of barcodes, and what is many goes to disk
+(:mod:`iscale.vendors.counts`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from iscale.errors import InputError
+from iscale.vendors.counts import Counts, CountsWriter
+from iscale.vendors.rearrange import select_genes
 
 GENE_TYPE = "Gene Expression"
 BLOCK = 4 << 20
@@ -42,7 +44,7 @@ class TenxMatrix:
     genomes
         Per column; None where the source does not say.
     counts
-        (barcode, feature) float32, CSR with sorted columns; finite and not negative.
+        (barcode, feature) float32, sorted columns; finite and not negative.
     """
 
     barcodes: list[str]
@@ -50,7 +52,7 @@ class TenxMatrix:
     gene_symbols: list[str]
     feature_types: list[str] | None
     genomes: list[str] | None
-    counts: sparse.csr_matrix
+    counts: Counts
 
 
 def only_genes(table: TenxMatrix) -> TenxMatrix:
@@ -78,7 +80,7 @@ def only_genes(table: TenxMatrix) -> TenxMatrix:
         gene_symbols=[table.gene_symbols[i] for i in kept],
         feature_types=[GENE_TYPE] * len(kept),
         genomes=None if table.genomes is None else [table.genomes[i] for i in kept],
-        counts=sparse.csr_matrix(table.counts[:, kept]),
+        counts=select_genes(table.counts, np.array(kept)),
     )
 
 
@@ -165,7 +167,7 @@ def _strings(group: h5py.Group, name: str) -> list[str]:
     return texts
 
 
-def _h5_counts(path: Path, group: h5py.Group) -> sparse.csr_matrix:
+def _h5_counts(path: Path, group: h5py.Group) -> Counts:
     shape = _dataset(group, "shape", "iu")[:].tolist()
     data, indices = _dataset(group, "data", "iuf"), _dataset(group, "indices", "iu")
     indptr = _dataset(group, "indptr", "iu")[:].astype(np.int64)
@@ -176,19 +178,26 @@ def _h5_counts(path: Path, group: h5py.Group) -> sparse.csr_matrix:
         raise ValueError(f"the starts of the barcodes do not go from 0 to {n}")
     if n > min(shape[0] * shape[1], MOST_UNFOLDED * path.stat().st_size):
         raise ValueError(f"it claims {n:,} values of {shape[0]} x {shape[1]} in {path.stat().st_size:,} bytes")
-    values, columns = np.empty(n, np.float32), np.empty(n, index_type(n))
-    for at in range(0, n, BLOCK):
-        part = np.s_[at : min(at + BLOCK, n)]
-        data.read_direct(values, part, part)
-        indices.read_direct(columns, part, part)
-        check_values(path, values[part], at)
-        check_range(path, columns[part], shape[0], "feature")
-    return sparse.csr_matrix((values, columns, indptr.astype(columns.dtype)), shape=(shape[1], shape[0]), copy=False)
+    writer, first = CountsWriter(shape[0]), 0
+    while first < shape[1]:
+        last = max(first + 1, int(np.searchsorted(indptr, indptr[first] + BLOCK, side="right")) - 1)
+        part = np.s_[int(indptr[first]) : int(indptr[last])]
+        values, columns = data[part].astype(np.float32), indices[part]
+        check_values(path, values, part.start)
+        check_range(path, columns, shape[0], "feature")
+        starts = (indptr[first : last + 1] - part.start).astype(np.int32)
+        block = sparse.csr_matrix((values, columns.astype(np.int32), starts), shape=(last - first, shape[0]))
+        block.sort_indices()
+        if not block.has_canonical_format:
+            raise twice(path)
+        writer.add(block)
+        first = last
+    return writer.done()
 
 
-def index_type(n_entries: int) -> type[np.signedinteger[Any]]:
-    """What scipy would take, so that it does not copy."""
-    return np.int32 if n_entries < 2**31 else np.int64
+def twice(path: Path) -> InputError:
+    """What to say of a cell of the table that is there twice."""
+    return InputError(f"{path} has more than one count for the same barcode and feature.", REMEDY)
 
 
 def check_values(path: Path, values: NDArray[np.float32], before: int) -> None:
@@ -200,7 +209,7 @@ def check_values(path: Path, values: NDArray[np.float32], before: int) -> None:
         )
 
 
-def check_range(path: Path, indices: NDArray[np.signedinteger[Any]], n: int, what: str) -> None:
+def check_range(path: Path, indices: NDArray[np.integer[Any]], n: int, what: str) -> None:
     """Refuse indices, from 0, that are not below ``n``."""
     bad = indices[(indices < 0) | (indices >= n)]
     if len(bad):
@@ -210,7 +219,7 @@ def check_range(path: Path, indices: NDArray[np.signedinteger[Any]], n: int, wha
 
 
 def checked(path: Path, table: TenxMatrix) -> TenxMatrix:
-    """What every source must fulfil: names for all rows and columns, no barcode and no cell twice."""
+    """What every source must fulfil: names for all rows and columns, and no barcode twice."""
     shape, named = table.counts.shape, (len(table.barcodes), len(table.gene_ids))
     per_gene = (table.gene_symbols, table.feature_types, table.genomes)
     if shape != named or any(column is not None and len(column) != shape[1] for column in per_gene):
@@ -223,7 +232,4 @@ def checked(path: Path, table: TenxMatrix) -> TenxMatrix:
         raise InputError(f"{path} holds {shape[0]} barcodes and {shape[1]} features: no counts.", REMEDY)
     if len(set(table.barcodes)) < shape[0]:
         raise InputError(f"{path} names {shape[0] - len(set(table.barcodes))} barcodes more than once.", REMEDY)
-    table.counts.sort_indices()
-    if not table.counts.has_canonical_format:
-        raise InputError(f"{path} has more than one count for the same barcode and feature.", REMEDY)
     return table

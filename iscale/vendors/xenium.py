@@ -18,7 +18,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from scipy import sparse
 
 from iscale.align.transform import checked_matrix
 from iscale.errors import InputError
@@ -26,6 +25,7 @@ from iscale.vendors.base import Measured
 from iscale.vendors.binning import BIN_UM, BinCounts, GeneIndex, disc_diameter
 from iscale.vendors.blocks import csv_blocks, csv_header, in_both, numbers, parquet_blocks, parquet_header
 from iscale.vendors.files import find_file, find_optional, lines, read_json
+from iscale.vendors.rearrange import select_genes, take
 from iscale.vendors.tenx_matrix import GENE_TYPE, only_genes, read_h5
 
 EXPERIMENT = "experiment.xenium"
@@ -134,7 +134,7 @@ def _read_cells(
         spot_ids=spot_ids,
         gene_symbols=table.gene_symbols,
         gene_ids=table.gene_ids,
-        counts=table.counts if whole else sparse.csr_matrix(table.counts[rows]),
+        counts=table.counts if whole else take(table.counts, rows),
         xy_px=xy_um[places] / um_per_px,
         spot_diameter_um=None if areas is None else disc_diameter(float(np.median(areas[places]))),
         um_per_px=um_per_px,
@@ -193,7 +193,7 @@ def _read_bins(
         spot_ids=binned.ids,
         gene_symbols=[index.names[at] for at in order],
         gene_ids=gene_ids + [index.names[at] for at in order[len(symbols) :]],
-        counts=sparse.csr_matrix(binned.counts[:, order]),
+        counts=select_genes(binned.counts, np.array(order)),
         xy_px=binned.xy_um / um_per_px,
         spot_diameter_um=disc_diameter(bin_um**2),
         um_per_px=um_per_px,

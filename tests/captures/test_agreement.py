@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from iscale.captures.agreement import LEAST_PLACES, Agreement, agreements
-from iscale.captures.integrate import stack
 from iscale.captures.read import read_capture
 from iscale.captures.spots import Capture
+from iscale.captures.stacked import stack
 from iscale.demo.her2st import PIXEL_SIZE_UM, lay_out_her2st
 from iscale.project import find_project
 
@@ -49,7 +49,7 @@ def lattice(pitch: float, shift: float = 0.0, side: float = 2000.0) -> NDArray[n
 
 def compare(*captures: Capture, um_per_px: float = 1.0) -> tuple[Agreement, ...]:
     s = stack(captures)
-    return agreements(s.counts, s.xy_px * um_per_px, s.radius_um, s.capture, s.captures)
+    return agreements(s, s.xy_px * um_per_px)
 
 
 def test_captures_of_the_same_place_agree_as_far_as_noise_allows() -> None:

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from iscale.captures.depth import capture_scales, excess_variance, multiplied
-from iscale.captures.integrate import gene_variance, integrate, stack
+from iscale.captures.depth import capture_scales
+from iscale.captures.integrate import integrate
+from iscale.captures.moments import Moments, excess_variance, gene_variance, scaled_variance
 from iscale.captures.read import read_capture
 from iscale.captures.spots import Capture, TrainingSpots
+from iscale.captures.stacked import stack
 from iscale.captures.stage import read_training, write_training
 from iscale.demo.her2st import PIXEL_SIZE_UM, lay_out_her2st
 from iscale.errors import InputError
@@ -63,7 +65,11 @@ def test_stacking_keeps_the_shared_genes_in_the_order_of_the_first() -> None:
     a, b = capture("a", "A B C D"), capture("b", "D E B A")
     stacked = stack([a, b])
     assert stacked.genes == ("A", "B", "D")
-    np.testing.assert_array_equal(stacked.counts[25:].toarray(), b.counts[:, [3, 2, 0]].toarray())
+    ((spots, counts),) = stacked.blocks(1)
+    assert stacked.rows_of(1) == slice(25, 50)
+    assert spots == slice(0, 25)
+    np.testing.assert_array_equal(counts.toarray(), b.counts[:, [3, 2, 0]].toarray())
+    np.testing.assert_array_equal(stacked.depth[25:], counts.sum(axis=1).A1)
     assert stacked.capture.tolist() == [0] * 25 + [1] * 25
 
 
@@ -165,14 +171,13 @@ def test_a_shallow_capture_is_brought_to_the_depth_of_the_others() -> None:
 
 
 def test_depth_is_judged_per_area_and_not_of_empty_spots() -> None:
-    counts = sparse.csr_matrix(np.repeat([[100.0], [400.0], [0.0]], [10, 10, 15], axis=0))
+    depth = np.repeat([100.0, 400.0, 0.0], [10, 10, 15])
     of = np.repeat([0, 1], [10, 25])
-    same_size = capture_scales(counts, of, np.full(35, 20.0), 2)
+    same_size = capture_scales(depth, of, np.full(35, 20.0), 2)
     np.testing.assert_allclose(same_size[0] / same_size[1], 4)
-    np.testing.assert_allclose(same_size[of] @ counts.toarray().ravel(), counts.sum())
-    assert capture_scales(counts, of, np.where(of == 0, 20.0, 40.0), 2).tolist() == [1, 1]
-    empty = sparse.csr_matrix(counts.toarray() * (of == 0)[:, None])
-    assert capture_scales(empty, of, np.full(35, 20.0), 2).tolist() == [1, 1]
+    np.testing.assert_allclose(same_size[of] @ depth, depth.sum())
+    assert capture_scales(depth, of, np.where(of == 0, 20.0, 40.0), 2).tolist() == [1, 1]
+    assert capture_scales(depth * (of == 0), of, np.full(35, 20.0), 2).tolist() == [1, 1]
 
 
 def test_variance_without_the_excess_is_that_of_counts_at_the_common_depth() -> None:
@@ -180,10 +185,20 @@ def test_variance_without_the_excess_is_that_of_counts_at_the_common_depth() -> 
     rng = np.random.default_rng(0)
     level = rng.gamma(2.0, np.array([0.2, 2.0, 20.0]), size=(20000, 3))
     deep, shallow = rng.poisson(level), rng.poisson(level / 5)
-    factor = np.full(20000, 5.0)
-    scaled = multiplied(sparse.csr_matrix(shallow, dtype=np.float32), factor)
-    assert (gene_variance(scaled) > 1.15 * deep.var(axis=0)).all()
-    np.testing.assert_allclose(gene_variance(scaled) - excess_variance(scaled, factor), deep.var(axis=0), rtol=0.05)
+    moments, scale = [Moments.of([sparse.csr_matrix(shallow, dtype=np.float32)], 3)], np.array([5.0])
+    scaled = scaled_variance(moments, scale)
+    assert (scaled > 1.15 * deep.var(axis=0)).all()
+    np.testing.assert_allclose(scaled - excess_variance(moments, scale), deep.var(axis=0), rtol=0.05)
+
+
+def test_variance_of_scaled_captures_is_that_of_their_scaled_counts() -> None:
+    rng = np.random.default_rng(2)
+    tables, scale = [rng.poisson([0.01, 1, 1e4], size=(n, 3)) for n in (300, 500)], np.array([1.7, 0.6])
+    moments = [Moments.of([sparse.csr_matrix(table, dtype=np.float32)], 3) for table in tables]
+    every = np.concatenate([table * factor for table, factor in zip(tables, scale, strict=True)])
+    np.testing.assert_allclose(scaled_variance(moments, scale), every.var(axis=0), rtol=1e-9)
+    excess = np.concatenate([table * s * (s - 1) for table, s in zip(tables, scale, strict=True)]).mean(axis=0)
+    np.testing.assert_allclose(excess_variance(moments, scale), excess)
 
 
 def test_scales_and_agreement_are_kept_in_the_store(tmp_path: Path) -> None:

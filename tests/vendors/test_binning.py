@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from iscale.errors import InputError
 from iscale.vendors.binning import BinCounts, Binned, GeneIndex
+from iscale.vendors.counts import StoredCounts, in_memory
 
 SOURCE = Path("transcripts.parquet")
 
@@ -50,6 +51,19 @@ def test_bins_hold_every_transcript_whatever_the_blocks_and_their_order(rows, cu
     assert {(*index[b], int(g)): n for b, g, n in zip(found.row, found.col, found.data, strict=True)} == expected
     np.testing.assert_array_equal(whole.xy_um, [((i + 0.5) * bin_um, (j + 0.5) * bin_um) for j, i in index])
     assert index == sorted(index)
+
+
+def test_bins_that_are_put_on_disk_are_the_same(monkeypatch):
+    rng = np.random.default_rng(0)
+    rows = rng.integers(0, 5, 5000), rng.normal(0, 400, 5000), rng.normal(0, 900, 5000)
+    whole = _binned(*rows, [], pairs_at_once=1 << 20)
+    monkeypatch.setattr("iscale.vendors.binning.MOST_PAIRS", 150)
+    monkeypatch.setattr("iscale.vendors.counts.MOST_IN_MEMORY", 500)
+    cut = _binned(*rows, np.arange(100, 5000, 100), pairs_at_once=200)
+    assert isinstance(cut.counts, StoredCounts)
+    assert cut.ids == whole.ids
+    np.testing.assert_array_equal(cut.xy_um, whole.xy_um)
+    np.testing.assert_array_equal(in_memory(cut.counts).toarray(), whole.counts.toarray())
 
 
 def test_no_transcripts_are_no_bins():
