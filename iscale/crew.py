@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from iscale.config import Options
@@ -31,6 +31,11 @@ class Crew:
     def of(self, where: Where) -> Resources:
         """What computes a step."""
         return self.gpu if where == "gpu" else self.cpu
+
+    def beside(self, held_bytes: int) -> Crew:
+        """The crew where its memory has to do for something held all the while, too."""
+        cpu, gpu = (replace(pool, memory_bytes=pool.memory_bytes - held_bytes) for pool in (self.cpu, self.gpu))
+        return replace(self, cpu=cpu, gpu=gpu)
 
 
 def plan_crew(options: Options) -> Crew:

@@ -39,7 +39,8 @@ STAGES = {
 def steps(job: Job, stage: str) -> Iterator[Step]:
     """Steps of a stage and of all that it needs, in order; each is made when the ones before are through."""
     wanted = STAGES[stage]
-    crew = job.crew
+    # Captures stay in the driving process, which in a serial run computes all steps beside them.
+    crew = job.crew if job.options.dask else job.crew.beside(job.held_bytes)
     resources = crew.of("cpu")
     from iscale.slide.stage import ingest_steps
 
@@ -77,7 +78,7 @@ def _model_steps(job: Job, features: str, wanted: tuple[str, ...], crew: Crew) -
     from iscale.model.predict_stage import PredictContext, predict_step
 
     options = job.options
-    integrate = integrate_step(job.store, job.captures, job.spots, job.grid, crew.of("here"))
+    integrate = integrate_step(job.store, job.captures, job.spots, job.grid, job.crew.of("here"))
     yield integrate
     groups = get_encoder(job.encoder).groups
     context = FitContext(job.store, job.grid, groups, options.recipe, options.seed, crew.device)
