@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from types import FrameType
 from iscale.errors import InterruptedByUserError
 
 SIGNALS = {
+    signal.SIGINT: "Interrupted",
     signal.SIGTERM: "Told to stop (SIGTERM, as batch systems send at the walltime)",
     signal.SIGHUP: "The shell was closed (SIGHUP; `nohup`, tmux or a batch job would have kept the run)",
 }
@@ -20,7 +22,8 @@ SIGNALS = {
 def interruptible() -> Iterator[None]:
     """Turn interrupts and signals that end the program into one message, once workers and files are let go.
 
-    Signals that are ignored stay so: under ``nohup`` a run outlives its shell.
+    Signals that are ignored stay so: under ``nohup`` a run outlives its shell. While workers are let go a second one
+    does nothing; the third ends the program at once.
 
     Raises
     ------
@@ -32,13 +35,16 @@ def interruptible() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         del frame
         received.append(number)
-        raise KeyboardInterrupt
+        if len(received) == 1:
+            raise KeyboardInterrupt
+        if len(received) > 2:
+            os._exit(InterruptedByUserError.exit_code)
 
     former = {}
     if threading.current_thread() is threading.main_thread():
         former = {number: signal.getsignal(number) for number in SIGNALS}
         for number, handler in former.items():
-            if handler is signal.SIG_DFL:
+            if handler in (signal.SIG_DFL, signal.default_int_handler):
                 signal.signal(number, stop)
     try:
         yield

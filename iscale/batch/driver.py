@@ -109,6 +109,8 @@ class _Jobs:
         However long jobs wait in the queue is right.
         """
         now = time.monotonic()
+        # At every look: one that leaves between two questions to the batch system was alive all the same.
+        self._born |= {_job_of(worker.name) for worker in list(self._cluster.scheduler.workers.values())}
         if self._cluster.refusals:
             raise InputError(
                 f"{self._site.scheduler} refused a job of the {self.name} pool: {self._cluster.refusals[-1]}",
@@ -134,7 +136,6 @@ class _Jobs:
         queued = jobs_in_queue(self._site.scheduler, jobs.values())
         if queued is None:
             return
-        self._born |= {_job_of(name) for name in self._names()}
         gone = [name for name, job in jobs.items() if job not in queued]
         for name in gone:
             if str(name) not in self._born:
@@ -148,9 +149,6 @@ class _Jobs:
             self._said = now
             waiting = sum(state == "waiting" for state in queued.values())
             self._say(f"{self.name} pool: {workers} workers at work, {waiting} jobs wait in the queue")
-
-    def _names(self) -> list[Any]:
-        return [worker["name"] for worker in self._client.scheduler_info(n_workers=-1)["workers"].values()]
 
     def _no_life(self) -> ClusterError:
         last = self._stillborn[-1]

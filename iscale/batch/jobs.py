@@ -89,8 +89,9 @@ class _Told(Job):
                 _, _, said = str(error).rpartition("stderr:\n")
                 if pause is None or not any(word in said for word in BUSY):
                     self.refusals.append(said.strip() or f"{self.submit_command} failed and said nothing")
-                    self.status = Status.failed
-                    raise
+                    # For dask it is there all the same: of one that is not, it prints a traceback and asks again.
+                    self.status = Status.running
+                    return
             await asyncio.sleep(pause)
 
 

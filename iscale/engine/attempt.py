@@ -13,7 +13,7 @@ from typing import Any
 
 from iscale.engine.memory import give_back, peak_bytes
 from iscale.engine.progress import Hear, listening
-from iscale.engine.step import Kernel
+from iscale.engine.step import Kernel, There
 from iscale.errors import IscaleError, StoreError, StoreUnreachableError
 from iscale.geometry import Region
 
@@ -65,8 +65,20 @@ class Outcome:
     usage: Usage = field(default_factory=Usage)
 
 
-def attempt(kernel: Kernel, context: Any, region: Region, hear: Hear | None = None) -> Outcome:
+def attempt(
+    kernel: Kernel, context: Any, region: Region, hear: Hear | None = None, anchors: tuple[There, ...] = ()
+) -> Outcome:
     """Run one region here; errors of the disk are told apart from errors of the node and of the region.
+
+    Parameters
+    ----------
+    kernel, context, region
+        What to run.
+    hear
+        Who is told how far it is.
+    anchors
+        Files that are there as long as the output folder is. Where a file system is unmounted, its folder is an empty
+        one of the node's own disk, which takes what is written to it without a word.
 
     Raises
     ------
@@ -77,22 +89,40 @@ def attempt(kernel: Kernel, context: Any, region: Region, hear: Hear | None = No
     try:
         with listening(region, hear):
             value = kernel(context, region)
+        if not all_there(anchors):
+            raise StoreUnreachableError(f"{anchors[0]} was not there after the region was written.")
     except StoreUnreachableError as error:
         return Outcome(region, error=f"{error.problem} (on {socket.gethostname()})", elsewhere=True)
     except IscaleError:
         raise
     except OSError as error:
         if error.errno in CANNOT_WRITE:
-            raise StoreError(
-                f"Cannot write {error.filename or 'to the output folder'}: {os.strerror(error.errno)}.",
-                "Make room or choose another folder with --out; what is done is kept, the same command continues.",
-            ) from error
+            raise cannot_write(error) from error
         return Outcome(region, error=_described(error), elsewhere=True)
     except Exception as error:
+        # Libraries that are not written in Python have errors of their own, which quote the system's.
+        if os.strerror(errno.ENOSPC) in str(error):
+            raise cannot_write(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))) from error
         return Outcome(region, error=_described(error))
     finally:
         give_back()
     return Outcome(region, value, usage=meter.read())
+
+
+def all_there(paths: tuple[There, ...]) -> bool:
+    """Whether all of some files can be seen from here."""
+    try:
+        return all(path.exists() for path in paths)
+    except OSError:
+        return False
+
+
+def cannot_write(error: OSError) -> StoreError:
+    """What the user is told of an error of the disk."""
+    return StoreError(
+        f"Cannot write {error.filename or 'to the output folder'}: {error.strerror or error}.",
+        "Make room or choose another folder with --out; what is done is kept, the same command continues.",
+    )
 
 
 def _described(error: Exception) -> str:

@@ -17,10 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from iscale.engine.attempt import Outcome, attempt
+from iscale.engine.attempt import Outcome, all_there, attempt
+from iscale.engine.deaths import Deaths
 from iscale.engine.drivers import Say
+from iscale.engine.post import Post, open_post
 from iscale.engine.progress import Hear
-from iscale.engine.step import Step
+from iscale.engine.step import Step, There
 from iscale.engine.waiting import Waiting
 from iscale.errors import ClusterError, InputError, IscaleError
 from iscale.geometry import Region
@@ -35,10 +37,21 @@ SILENCE_S = 1800.0
 """A worker of which nothing is heard for so long, in spite of a region that tells how far it is, is restarted."""
 
 WAIT_FOR_WORKERS_S = 300.0
-"""A cluster that this program does not look after may be without workers for so long."""
+"""A cluster whose workers do not wait in a queue may be without any for so long."""
+
+GONE_S = 3.0
+"""A worker that has been away for so long has left; had it died, Dask would have said so at once."""
+
+LOST_AFTER = "1 day"
+"""What dask waits before it gives up a worker of its own cluster that is not there: this program looks after them. Dask
+would look once, 15 s after a worker died, and end for good the one that its nanny is only just starting again."""
+TOO_LONG = (
+    "every worker that computed it left before it was done: it takes longer than their time (walltime, --lifetime); "
+    "give them more, or run with smaller regions (--region-shards)"
+)
 
 
-LookAfter = Callable[[int, int], None]
+LookAfter = Callable[[int, int], bool]
 
 
 @dataclass
@@ -48,19 +61,7 @@ class _Flight:
     region: Region
     worker: str
     heard: float
-
-
-class Post:
-    """Sends what a kernel tells from a Dask worker to those who subscribe to a topic."""
-
-    def __init__(self, topic: str) -> None:
-        self.topic = topic
-
-    def __call__(self, region: Region, fraction: float) -> None:
-        """Hand it to the worker's own connection, which drops it where the scheduler is not there."""
-        from distributed import get_worker
-
-        get_worker().log_event(self.topic, [region.y0, region.y1, region.x0, region.x1, fraction])
+    missed: float | None = None
 
 
 class DaskDriver:
@@ -74,7 +75,8 @@ class DaskDriver:
         Closed with the driver; None if somebody else's.
     look_after
         Called now and then with the number of workers and of regions still to do, to start, replace or end workers;
-        raises where there will be none. None for a cluster that cares for itself.
+        says whether to wait for workers however long, and raises where there will be none. None for a cluster that
+        cares for itself.
     """
 
     def __init__(self, client: Any, cluster: Any = None, look_after: LookAfter | None = None) -> None:
@@ -82,14 +84,26 @@ class DaskDriver:
         self._cluster = cluster
         self._look_after = look_after
         self._resting: dict[str, float] = {}
+        self._settings = contextlib.ExitStack()
+        if cluster is not None:
+            import dask
+
+            self._settings.enter_context(dask.config.set({"distributed.deploy.lost-worker-timeout": LOST_AFTER}))
 
     @property
     def workers(self) -> tuple[str, ...]:
-        """Addresses of the workers that are there."""
+        """Addresses of the workers that are there and not about to leave."""
+        return tuple(address for address, status in self._there().items() if status == "running")
+
+    def _there(self) -> dict[str, str]:
+        """Status of every worker that the scheduler knows, by address."""
         try:
-            return tuple(self._client.scheduler_info(n_workers=-1)["workers"])
+            there = self._client.scheduler_info(n_workers=-1)["workers"]
         except (OSError, TimeoutError, RuntimeError, ValueError) as error:
             raise self._lost() from error
+        if self._client.status != "running":  # what it said is of the past
+            raise self._lost()
+        return {address: worker["status"] for address, worker in there.items()}
 
     def map(self, step: Step, regions: Iterable[Region], hear: Hear | None = None) -> Iterator[Outcome]:
         """Keep a region on every worker; outcomes come as tasks finish."""
@@ -102,47 +116,62 @@ class DaskDriver:
             if hear is not None:
                 hear(region, fraction)
 
-        with self._post(heard) as post:
+        with open_post(self._client, heard) as post:
             yield from self._outcomes(step, Waiting(regions), post, flights)
 
     def _outcomes(self, step: Step, waiting: Waiting, post: Post, flights: dict[str, _Flight]) -> Iterator[Outcome]:
         finished: queue.SimpleQueue[Any] = queue.SimpleQueue()
         futures: dict[str, Any] = {}
+        deaths = Deaths()
+        anchors = tuple(path for path in step.outputs if path.exists())
         lonely_since = time.monotonic()
         try:
             while waiting or flights:
-                workers = self.workers
+                there = self._there()
+                workers = tuple(address for address, status in there.items() if status == "running")
+                for key in _left(flights, there):
+                    self._client.cancel([futures.pop(key)], force=True)
+                    undone = flights.pop(key).region
+                    if not waiting.after_leave(undone, time.monotonic()):
+                        yield Outcome(undone, error=TOO_LONG)
                 for worker in self._free(workers, flights):
                     region = waiting.take(time.monotonic())
                     if region is None:
                         break
-                    future = self._submit(step, region, post, worker)
+                    future = self._submit(step, region, post, anchors, worker)
                     flights[future.key] = _Flight(region, worker, time.monotonic())
                     futures[future.key] = future
                     future.add_done_callback(finished.put)
                 lonely_since = time.monotonic() if workers else lonely_since
-                self._care(len(workers), len(waiting) + len(flights), flights, lonely_since)
-                with contextlib.suppress(queue.Empty):
-                    future = finished.get(timeout=LOOK_EVERY_S)
+                self._care(len(workers), len(waiting) + len(flights), lonely_since)
+                for key in self._silence(flights):
+                    self._client.cancel([futures.pop(key)], force=True)
+                    undone = flights.pop(key).region
+                    deaths.silent(undone)
+                    if not waiting.after_death(undone, time.monotonic()):
+                        yield Outcome(undone, error=deaths.why(undone, self._client, SILENCE_S))
+                future = _next(finished)
+                if future is not None and future.key in flights:  # and not given up before
                     flight = flights.pop(future.key)
-                    outcome = self._outcome(future, futures.pop(future.key), flight, step, waiting)
+                    outcome = self._outcome(future, futures.pop(future.key), flight, anchors, waiting, deaths)
                     if outcome is not None:
                         yield outcome
         finally:
             if futures and self._client.status == "running":
                 self._client.cancel(list(futures.values()), force=True)
 
-    def _submit(self, step: Step, region: Region, post: Post, worker: str) -> Any:
+    def _submit(self, step: Step, region: Region, post: Post, anchors: tuple[There, ...], worker: str) -> Any:
         return self._client.submit(
             attempt,
             step.kernel,
             step.context,
             region,
             post,
+            anchors,
             key=f"{step.name}-{uuid.uuid4().hex}",
             pure=False,
+            # On no other: Dask would not give it to one that comes when none is left.
             workers=[worker],
-            allow_other_workers=True,
         )
 
     def _free(self, workers: tuple[str, ...], flights: dict[str, _Flight]) -> list[str]:
@@ -153,7 +182,15 @@ class DaskDriver:
         able = [worker for worker in workers if worker not in self._resting] or list(workers)
         return [worker for worker in able if worker not in busy][: max(0, len(workers) - len(flights))]
 
-    def _outcome(self, future: Any, held: Any, flight: _Flight, step: Step, waiting: Waiting) -> Outcome | None:
+    def _outcome(
+        self,
+        future: Any,
+        held: Any,
+        flight: _Flight,
+        anchors: tuple[There, ...],
+        waiting: Waiting,
+        deaths: Deaths,
+    ) -> Outcome | None:
         """What came of a region; None where it is to be tried again."""
         from distributed import KilledWorker
 
@@ -162,8 +199,7 @@ class DaskDriver:
             outcome: Outcome = future.result()
             held.release()
             # Where the files are not there for this process either, waiting for the worker's does not help.
-            here = all(path.exists() for path in step.outputs)
-            if outcome.elsewhere and here and waiting.after_fault(region, now):
+            if outcome.elsewhere and all_there(anchors) and waiting.after_fault(region, now):
                 self._resting[flight.worker] = now + REST_S
                 return None
             return outcome
@@ -174,26 +210,32 @@ class DaskDriver:
         if isinstance(error, IscaleError):
             raise error
         if isinstance(error, KilledWorker):
-            if waiting.after_death(region, now, error.allowed_failures + 1):
+            if waiting.after_death(region, now, deaths.killed(region, error)):
                 return None
-            return Outcome(region, error=_deadly(waiting.deaths(region)))
+            return Outcome(region, error=deaths.why(region, self._client, SILENCE_S))
         return Outcome(region, error=f"{type(error).__name__}: {error}")
 
-    def _care(self, workers: int, left: int, flights: dict[str, _Flight], lonely_since: float) -> None:
-        """Look after the cluster, and restart workers of which nothing was heard for too long."""
-        now = time.monotonic()
-        if self._look_after is not None:
-            self._look_after(workers, left)
-        elif not workers and now - lonely_since > WAIT_FOR_WORKERS_S:
+    def _care(self, workers: int, left: int, lonely_since: float) -> None:
+        """Look after the cluster."""
+        if self._look_after is not None and self._look_after(workers, left):
+            return
+        if not workers and time.monotonic() - lonely_since > WAIT_FOR_WORKERS_S:
             raise ClusterError(
                 f"No worker for {WAIT_FOR_WORKERS_S / 60:.0f} minutes; what is done is kept.",
-                "Start workers again (`dask worker ADDRESS --nthreads 1`); the same command continues.",
+                "Start them again if they were yours (`dask worker ADDRESS --nthreads 1`); the same command continues.",
             )
-        silent = [flight for flight in flights.values() if now - flight.heard > SILENCE_S]
-        for flight in silent:
-            flight.heard = now
+
+    def _silence(self, flights: dict[str, _Flight]) -> list[str]:
+        """Regions of which nothing was heard for too long; the workers that are at them are restarted."""
+        now = time.monotonic()
+        silent = [key for key, flight in flights.items() if now - flight.heard > SILENCE_S]
         if silent:
-            self._client.restart_workers([flight.worker for flight in silent], raise_for_error=False)
+            at = self._client.processing()
+            workers = [worker for worker, keys in at.items() if not set(silent).isdisjoint(keys)]
+            # One that left meanwhile is an error to dask, one that nobody restarts too.
+            with contextlib.suppress(KeyError, ValueError, OSError, TimeoutError):
+                self._client.restart_workers(workers, raise_for_error=False)
+        return silent
 
     def _lost(self) -> ClusterError:
         return ClusterError(
@@ -201,34 +243,28 @@ class DaskDriver:
             "Start it again if it was yours (`dask scheduler`); the same command continues.",
         )
 
-    @contextlib.contextmanager
-    def _post(self, hear: Hear) -> Iterator[Post]:
-        """What tasks send by, and while it is open what it brings is heard, in the client's thread."""
-        post = Post(f"iscale-{uuid.uuid4().hex}")
-
-        def deliver(event: tuple[float, list[Any]]) -> None:
-            *place, fraction = event[1]
-            hear(Region(*place), fraction)
-
-        self._client.subscribe_topic(post.topic, deliver)
-        try:
-            yield post
-        finally:
-            if self._client.status == "running":
-                self._client.unsubscribe_topic(post.topic)
-
     def close(self) -> None:
         """Disconnect, and stop the workers started here."""
-        self._client.close()
-        if self._cluster is not None:
-            self._cluster.close()
+        with self._settings:
+            self._client.close()
+            if self._cluster is not None:
+                self._cluster.close()
 
 
-def _deadly(deaths: int) -> str:
-    return (
-        f"{deaths} workers died while they computed it: killed from outside, or for more memory than they may use "
-        "(their logs, or those of the batch system, tell)"
-    )
+def _left(flights: dict[str, _Flight], there: dict[str, str]) -> list[str]:
+    """Regions whose workers have left in good order, at the end of their lifetime for instance."""
+    now = time.monotonic()
+    for flight in flights.values():
+        flight.missed = None if flight.worker in there else flight.missed or now
+    return [key for key, flight in flights.items() if flight.missed is not None and now - flight.missed > GONE_S]
+
+
+def _next(finished: queue.SimpleQueue[Any]) -> Any:
+    """The next future that is over; None if none is for a while."""
+    try:
+        return finished.get(timeout=LOOK_EVERY_S)
+    except queue.Empty:
+        return None
 
 
 def remote_driver(where: str, say: Say) -> DaskDriver:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from iscale.engine.attempt import Usage
+from iscale.engine.attempt import Usage, cannot_write
 from iscale.engine.drivers import Driver, SerialDriver
 from iscale.engine.ledger import Ledger, remaining
 from iscale.engine.progress import Tally
@@ -105,6 +107,8 @@ def execute(
 
     Raises
     ------
+    StoreError
+        If this process cannot write what it keeps of the step.
     RegionsFailedError
         After all other regions are done and recorded, if some failed.
     """
@@ -118,9 +122,10 @@ def execute(
         watcher.reuse(step.name)
         return report
     if not finished:
-        ledger.forget()
-        step.prepare()
-        ledger.begin(step.fingerprint, step.plan)
+        with _own_files():
+            ledger.forget()
+            step.prepare()
+            ledger.begin(step.fingerprint, step.plan)
     values: dict[Region, Any] = dict(finished)
     start = time.perf_counter()
     watcher.start(step.name, len(step.plan.regions), report.reused)
@@ -135,9 +140,10 @@ def execute(
                 continue
             # The last region is recorded only after `finish`, so that a step is never taken for whole too early.
             values[outcome.region] = outcome.value
-            if len(values) - len(finished) == len(missing):
-                step.finish([values[region] for region in sorted(values)])
-            ledger.record(outcome.region, outcome.value)
+            with _own_files():
+                if len(values) - len(finished) == len(missing):
+                    step.finish([values[region] for region in sorted(values)])
+                ledger.record(outcome.region, outcome.value)
             report.add(outcome.usage)
             tally.over(outcome.region, done=True)
             watcher.advance(step.name)
@@ -152,6 +158,15 @@ def execute(
             "--restart makes it anew.",
         )
     return report
+
+
+@contextlib.contextmanager
+def _own_files() -> Iterator[None]:
+    """What the driving process itself writes: errors of the disk are the user's to mend here too."""
+    try:
+        yield
+    except OSError as error:
+        raise cannot_write(error) from error
 
 
 def _failure(report: StepReport) -> str:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
+from collections.abc import Iterator
+from multiprocessing import resource_tracker
 from typing import Any
 
 SETTINGS: dict[str, Any] = {
@@ -18,6 +22,9 @@ SETTINGS: dict[str, Any] = {
     "distributed.worker.preload": ["iscale.engine.worker"],
 }
 """Configuration of schedulers and workers."""
+
+
+OF_THE_TERMINAL = {signal.SIGINT, signal.SIGHUP}
 
 
 def thread_variables(threads: int) -> dict[str, str]:
@@ -36,6 +43,22 @@ def cores_here() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+@contextlib.contextmanager
+def _no_interrupts_for_children() -> Iterator[None]:
+    """Leave Ctrl-C and hang-ups, which reach all processes of a shell's job, to this process, from the first moment on.
+
+    The thread of the cluster's loop is started meanwhile. It keeps the mask, and so do all processes that it starts.
+    """
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, OF_THE_TERMINAL)
+    try:
+        # Python's own helper of such processes keeps the mask too, and starting it lifts a part of ours.
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, OF_THE_TERMINAL)
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
+
+
 def start(workers: int, memory_bytes: int) -> Any:
     """A ``LocalCluster`` of processes (0: one per core) with this budget each."""
     import dask
@@ -49,7 +72,7 @@ def start(workers: int, memory_bytes: int) -> Any:
         "distributed.nanny.pre-spawn-environ": environment,
         "distributed.worker.daemon": True,
     }
-    with dask.config.set(settings):
+    with dask.config.set(settings), _no_interrupts_for_children():
         return LocalCluster(
             n_workers=workers,
             threads_per_worker=1,

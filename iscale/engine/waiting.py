@@ -11,6 +11,9 @@ from iscale.geometry import Region
 SECONDS_BEFORE = (2.0, 8.0, 20.0, 40.0)
 """Waits before a region is tried again whose node may be to blame: a file system gone for a minute is outlived."""
 
+MOST_LEAVES = 5
+"""A region is given up that so many workers left undone, whose time was over or which were sent away."""
+
 MOST_DEATHS = 3
 """A region is given up that was being computed when so many workers died."""
 
@@ -29,6 +32,7 @@ class Waiting:
         self._later: list[tuple[float, Region]] = []
         self._faults: Counter[Region] = Counter()
         self._deaths: Counter[Region] = Counter()
+        self._leaves: Counter[Region] = Counter()
 
     def __len__(self) -> int:
         return len(self._new) + len(self._later)
@@ -47,6 +51,14 @@ class Waiting:
         heapq.heappush(self._later, (now + SECONDS_BEFORE[self._faults[region] - 1], region))
         return True
 
+    def after_leave(self, region: Region, now: float) -> bool:
+        """Put back a region whose worker left in good order; False if that has happened too often."""
+        self._leaves[region] += 1
+        if self._leaves[region] >= MOST_LEAVES:
+            return False
+        heapq.heappush(self._later, (now, region))
+        return True
+
     def after_death(self, region: Region, now: float, deaths: int = 1) -> bool:
         """Put back a region whose worker died; False if that has happened too often."""
         self._deaths[region] += deaths
@@ -54,7 +66,3 @@ class Waiting:
             return False
         heapq.heappush(self._later, (now, region))
         return True
-
-    def deaths(self, region: Region) -> int:
-        """Workers that died while they computed a region."""
-        return self._deaths[region]

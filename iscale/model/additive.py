@@ -93,6 +93,18 @@ class AdditiveEnsemble(Ensemble):
                 torch.mul(deviation_over_states(counts, middle), share, out=spread[at])
         return mean, spread
 
+    def totals(self, hidden: Tensor) -> Tensor:
+        """(gene,) float64: expected counts of all superpixels together, without the time that their spread takes."""
+        parts, n = self.parts, hidden.shape[1]
+        result = torch.zeros(len(self.genes), dtype=torch.float64, device=hidden.device)
+        for a in range(0, len(self.genes), GENE_BLOCK):
+            gene = slice(a, a + GENE_BLOCK)
+            loading, level = parts.loading[:, gene].T, parts.level[gene, None]
+            for b in range(0, n, ROW_BLOCK):
+                counts = positive_counts(torch.matmul(loading, hidden[:, b : b + ROW_BLOCK, :-1].mT) + level)
+                result[gene] += counts.mean(dim=0).sum(dim=1, dtype=torch.float64)
+        return result * parts.share
+
     def depth(self, hidden: Tensor) -> Tensor:
         """Mean over states: see :meth:`Ensemble.depth`."""
         return hidden[..., -1].exp().mean(dim=0)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from iscale.captures.spots import DiscFeatures
+from iscale.model.discs import blocks_of, rows_of, spot_starts
 
 FOLDS = 5
 PENALTIES = 10.0 ** np.arange(0, 6.1, 0.5)
@@ -19,13 +20,13 @@ NEIGHBOURS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48)
 
 def disc_mean_features(discs: DiscFeatures, n_spots: int) -> NDArray[np.float64]:
     """Mean feature of each spot's disc, (spot, feature); NaN for a spot without any superpixel."""
-    count = np.bincount(discs.spot, minlength=n_spots)
-    start = np.searchsorted(discs.spot, np.arange(n_spots))
+    starts = spot_starts(discs.spot, n_spots)
     means = np.full((n_spots, discs.features.shape[1]), np.nan)
-    there = count > 0
-    if there.any():
-        sums = np.add.reduceat(discs.features, start[there], axis=0, dtype=np.float64)
-        means[there] = sums / count[there, None]
+    for spots in blocks_of(starts, np.flatnonzero(np.diff(starts) > 0)):
+        rows, owner = rows_of(starts, spots)
+        first = np.searchsorted(owner, np.arange(len(spots)))
+        sums = np.add.reduceat(np.asarray(discs.features[rows]), first, axis=0, dtype=np.float64)
+        means[spots] = sums / np.bincount(owner)[:, None]
     return means
 
 

@@ -7,7 +7,7 @@ distance on the slide. The first two, the *appearance*, belong to one superpixel
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,8 +25,11 @@ RANGE_UM = 1125.0
 CLIP = 4.0
 """Scaled features end here, so that a superpixel unlike any in training is not extrapolated to."""
 
-Pool = Callable[[Callable[[Tensor], Tensor]], Tensor]
-"""Mean over the disc of every training spot, (..., spot, k), of a function (row, feature) -> (..., row, k)."""
+SPOT_BLOCK = 1024
+"""Spots that are held in float64 at a time."""
+
+Discs = Iterable[tuple[Tensor, Tensor]]
+"""Blocks of spots, in order: rows of their discs (row, feature), and the mean over each as a matrix (spot, row)."""
 
 
 @dataclass(frozen=True)
@@ -54,48 +57,63 @@ class Appearance:
         """(state, n, random) random features of scaled features."""
         return torch.matmul(scaled, self.frequencies).add_(self.phase).cos_()
 
-    def both(self, features: Tensor) -> Tensor:
-        """(state, n, feature + random): the scaled features, the same in every state, and their random features."""
-        scaled = self.scaled(features)
-        waves = self.waves(scaled)
-        return torch.cat([scaled.expand(len(waves), -1, -1), waves], dim=2)
+
+def moments(blocks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """Deviation and mean of the columns of (row, feature) blocks, (feature,) float32 each, added up in float64."""
+    n, mean, squares = 0, torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    for block in blocks:
+        variance, centre = (moment.double() for moment in torch.var_mean(block, dim=0, correction=0))
+        total, shift = n + len(block), centre - mean.to(centre)
+        squares = squares.to(centre) + variance * len(block) + shift.square() * (n * len(block) / total)
+        mean = mean.to(centre) + shift * (len(block) / total)
+        n = total
+    return (squares / (n - 1)).sqrt().float(), mean.float()
 
 
-def random_appearance(features: Tensor, *, seed: int, n_states: int) -> Appearance:
-    """Draw the random features of every state; scale by the mean and deviation of (row, feature) features."""
-    n_features = features.shape[1]
+def random_appearance(centre: Tensor, deviation: Tensor, *, seed: int, n_states: int) -> Appearance:
+    """Draw the random features of every state, of features of that mean and deviation."""
+    n_features = len(centre)
     generator = torch.Generator().manual_seed(seed)
     frequencies = torch.randn(n_states, n_features, RANDOM_FEATURES, generator=generator)
     phase = 2 * torch.pi * torch.rand(n_states, 1, RANDOM_FEATURES, generator=generator)
-    scale, centre = torch.std_mean(features, dim=0)
     return Appearance(
         centre,
-        scale.clamp_min(1e-6),
-        (frequencies / (LENGTH_SCALE * n_features**0.5)).to(features.device),
-        phase.to(features.device),
+        deviation.clamp_min(1e-6),
+        (frequencies / (LENGTH_SCALE * n_features**0.5)).to(centre.device),
+        phase.to(centre.device),
     )
 
 
-def appearance_design(appearance: Appearance, pool: Pool) -> tuple[Tensor, Tensor, Tensor]:
+def appearance_design(
+    appearance: Appearance, discs: Discs, n_spots: int
+) -> tuple[tuple[Tensor, Tensor], Tensor, Tensor]:
     """Appearance of the training spots, scaled to its prior variance.
 
     Returns
     -------
     design, offset, gain
-        (state, spot, k) float32, and (state, 1, k) float64 each: ``design = (mean over the disc - offset) * gain``.
+        In two parts, (spot, feature) and (state, spot, random) float32; and (state, 1, feature + random) float64 each:
+        ``design = (mean over the disc - offset) * gain``.
     """
-    means = pool(appearance.both)
-    variance, offset = (moment.double() for moment in torch.var_mean(means, dim=1, keepdim=True, correction=0))
-    n_features = len(appearance.centre)
-    gain = [
-        (prior / part.sum(dim=2, keepdim=True).clamp_min(1e-12)).sqrt().expand_as(part)
-        for prior, part in (
-            (LINEAR_VARIANCE, variance[..., :n_features]),
-            (RANDOM_VARIANCE, variance[..., n_features:]),
-        )
-    ]
-    stacked = torch.cat(gain, dim=2)
-    return means.sub_(offset.float()).mul_(stacked.float()), offset, stacked
+    n_states, n_features, n_random = appearance.frequencies.shape
+    linear = appearance.centre.new_empty(n_spots, n_features)
+    waves = appearance.centre.new_empty(n_states, n_spots, n_random)
+    start = 0
+    for features, mean in discs:
+        spots = slice(start, start + len(mean))
+        scaled = appearance.scaled(features)
+        linear[spots] = torch.matmul(mean, scaled)
+        waves[:, spots] = torch.matmul(mean, appearance.waves(scaled))
+        start = spots.stop
+    offsets, gains = [], []
+    for means, prior in ((linear, LINEAR_VARIANCE), (waves, RANDOM_VARIANCE)):
+        moment = (torch.var_mean(part, dim=0, keepdim=True, correction=0) for part in means.view(-1, *means.shape[-2:]))
+        variance, offset = (torch.stack(parts).double() for parts in zip(*moment, strict=True))
+        gain = (prior / variance.sum(dim=2, keepdim=True).clamp_min(1e-12)).sqrt().expand_as(variance)
+        means.sub_(offset.float().view(*means.shape[:-2], 1, -1)).mul_(gain.float().view(*means.shape[:-2], 1, -1))
+        offsets.append(offset.expand(n_states, -1, -1))
+        gains.append(gain.expand(n_states, -1, -1))
+    return (linear, waves), torch.cat(offsets, dim=2), torch.cat(gains, dim=2)
 
 
 def nearness(xy_um: Tensor, anchors: Tensor) -> Tensor:
@@ -110,11 +128,15 @@ def place_design(xy_um: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
     Returns
     -------
     design, whiten
-        (spot, anchor) and (anchor, anchor) float64: ``design = nearness(xy_um, anchors) @ whiten``.
+        (spot, anchor) float32 and (anchor, anchor) float64: ``design = nearness(xy_um, anchors) @ whiten``.
     """
     values, vectors = torch.linalg.eigh(nearness(anchors.double(), anchors.double()))
     whiten = vectors / values.clamp_min(1e-4).sqrt()
-    return nearness(xy_um.double(), anchors.double()) @ whiten, whiten
+    design = xy_um.new_empty(len(xy_um), len(anchors))
+    for start in range(0, len(xy_um), SPOT_BLOCK):
+        at = slice(start, start + SPOT_BLOCK)
+        design[at] = nearness(xy_um[at].double(), anchors.double()) @ whiten
+    return design, whiten
 
 
 def spread_out(places: Tensor, limit: int) -> Tensor:

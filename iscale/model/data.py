@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from iscale.captures.spots import DiscFeatures, TrainingSpots
 from iscale.errors import InputError
 from iscale.model.discs import disc_sizes, spot_starts
+from iscale.model.row_file import ROWS_AT_ONCE, RowFile
 
 Epoch = dict[str, float]
 """One line of a history: ``epoch`` (from 1), ``train_loss``, ``held_out_loss`` (NaN where no spot is held out)."""
@@ -20,6 +22,26 @@ Epoch = dict[str, float]
 OnEpoch = Callable[[Epoch], None]
 
 HELD_OUT_FRACTION = 0.1
+
+
+@dataclass(frozen=True)
+class FitSize:
+    """What the memory of a fit depends on.
+
+    Attributes
+    ----------
+    spots, genes, features, states, captures
+        How many there are.
+    most_rows
+        Superpixels of the largest disc.
+    """
+
+    spots: int
+    genes: int
+    features: int
+    states: int
+    captures: int
+    most_rows: int
 
 
 @dataclass(frozen=True)
@@ -31,7 +53,8 @@ class TrainingData:
     genes
         (gene,) names.
     features
-        (row, feature) float32 on the device, rows sorted by spot.
+        (row, feature) float32 on the device, rows sorted by spot; or a file of them, which gives the rows that it is
+        indexed with, on the device.
     starts
         (spot + 1,): rows of spot ``s`` are ``starts[s]:starts[s + 1]``.
     counts
@@ -49,7 +72,7 @@ class TrainingData:
     """
 
     genes: tuple[str, ...]
-    features: Tensor
+    features: Tensor | RowFile
     starts: NDArray[np.int64]
     counts: Tensor
     depth: Tensor
@@ -112,9 +135,10 @@ def training_data(
     def to_device(values: NDArray[np.generic]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)).to(device)
 
+    features = discs.features
     return TrainingData(
         genes=spots.genes,
-        features=to_device(discs.features),
+        features=features.to(device) if isinstance(features, RowFile) else to_device(features),
         starts=starts,
         counts=to_device(spots.counts),
         depth=to_device(spots.depth),
@@ -133,9 +157,18 @@ def _check(spots: TrainingSpots, discs: DiscFeatures, n_train: int) -> None:
             "Give more captures, or check that the spots of locs.tsv lie on the tissue of the mother image.",
         )
     for name, values in (("counts", spots.counts), ("depths", spots.depth), ("features", discs.features)):
-        bad = int((~np.isfinite(values)).sum())
+        bad = _not_finite(values)
         if bad:
             raise InputError(
-                f"{bad} of {values.size} {name} of the training spots are NaN or infinite",
+                f"{bad} of {math.prod(values.shape)} {name} of the training spots are NaN or infinite",
                 "Counts and features must be finite; superpixels without features are to be left out of the discs.",
             )
+
+
+def _not_finite(values: NDArray[np.float32] | RowFile) -> int:
+    """Numbers that are NaN or infinite."""
+    bad = 0
+    for start in range(0, len(values), ROWS_AT_ONCE):
+        block = np.asarray(values[np.arange(start, min(start + ROWS_AT_ONCE, len(values)))])
+        bad += block.size - int(np.isfinite(block).sum())
+    return bad

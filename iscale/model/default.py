@@ -9,14 +9,15 @@ Depth and composition come apart by a second regression, of counts per 10,000. D
 what the second predicts, averaged over the genes: so expression over depth has the composition that was learnt from
 normalised counts, and depth itself is less noisy than one learnt from the spots' totals.
 
-States differ in their random features and each leaves out another fifth of the spots. All are solved at once, as one
-batch of matrices. `docs/recipe.md` says what was tried and what each part is worth.
+States differ in their random features and each leaves out another fifth of the spots. Spots pass in blocks, counts
+and the features of discs alike: what is held of a spot are its counts and its row of the design, in float32.
+`docs/recipe.md` says what was tried and what each part is worth.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,21 +25,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from iscale.engine.progress import tell
 from iscale.model.additive import FACTORS, AdditiveEnsemble, AdditiveTensors, from_parts, hidden_bytes
 from iscale.model.basis import (
     MAX_ANCHORS,
+    RANDOM_FEATURES,
     appearance_design,
+    moments,
     place_design,
     random_appearance,
     spread_out,
 )
-from iscale.model.data import Epoch, OnEpoch, TrainingData
-from iscale.model.discs import rows_of
+from iscale.model.data import Epoch, FitSize, OnEpoch, TrainingData
+from iscale.model.discs import MOST_ROWS, blocks_of, rows_of
+from iscale.model.part import part
 from iscale.model.published import disc_mean
-from iscale.model.ridge import PENALTIES, RidgeFit, fit_ridge
+from iscale.model.ridge import PENALTIES, Design, RidgeFit, fit_ridge, ridge_bytes
 from iscale.model.threads import all_cores
 
-__all__ = ["AdditiveEnsemble", "from_parts", "hidden_bytes", "train"]
+__all__ = ["AdditiveEnsemble", "fit_bytes", "from_parts", "hidden_bytes", "train"]
 
 REFIT = True
 """Once scored, it is trained again with the held-out spots."""
@@ -55,6 +60,36 @@ LEAST_COUNT = 0.05
 LEAST_VARIANCE = 1e-5
 """Of a factor, over that of the first: less is rounding."""
 SPOTS_AT_ONCE = 64
+SPOT_BLOCK = 1024
+"""Spots of which all genes are held, beside the counts themselves."""
+
+
+@dataclass(frozen=True)
+class LogCounts:
+    """(spot, gene) float32 logarithms of scaled counts, computed for the spots that it is indexed with.
+
+    Attributes
+    ----------
+    counts
+        (any spot, gene) float32.
+    spots
+        (spot,) int64 which of them.
+    scales
+        (spot, 1) float32 each: counts are multiplied by one after the other.
+    """
+
+    counts: Tensor
+    spots: Tensor
+    scales: tuple[Tensor, ...]
+
+    def __len__(self) -> int:
+        return len(self.spots)
+
+    def __getitem__(self, at: slice) -> Tensor:
+        values = self.counts[self.spots[at]]
+        for scale in self.scales:
+            values.mul_(scale[at])
+        return values.log1p_()
 
 
 @dataclass(frozen=True)
@@ -74,24 +109,42 @@ class Factors:
     level: Tensor
 
     @classmethod
-    def of(cls, genes: Tensor, weight: Tensor) -> Factors:
+    def of(cls, genes: LogCounts | Tensor, weight: Tensor) -> Factors:
         """Principal directions of (spot, gene) float32 values, each gene scaled to variance 1, spots weighted."""
         weight = (weight / weight.sum())[:, None].float()
-        level = (weight * genes).sum(dim=0)
-        spread = (weight * (genes - level).square()).sum(dim=0).sqrt().clamp_min(1e-6)
-        scaled = (genes - level) / spread
-        rooted = scaled * weight.sqrt()
-        by_spot = len(rooted) <= rooted.shape[1]
-        values, vectors = torch.linalg.eigh((rooted @ rooted.T if by_spot else rooted.T @ rooted).double())
-        kept = max(1, min(FACTORS, int((values > LEAST_VARIANCE * values[-1]).sum())))
-        vectors = vectors.flip(1)[:, :kept]
-        if by_spot:
-            vectors = torch.nn.functional.normalize(rooted.T.double() @ vectors, dim=0)
-        return cls((scaled @ vectors.float()).double(), vectors.T * spread, level.double())
+        blocks = [slice(a, a + SPOT_BLOCK) for a in range(0, len(genes), SPOT_BLOCK)]
+        level = sum(((weight[at] * genes[at]).sum(dim=0) for at in blocks), start=torch.zeros(()).to(weight))
+        variance = sum(((weight[at] * (genes[at] - level).square_()).sum(dim=0) for at in blocks), start=level * 0)
+        spread = variance.sqrt().clamp_min(1e-6)
+
+        def scaled(at: slice) -> Tensor:
+            return (genes[at] - level).div_(spread)
+
+        if len(genes) <= len(level):
+            rooted = torch.cat([scaled(at).mul_(weight[at].sqrt()) for at in blocks])
+            vectors = _leading((rooted @ rooted.T).double())
+            of_genes = torch.stack([rooted[at].T.double() @ vectors[at] for at in blocks]).sum(dim=0)
+            vectors = torch.nn.functional.normalize(of_genes, dim=0)
+        else:
+            square = level.new_zeros(len(level), len(level), dtype=torch.float64)
+            for at in blocks:
+                rooted = scaled(at).mul_(weight[at].sqrt())
+                square += rooted.T @ rooted
+            vectors = _leading(square)
+        of_spots = torch.cat([(scaled(at) @ vectors.float()).double() for at in blocks])
+        return cls(of_spots, vectors.T * spread, level.double())
 
     def genes(self, values: Tensor) -> Tensor:
         """(..., gene) of (..., factor)."""
         return values @ self.loading + self.level
+
+
+def _leading(square: Tensor) -> Tensor:
+    """(row, factor) eigenvectors of a symmetric float64 matrix, those that count, the largest first."""
+    values, vectors = torch.linalg.eigh(square)
+    kept = max(1, min(FACTORS, int((values > LEAST_VARIANCE * values[-1]).sum())))
+    leading: Tensor = vectors[:, -kept:].flip(1)
+    return leading
 
 
 def train(
@@ -131,16 +184,21 @@ def _train(
     data: TrainingData, seed: int, n_states: int, penalties: tuple[float, ...], on_epoch: OnEpoch | None
 ) -> tuple[AdditiveEnsemble, list[Epoch]]:
     spots = data.train_spots
-    appearance = random_appearance(data.features[rows_of(data.starts, spots)[0]], seed=seed, n_states=n_states)
-    seen_design, offset, gain = appearance_design(appearance, lambda function: disc_means(data, spots, function))
+    with part(0.0, 0.1):
+        deviation, centre = moments(data.features[rows] for rows, _ in _discs(data, spots))
+    appearance = random_appearance(centre, deviation, seed=seed, n_states=n_states)
+    with part(0.1, 0.4):
+        discs = ((data.features[rows], mean) for rows, mean in _discs(data, spots))
+        seen_design, offset, gain = appearance_design(appearance, discs, len(spots))
     anchors = spread_out(data.xy_um[spots], MAX_ANCHORS)
     place, whiten = place_design(data.xy_um[spots], anchors)
-    shared = torch.cat([place, _capture_design(data, spots)], dim=1).float()
-    design = torch.cat([seen_design, shared.expand(n_states, -1, -1)], dim=2)
+    design = Design((*seen_design, place, _capture_design(data, spots).float()), n_states)
 
-    counts, depth = _per_full_disc(data, spots)
+    depth, scale = _per_full_disc(data, spots)
     seen = _seen(len(spots), n_states, seed).to(depth)
-    factors, by_count, log_depth = _regress(design, counts, depth, seen, penalties)
+    with part(0.4, 0.6):
+        factors, by_count, log_depth = _regress(design, data.counts, spots, depth, scale, seen, penalties)
+    del design, seen_design, place
     coefficients = torch.cat([by_count.coefficients, log_depth.coefficients], dim=2)
     constant = torch.cat([by_count.intercept, log_depth.intercept], dim=2)
 
@@ -157,7 +215,8 @@ def _train(
         level=factors.level.float(),
         share=torch.ones_like(factors.level).float(),
     )
-    ensemble = _calibrated(AdditiveEnsemble(data.genes, parts), data, spots)
+    with part(0.6, 1.0):
+        ensemble = _calibrated(AdditiveEnsemble(data.genes, parts), data, spots)
     history = []
     for epoch, (fitted, left_out) in enumerate(by_count.path, start=1):
         history.append({"epoch": epoch, "train_loss": fitted, "held_out_loss": left_out})
@@ -166,13 +225,13 @@ def _train(
     return ensemble, history
 
 
-def disc_means(data: TrainingData, spots: NDArray[np.int64], function: Callable[[Tensor], Tensor]) -> Tensor:
-    """Mean over the discs of spots, (..., spot, k), of a function of features, (row, feature) -> (..., row, k)."""
-    blocks = []
-    for start in range(0, len(spots), SPOTS_AT_ONCE):
-        rows, matrix = disc_mean(data.starts, spots[start : start + SPOTS_AT_ONCE], data.features)
-        blocks.append(torch.matmul(matrix, function(data.features[rows])))
-    return torch.cat(blocks, dim=-2)
+def _discs(data: TrainingData, spots: NDArray[np.int64]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Rows of some spots at a time, and the matrix (spot, row) that averages over each disc."""
+    done = 0
+    for block in blocks_of(data.starts, spots, most_spots=SPOTS_AT_ONCE):
+        yield disc_mean(data.starts, block, data.counts)
+        done += len(block)
+        tell(done, len(spots))
 
 
 def _capture_design(data: TrainingData, spots: NDArray[np.int64]) -> Tensor:
@@ -188,10 +247,10 @@ def _capture_design(data: TrainingData, spots: NDArray[np.int64]) -> Tensor:
 
 
 def _per_full_disc(data: TrainingData, spots: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-    """Counts (spot, gene) float32 and depth (spot,) float64, per as many superpixels as the median disc holds."""
+    """Depth (spot,) float64 per as many superpixels as the median disc holds, and what it was multiplied by."""
     rows = torch.from_numpy(np.diff(data.starts)[spots]).to(data.counts.device)
     factor = data.disc_size.double().median() / rows
-    return data.counts[spots] * factor[:, None].float(), data.depth[spots].double() * factor
+    return data.depth[spots].double() * factor, factor
 
 
 def _seen(n_spots: int, n_states: int, seed: int) -> Tensor:
@@ -209,38 +268,79 @@ def _precision(depth: Tensor, noise: float) -> Tensor:
 
 
 def _regress(
-    design: Tensor, counts: Tensor, depth: Tensor, seen: Tensor, penalties: tuple[float, ...]
+    design: Design,
+    counts: Tensor,
+    spots: NDArray[np.int64],
+    depth: Tensor,
+    scale: Tensor,
+    seen: Tensor,
+    penalties: tuple[float, ...],
 ) -> tuple[Factors, RidgeFit, RidgeFit]:
     """Fit the factors of counts, and the logarithm of depth that follows from them and from normalised counts."""
-    share = counts * (PER_SPOT / depth.clamp_min(1.0))[:, None].float()
-    weights = [_precision(depth, noise) for noise in (COUNT_NOISE, SHARE_NOISE)]
-    factors = [Factors.of(torch.log1p(y), w) for y, w in zip((counts, share), weights, strict=True)]
-    fits = [fit_ridge(design, seen * w, f.values, penalties) for f, w in zip(factors, weights, strict=True)]
-    blocks = torch.split(design, SPOTS_AT_ONCE, dim=1)
-    log_depth = torch.cat([_log_depth(factors, fits, block) for block in blocks], dim=1)
+    scales = scale[:, None].float(), (PER_SPOT / depth.clamp_min(1.0))[:, None].float()
+    at = torch.from_numpy(spots).to(counts.device)
+    factors, fits = [], []
+    for k, noise in enumerate((COUNT_NOISE, SHARE_NOISE)):
+        weight = _precision(depth, noise)
+        factors.append(Factors.of(LogCounts(counts, at, scales[: k + 1]), weight))
+        fits.append(fit_ridge(design, seen * weight, factors[k].values, penalties))
+        tell(k + 1, 4)
+    log_depth = torch.stack([_log_depth(factors, fits, design, state) for state in range(design.n_states)])
+    tell(3, 4)
     return factors[0], fits[0], fit_ridge(design, seen, log_depth, (DEPTH_PENALTY,))
 
 
-def _log_depth(factors: list[Factors], fits: list[RidgeFit], design: Tensor) -> Tensor:
-    """(state, spot, 1): logarithm of expected counts over expected share, averaged over the genes."""
-    of_counts, of_share = (
-        f.genes(fit.predict(design)).clamp_min_(LEAST_COUNT).expm1_().log_().mean(dim=2, keepdim=True)
-        for f, fit in zip(factors, fits, strict=True)
-    )
-    return of_counts.sub_(of_share).add_(math.log(PER_SPOT))
+def _log_depth(factors: list[Factors], fits: list[RidgeFit], design: Design, state: int) -> Tensor:
+    """(spot, 1) in one state: logarithm of expected counts over expected share, averaged over the genes."""
+    result = []
+    for start in range(0, design.n_spots, SPOTS_AT_ONCE):
+        block = design.block(state, slice(start, start + SPOTS_AT_ONCE))
+        of_counts, of_share = (
+            f.genes(block @ fit.coefficients[state] + fit.intercept[state])
+            .clamp_min_(LEAST_COUNT)
+            .expm1_()
+            .log_()
+            .mean(dim=1, keepdim=True)
+            for f, fit in zip(factors, fits, strict=True)
+        )
+        result.append(of_counts.sub_(of_share).add_(math.log(PER_SPOT)))
+    return torch.cat(result)
 
 
 def _calibrated(ensemble: AdditiveEnsemble, data: TrainingData, spots: NDArray[np.int64]) -> AdditiveEnsemble:
     """The ensemble, scaled so that over the training spots together expected counts are the measured ones."""
     genes = torch.zeros(len(data.genes), dtype=torch.float64, device=data.counts.device)
     total = torch.zeros((), dtype=torch.float64, device=data.counts.device)
-    for start in range(0, len(spots), SPOTS_AT_ONCE):
-        at = spots[start : start + SPOTS_AT_ONCE]
+    done = 0
+    for at in blocks_of(data.starts, spots, most_spots=SPOTS_AT_ONCE):
         rows, owner = rows_of(data.starts, at)
         hidden = ensemble.hidden(data.features[rows], data.xy_um[at[owner]])
-        genes += ensemble.expression(hidden, slice(None))[0].sum(dim=1, dtype=torch.float64)
+        genes += ensemble.totals(hidden)
         total += ensemble.depth(hidden).sum(dtype=torch.float64)
-    share = data.counts[spots].sum(dim=0, dtype=torch.float64) / genes.clamp_min(1e-9)
+        done += len(at)
+        tell(done, len(spots))
+    measured = torch.zeros_like(genes)
+    for at in np.split(spots, range(SPOT_BLOCK, len(spots), SPOT_BLOCK)):
+        measured += data.counts[at].sum(dim=0, dtype=torch.float64)
+    share = measured / genes.clamp_min(1e-9)
     constant = ensemble.parts.constant.clone()
     constant[..., -1] += (data.depth[spots].sum(dtype=torch.float64) / total).clamp_min(1e-9).log()
     return AdditiveEnsemble(ensemble.genes, replace(ensemble.parts, share=share.float(), constant=constant))
+
+
+def fit_bytes(size: FitSize) -> int:
+    """Peak bytes of a fit: see :meth:`iscale.model.ensemble.Recipe.fit_bytes`.
+
+    The design and the spots' factors stay; beside them comes the decomposition of genes, that of the design's columns,
+    or a block of rows.
+    """
+    anchors = min(MAX_ANCHORS, size.spots)
+    columns = size.features + RANDOM_FEATURES + anchors + size.captures
+    design = 4 * size.spots * (columns + (size.states - 1) * RANDOM_FEATURES)
+    factors = 8 * size.spots * (2 * FACTORS + 4 * size.states)
+    side = min(size.spots, size.genes)
+    rooted = 4 * size.spots * size.genes if size.spots <= size.genes else 0
+    of_genes = rooted + 36 * side**2 + 4 * 4 * min(SPOT_BLOCK, size.spots) * size.genes
+    width = 2 * size.features + size.states * (2 * RANDOM_FEATURES + 2 * FACTORS) + anchors
+    of_rows = 4 * max(MOST_ROWS, size.most_rows) * width
+    return design + factors + max(of_genes, ridge_bytes(size.spots, columns, FACTORS), of_rows)

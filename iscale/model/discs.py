@@ -9,6 +9,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+MOST_ROWS = 4096
+"""Rows of a block of spots, unless one spot has more."""
+
 
 def disc_offsets(radius: float) -> NDArray[np.int64]:
     """All integer offsets within a radius.
@@ -126,3 +129,32 @@ def rows_of(starts: NDArray[np.int64], spots: NDArray[np.int64]) -> tuple[NDArra
     owner = np.repeat(np.arange(len(spots)), count)
     within = np.arange(len(owner)) - np.repeat(np.cumsum(count) - count, count)
     return starts[spots][owner] + within, owner
+
+
+def blocks_of(
+    starts: NDArray[np.int64], spots: NDArray[np.int64], *, most_spots: int = 64, most_rows: int = MOST_ROWS
+) -> list[NDArray[np.int64]]:
+    """Cut a list of spots into blocks that have few rows; a spot of more rows than a block may have is one itself.
+
+    Parameters
+    ----------
+    starts
+        What :func:`spot_starts` gave.
+    spots
+        (k,) indices of spots.
+    most_spots, most_rows
+        Of a block.
+
+    Examples
+    --------
+    >>> blocks = blocks_of(np.array([0, 2, 4, 14, 15]), np.arange(4), most_rows=4)
+    >>> [block.tolist() for block in blocks]
+    [[0, 1], [2], [3]]
+    """
+    blocks, begin, rows = [], 0, 0
+    for k, count in enumerate((starts[spots + 1] - starts[spots]).tolist()):
+        if k > begin and (rows + count > most_rows or k - begin == most_spots):
+            blocks.append(spots[begin:k])
+            begin, rows = k, 0
+        rows += count
+    return [*blocks, spots[begin:]] if len(spots) else []

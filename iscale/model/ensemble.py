@@ -21,7 +21,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from iscale.errors import InputError, StoreError
-from iscale.model.data import Epoch, OnEpoch, TrainingData
+from iscale.model.data import Epoch, FitSize, OnEpoch, TrainingData
 
 FORMAT = 1
 TENSORS_FILE, SETTINGS_FILE = "ensemble.safetensors", "ensemble.json"
@@ -151,6 +151,10 @@ class Recipe(Protocol):
         on_epoch: OnEpoch | None = None,
     ) -> tuple[Ensemble, list[Epoch]]:
         """Train on the spots that are not held out, on the data's device; give the ensemble and its history."""
+        ...
+
+    def fit_bytes(self, size: FitSize) -> int:
+        """Peak bytes of training and scoring, without the counts and, of the rows, all but those of a block."""
         ...
 
     def from_parts(

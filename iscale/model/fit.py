@@ -12,12 +12,15 @@ from torch import Tensor
 from iscale.captures.spots import DiscFeatures, TrainingSpots
 from iscale.errors import InputError
 from iscale.model.data import Epoch, OnEpoch, TrainingData, training_data
-from iscale.model.discs import rows_of
+from iscale.model.discs import blocks_of, rows_of
 from iscale.model.ensemble import Ensemble, recipe_module
+from iscale.model.part import part
 from iscale.model.threads import all_cores
 
 SCORED_SPOTS = 64
 """Held-out spots that are predicted at a time."""
+SCORED_GENES = 256
+"""Genes of which values are held in float64 several times, and of all rows of a block of spots."""
 NORMALISED_DEPTH = 1e4
 
 
@@ -104,11 +107,15 @@ def fit(
         device=torch.device(device),
     )
     with all_cores():
-        ensemble, history = module.train(data, seed=seed, n_states=n_states, max_epochs=max_epochs, on_epoch=on_epoch)
+        with part(0.0, 0.5 if module.REFIT else 1.0):
+            ensemble, history = module.train(
+                data, seed=seed, n_states=n_states, max_epochs=max_epochs, on_epoch=on_epoch
+            )
         scores = score(ensemble, data, data.held_out_spots)
         if module.REFIT:
             everything = replace(data, held_out=np.zeros_like(data.held_out))
-            ensemble, _ = module.train(everything, seed=seed, n_states=n_states, max_epochs=max_epochs)
+            with part(0.5, 1.0):
+                ensemble, _ = module.train(everything, seed=seed, n_states=n_states, max_epochs=max_epochs)
         return FitResult(ensemble, history, data.held_out, scores)
 
 
@@ -130,12 +137,14 @@ def score(ensemble: Ensemble, data: TrainingData, spots: NDArray[np.int64]) -> d
         ``counts`` and ``depth_normalised``, each (gene,) float64: see :class:`FitResult`.
     """
     predicted, depth = predict_spots(ensemble, data, spots)
-    counts = data.counts[spots].cpu().numpy().astype(np.float64)
     measured_depth = data.depth[spots].cpu().numpy().astype(np.float64)
-    return {
-        "counts": _pearson(np.log1p(counts), np.log1p(predicted)),
-        "depth_normalised": _pearson(_per_depth(counts, measured_depth), _per_depth(predicted, depth)),
-    }
+    scores = {name: np.empty(len(data.genes)) for name in ("counts", "depth_normalised")}
+    for start in range(0, len(data.genes), SCORED_GENES):
+        genes = slice(start, start + SCORED_GENES)
+        counts, guess = data.counts[spots, genes].cpu().numpy().astype(np.float64), predicted[:, genes]
+        scores["counts"][genes] = _pearson(np.log1p(counts), np.log1p(guess))
+        scores["depth_normalised"][genes] = _pearson(_per_depth(counts, measured_depth), _per_depth(guess, depth))
+    return scores
 
 
 def predict_spots(
@@ -145,13 +154,17 @@ def predict_spots(
     expression = np.zeros((len(spots), len(data.genes)))
     depth = np.zeros(len(spots))
     with torch.no_grad():
-        for a in range(0, len(spots), SCORED_SPOTS):
-            at = slice(a, a + SCORED_SPOTS)
-            rows, owner = rows_of(data.starts, spots[at])
-            hidden = _hidden(ensemble, data, rows, spots[at][owner])
-            first = np.searchsorted(owner, np.arange(len(spots[at])))
-            estimate = ensemble.expression(hidden, slice(0, len(data.genes)))[0].cpu().numpy()
-            expression[at] = np.add.reduceat(estimate, first, axis=1, dtype=np.float64).T
+        done = 0
+        for block in blocks_of(data.starts, spots, most_spots=SCORED_SPOTS):
+            at = slice(done, done + len(block))
+            done = at.stop
+            rows, owner = rows_of(data.starts, block)
+            hidden = _hidden(ensemble, data, rows, block[owner])
+            first = np.searchsorted(owner, np.arange(len(block)))
+            for a in range(0, len(data.genes), SCORED_GENES):
+                genes = slice(a, min(a + SCORED_GENES, len(data.genes)))
+                estimate = ensemble.expression(hidden, genes)[0].cpu().numpy()
+                expression[at, genes] = np.add.reduceat(estimate, first, axis=1, dtype=np.float64).T
             depth[at] = np.add.reduceat(ensemble.depth(hidden).cpu().numpy(), first, dtype=np.float64)
     return expression, depth
 

@@ -4,31 +4,42 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from iscale.captures.spots import TrainingSpots
 from iscale.captures.stage import read_training
 from iscale.device import here
 from iscale.encoders.base import FeatureGroup
 from iscale.engine.ledger import fingerprint
-from iscale.engine.plan import Resources, single_task
+from iscale.engine.memory import give_back
+from iscale.engine.plan import BASELINE_BYTES, Resources, single_task
 from iscale.engine.step import Step
 from iscale.geometry import Region, SlideGrid
-from iscale.model.discs import disc_offsets
-from iscale.model.ensemble import SETTINGS_FILE, TENSORS_FILE
-from iscale.model.fit import FitResult, fit
-from iscale.model.gather import gather_discs
+from iscale.model.data import HELD_OUT_FRACTION, FitSize
+from iscale.model.discs import disc_sizes
+from iscale.model.ensemble import SETTINGS_FILE, TENSORS_FILE, recipe_module
+from iscale.model.fit import SCORED_GENES, FitResult, fit
+from iscale.model.gather import GATHER_COPIES, gather_discs
+from iscale.model.part import part
+from iscale.store.layout import SHARD_SUPERPIXELS
 from iscale.store.run_store import RunStore
 
 STATES = 5
 """Independent initialisations, trained together."""
 
+SPARE_BYTES = 50 * 2**20
+"""What is small: coefficients, the ensemble, blocks of counts."""
+
+GATHERED = 0.1
+"""How far the stage counts as done when the features of the discs are there."""
+
 
 @dataclass(frozen=True)
 class FitContext:
-    """What the fit needs to know."""
+    """What the fit needs to know; features of discs up to so many bytes are held in memory, more in a file."""
 
     store: RunStore
     grid: SlideGrid
@@ -36,23 +47,27 @@ class FitContext:
     recipe: str
     seed: int
     device: str
+    hold_bytes: int = 0
 
 
 def fit_model(context: FitContext, region: Region) -> None:
     """Gather, fit, and put the model in place of an older one."""
     del region
     spots = read_training(context.store, context.grid)
-    discs = gather_discs(context.store, context.groups, spots, context.grid)
-    result = fit(
-        spots,
-        discs,
-        pixel_size_um=context.grid.pixel_size_um,
-        superpixel_um=context.grid.superpixel_um,
-        recipe=context.recipe,
-        seed=context.seed,
-        device=here(context.device),
-        n_states=STATES,
-    )
+    with part(0.0, GATHERED):
+        discs = gather_discs(context.store, context.groups, spots, context.grid, hold_bytes=context.hold_bytes)
+    give_back()
+    with part(GATHERED, 1.0):
+        result = fit(
+            spots,
+            discs,
+            pixel_size_um=context.grid.pixel_size_um,
+            superpixel_um=context.grid.superpixel_um,
+            recipe=context.recipe,
+            seed=context.seed,
+            device=here(context.device),
+            n_states=STATES,
+        )
     _save(context, result)
 
 
@@ -79,23 +94,42 @@ def fit_step(context: FitContext, spots: TrainingSpots, *, inputs: tuple[str, ..
     inputs
         Fingerprints of the features and of the training spots.
     """
-    n_features = sum(len(group.features) for group in context.groups)
-    cells = sum(len(disc_offsets(r / context.grid.superpixel_um)) for r in spots.radius_um)
-    n_spots = len(spots.depth)
-    # The rows as gathered and two copies; every state's design matrix and its square, in float64; targets and copies.
-    rows = 3 * 4 * cells * n_features
-    design = 8 * STATES * n_spots * 3 * (n_features + 128 + min(512, n_spots))
-    task_bytes = rows + design + 10 * spots.counts.nbytes + 200 * 2**20
+    cells = disc_sizes(spots.radius_um, context.grid.superpixel_um)
+    rows_bytes = 4 * int(cells.sum()) * sum(len(group.features) for group in context.groups)
+    task_bytes = _task_bytes(context, spots, cells)
+    held = BASELINE_BYTES + task_bytes + rows_bytes <= resources.memory_bytes
     parameters = {"recipe": context.recipe, "seed": context.seed}
     return Step(
         name="fit",
         kernel=fit_model,
-        context=context,
-        plan=single_task("fit", task_bytes, resources),
+        context=replace(context, hold_bytes=rows_bytes if held else 0),
+        plan=single_task("fit", task_bytes + (rows_bytes if held else 0), resources),
         fingerprint=fingerprint("fit", parameters, *inputs),
         outputs=(context.store.folder / "model" / SETTINGS_FILE, context.store.folder / "model" / TENSORS_FILE),
-        disk_bytes=20 * 2**20,
+        disk_bytes=20 * 2**20 + (0 if held else rows_bytes),
         files=4,
-        note=f"recipe {context.recipe}, {len(spots.depth)} spots, {cells} superpixels in discs",
+        note=f"recipe {context.recipe}, {len(cells)} spots, {int(cells.sum())} superpixels in discs, their features "
+        + ("in memory" if held else "in a scratch file"),
         where="gpu",
     )
+
+
+def _task_bytes(context: FitContext, spots: TrainingSpots, cells: NDArray[np.int64]) -> int:
+    """Projected peak without the features of the discs, whose number of superpixels per spot is given."""
+    size = FitSize(
+        spots=len(cells),
+        genes=len(spots.genes),
+        features=sum(len(group.features) for group in context.groups),
+        states=STATES,
+        captures=len(spots.captures),
+        most_rows=int(cells.max(initial=1)),
+    )
+    counts = 4 * size.spots * size.genes
+    reading = 2 * counts
+    side = SHARD_SUPERPIXELS + 2 * float(spots.radius_um.max(initial=0.0)) / context.grid.superpixel_um
+    gather = int(GATHER_COPIES * 4 * size.features * side**2)
+    # Predicted counts of the held-out spots, and several times those of some genes, in float64.
+    scores = int(HELD_OUT_FRACTION * size.spots) * 8 * (size.genes + 8 * SCORED_GENES)
+    recipe = recipe_module(context.recipe).fit_bytes(size)
+    index = 3 * 8 * int(cells.sum())
+    return max(reading, counts + index + max(gather, recipe, scores)) + SPARE_BYTES

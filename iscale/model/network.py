@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from iscale.model.row_file import RowFile
+
 HIDDEN_LAYERS, HIDDEN_WIDTH = 4, 256
 LEAK = 0.1
 FLOOR = 0.01
@@ -148,7 +150,7 @@ class DiscGradients:
         self.layers = [flat.new_empty(size, max_rows, width) for width in widths[1:]]
         self.layer_grads = [flat.new_empty(size, max_rows, HIDDEN_WIDTH) for _ in range(2)]
 
-    def __call__(self, features: Tensor, rows: Tensor, pooling: Tensor, target: Tensor) -> Tensor:
+    def __call__(self, features: Tensor | RowFile, rows: Tensor, pooling: Tensor, target: Tensor) -> Tensor:
         """Fill the gradients of the mean over spots and outputs of the squared error; states add up.
 
         Parameters
@@ -168,7 +170,10 @@ class DiscGradients:
             (state,) losses.
         """
         x = self.features[: len(rows)]
-        torch.index_select(features, 0, rows, out=x)
+        if isinstance(features, Tensor):
+            torch.index_select(features, 0, rows, out=x)
+        else:
+            x.copy_(features[rows])
         losses = []
         for group in self.networks.groups:
             activations = self._forward(group, x)

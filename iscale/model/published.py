@@ -7,6 +7,7 @@ one more output, trained like a gene; and all states see the spots in the same s
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -17,10 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from iscale.engine.progress import tell
-from iscale.model.data import Epoch, OnEpoch, TrainingData
-from iscale.model.discs import rows_of
+from iscale.model.data import Epoch, FitSize, OnEpoch, TrainingData
+from iscale.model.discs import blocks_of, rows_of
 from iscale.model.ensemble import Ensemble, expect_tensors
-from iscale.model.network import HIDDEN_WIDTH, PREDICT_ROWS, DiscGradients, StackedNetworks
+from iscale.model.network import HIDDEN_LAYERS, HIDDEN_WIDTH, PREDICT_ROWS, DiscGradients, StackedNetworks
 from iscale.model.threads import all_cores
 
 REFIT = False
@@ -50,10 +51,11 @@ class DiscScale:
     span: Tensor
 
     @classmethod
-    def of(cls, per_superpixel: Tensor) -> DiscScale:
-        """Scaling of (spot, output) values."""
-        low = per_superpixel.amin(dim=0)
-        return cls(low, per_superpixel.amax(dim=0) - low)
+    def of(cls, blocks: Iterable[Tensor]) -> DiscScale:
+        """Scaling of (spot, output) values, given as blocks of spots."""
+        ends = [(block.amin(dim=0), block.amax(dim=0)) for block in blocks]
+        low, high = (torch.stack(end) for end in zip(*ends, strict=True))
+        return cls(low.amin(dim=0), high.amax(dim=0) - low.amin(dim=0))
 
     def scale(self, per_superpixel: Tensor) -> Tensor:
         """Values in [0, 1]; 0 where an output is the same in all spots."""
@@ -167,23 +169,24 @@ def train(
     ensemble, history
         The states, and per epoch the mean loss over spots and states of trained and of held-out spots.
     """
-    device = data.features.device
-    per_superpixel = torch.cat([data.counts, data.depth[:, None]], dim=1) / data.disc_size[:, None]
-    scale = DiscScale.of(per_superpixel[data.train_spots])
-    networks = StackedNetworks(n_states, data.features.shape[1], per_superpixel.shape[1], device)
+    scale = DiscScale.of(per_superpixel(data, at) for at in blocks_of(data.starts, data.train_spots))
+    networks = StackedNetworks(n_states, data.features.shape[1], len(data.genes) + 1, data.features.device)
     networks.initialise(seed)
     with all_cores(), torch.no_grad():
-        history = _run_epochs(
-            networks, data, scale.scale(per_superpixel), seed=seed, epochs=max_epochs or EPOCHS, on_epoch=on_epoch
-        )
+        history = _run_epochs(networks, data, scale, seed=seed, epochs=max_epochs or EPOCHS, on_epoch=on_epoch)
     return PublishedEnsemble(data.genes, networks, scale), history
 
 
+def per_superpixel(data: TrainingData, spots: NDArray[np.int64]) -> Tensor:
+    """(spot, gene + 1): counts of spots, and last their depth, per superpixel of the full disc."""
+    return torch.cat([data.counts[spots], data.depth[spots, None]], dim=1).div_(data.disc_size[spots, None])
+
+
 def _run_epochs(
-    networks: StackedNetworks, data: TrainingData, target: Tensor, *, seed: int, epochs: int, on_epoch: OnEpoch | None
+    networks: StackedNetworks, data: TrainingData, scale: DiscScale, *, seed: int, epochs: int, on_epoch: OnEpoch | None
 ) -> list[Epoch]:
     spots, shuffle = data.train_spots, np.random.default_rng([seed, 2])
-    batch = max(1, min(MAX_BATCH, len(spots) // 16))
+    batch = _batch(len(spots))
     rows_per_spot = np.sort(np.diff(data.starts))
     gradients = DiscGradients(networks, max_rows=int(rows_per_spot[-batch:].sum()))
     optimizer = torch.optim.Adam([networks.flat], lr=LEARNING_RATE, fused=True)
@@ -193,15 +196,20 @@ def _run_epochs(
         order = shuffle.permutation(spots)
         for members in np.split(order, range(batch, len(order), batch)):
             rows, pooling = disc_mean(data.starts, members, networks.flat)
-            losses = gradients(data.features, rows, pooling, target[members])
+            losses = gradients(data.features, rows, pooling, scale.scale(per_superpixel(data, members)))
             optimizer.step()
             total += float(losses.mean()) * len(members)
-        held_out = _loss(networks, data, target, data.held_out_spots, batch)
+        held_out = _loss(networks, data, scale, data.held_out_spots)
         history.append({"epoch": epoch, "train_loss": total / len(spots), "held_out_loss": held_out})
         tell(epoch, epochs)
         if on_epoch:
             on_epoch(history[-1])
     return history
+
+
+def _batch(n_spots: int) -> int:
+    """Spots of a batch, as published."""
+    return max(1, min(MAX_BATCH, n_spots // 16))
 
 
 def disc_mean(starts: NDArray[np.int64], spots: NDArray[np.int64], like: Tensor) -> tuple[Tensor, Tensor]:
@@ -216,15 +224,31 @@ def disc_mean(starts: NDArray[np.int64], spots: NDArray[np.int64], like: Tensor)
     return torch.from_numpy(rows).to(like.device), torch.from_numpy(matrix).to(like.device)
 
 
-def _loss(networks: StackedNetworks, data: TrainingData, target: Tensor, spots: NDArray[np.int64], batch: int) -> float:
+def _loss(networks: StackedNetworks, data: TrainingData, scale: DiscScale, spots: NDArray[np.int64]) -> float:
     """Mean squared error over spots, outputs and states; NaN without spots."""
     total = 0.0
-    for members in np.split(spots, range(batch, len(spots), batch)):
+    for members in blocks_of(data.starts, spots, most_rows=PREDICT_ROWS):
+        target = scale.scale(per_superpixel(data, members))
         rows, pooling = disc_mean(data.starts, members, target)
-        outputs = networks.outputs(networks.hidden(data.features[rows]), slice(None))
-        error = torch.matmul(outputs, pooling.T).sub_(target[members].T)
-        total += float(error.square().mean()) * len(members)
+        hidden = networks.hidden(data.features[rows])
+        for a in range(0, target.shape[1], GENE_BLOCK):
+            outputs = slice(a, min(a + GENE_BLOCK, target.shape[1]))
+            error = torch.matmul(networks.outputs(hidden, outputs), pooling.T).sub_(target[:, outputs].T)
+            total += float(error.square_().sum()) / error.shape[0] / target.shape[1]
     return total / len(spots) if len(spots) else float("nan")
+
+
+def fit_bytes(size: FitSize) -> int:
+    """Peak bytes of a fit: see :meth:`iscale.model.ensemble.Recipe.fit_bytes`.
+
+    Weights, gradients and two moments of each; the activations of a batch, of one state at a time.
+    """
+    outputs = size.genes + 1
+    widths = (size.features, *[HIDDEN_WIDTH] * HIDDEN_LAYERS, outputs)
+    weights = 4 * size.states * sum((a + 1) * b for a, b in pairwise(widths))
+    batch = _batch(size.spots)
+    rows = 4 * batch * size.most_rows * (2 * size.features + (HIDDEN_LAYERS + 2) * HIDDEN_WIDTH + 2 * outputs + batch)
+    return 4 * weights + rows + 4 * 3 * batch * outputs
 
 
 def hidden_bytes(n_features: int, n_states: int) -> int:

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 
 import torch
 
-
 CORES = "ISCALE_CORES"
 """Set in the environment of jobs of a batch system, whose cores not every site binds processes to."""
 

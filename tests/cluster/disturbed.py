@@ -44,18 +44,29 @@ class Started:
         The project, and the output folder.
     dask
         Options that name the workers.
+    told
+        Gets what is printed; by default a file beside the output folder.
     patch
         Python to run before the program, where a test cannot wait as long as the program would.
     environment
         Variables besides.
     """
 
-    def __init__(self, project: Path, out: Path, dask: tuple[str, ...] = LOCAL, patch: str = "", **environment: str):
+    def __init__(
+        self,
+        project: Path,
+        out: Path,
+        dask: tuple[str, ...] = LOCAL,
+        *,
+        told: Path | None = None,
+        patch: str = "",
+        **environment: str,
+    ) -> None:
         self.out = out
         self.mark = uuid.uuid4().hex
         begin = ["-c", STARTED_BY.format(patch)] if patch else ["-m", "iscale"]
         command = [sys.executable, *begin, "predict", str(project), "--out", str(out), *OPTIONS, *dask]
-        self._told = out.parent / f"told-{self.mark}"
+        self._told = told or out.parent / "told"
         variables = os.environ | {"OMP_NUM_THREADS": "1", MARK: self.mark} | environment
         with self._told.open("wb") as file:
             self.process = subprocess.Popen(

@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from iscale.captures.spots import DiscFeatures
+from iscale.engine.progress import listening
+from iscale.geometry import Region
 from iscale.model.basis import spread_out
 from iscale.model.data import training_data
 from iscale.model.default import FACTORS, Factors, hidden_bytes, train
@@ -180,3 +182,24 @@ def test_training_leaves_the_data_as_they_were(problem) -> None:
     train(data, seed=0, n_states=2)
     torch.testing.assert_close(data.features, before[0], rtol=0, atol=0)
     torch.testing.assert_close(data.counts, before[1], rtol=0, atol=0)
+
+
+def test_a_fit_tells_how_far_it_is(problem, monkeypatch) -> None:
+    monkeypatch.setattr("iscale.engine.progress.SECONDS_BETWEEN", 0.0)
+    heard: list[float] = []
+    with listening(Region(0, 1, 0, 1), lambda region, fraction: heard.append(fraction)):
+        fit(problem.spots, problem.discs, **problem.frame, n_states=1)
+    assert heard == sorted(heard)
+    assert heard[0] < 0.1
+    assert heard[-1] == pytest.approx(1)
+    assert np.diff(heard).max() < 0.25
+
+
+def test_blocks_of_spots_do_not_change_what_is_learnt(problem, result, slide, monkeypatch) -> None:
+    monkeypatch.setattr("iscale.model.default.SPOT_BLOCK", 30)
+    monkeypatch.setattr("iscale.model.basis.SPOT_BLOCK", 30)
+    monkeypatch.setattr("iscale.model.ridge.SPOT_BLOCK", 30)
+    monkeypatch.setattr("iscale.model.default.SPOTS_AT_ONCE", 7)
+    cut = fit(problem.spots, problem.discs, **problem.frame, recipe="default", seed=0)
+    for a, b in zip(predictions(cut.ensemble, slide), predictions(result.ensemble, slide), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
