@@ -56,7 +56,7 @@ def plan_crew(options: Options) -> Crew:
         workers = 1 if options.dask is None else options.workers or cores_here()
         resources = Resources(options.memory_bytes, workers, options.region_shards)
         return Crew(resources, resources, here(options.device))
-    from iscale.engine.dask_driver import remote_workers
+    from iscale.engine.connect import remote_workers
 
     budgets = remote_workers(options.dask)
     smallest = min(budgets) or options.memory_bytes

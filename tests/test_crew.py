@@ -11,7 +11,7 @@ from distributed import LocalCluster
 from iscale.config import Options
 from iscale.crew import plan_crew
 from iscale.device import CARD_EXPECTED, here
-from iscale.engine.dask_driver import remote_driver
+from iscale.engine.connect import remote_driver
 from iscale.engine.step import nothing
 from iscale.errors import InputError
 

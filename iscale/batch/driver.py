@@ -11,7 +11,8 @@ from iscale.batch.clusters import job_cluster
 from iscale.batch.queue import jobs_in_queue
 from iscale.batch.settings import PoolName, Site
 from iscale.engine.attempt import Outcome
-from iscale.engine.dask_driver import DaskDriver, dashboard
+from iscale.engine.connect import dashboard
+from iscale.engine.dask_driver import DaskDriver
 from iscale.engine.drivers import Say
 from iscale.engine.progress import Hear
 from iscale.engine.step import Step

@@ -8,23 +8,20 @@ one worker after the other is given up.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import queue
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from iscale.engine.attempt import Outcome, all_there, attempt
 from iscale.engine.deaths import Deaths
-from iscale.engine.drivers import Say
 from iscale.engine.post import Post, open_post
 from iscale.engine.progress import Hear
 from iscale.engine.step import Step, There
 from iscale.engine.waiting import Waiting
-from iscale.errors import ClusterError, InputError, IscaleError
+from iscale.errors import ClusterError, IscaleError
 from iscale.geometry import Region
 
 LOOK_EVERY_S = 1.0
@@ -84,6 +81,7 @@ class DaskDriver:
         self._cluster = cluster
         self._look_after = look_after
         self._resting: dict[str, float] = {}
+        self._seen: tuple[float, dict[str, str]] | None = None
         self._settings = contextlib.ExitStack()
         if cluster is not None:
             import dask
@@ -96,7 +94,13 @@ class DaskDriver:
         return tuple(address for address, status in self._there().items() if status == "running")
 
     def _there(self) -> dict[str, str]:
-        """Status of every worker that the scheduler knows, by address."""
+        """Status of every worker that the scheduler knows, by address; asked for once in a while."""
+        now = time.monotonic()
+        if self._seen is None or now - self._seen[0] > LOOK_EVERY_S:
+            self._seen = now, self._ask()
+        return self._seen[1]
+
+    def _ask(self) -> dict[str, str]:
         try:
             there = self._client.scheduler_info(n_workers=-1)["workers"]
         except (OSError, TimeoutError, RuntimeError, ValueError) as error:
@@ -150,8 +154,9 @@ class DaskDriver:
                     deaths.silent(undone)
                     if not waiting.after_death(undone, time.monotonic()):
                         yield Outcome(undone, error=deaths.why(undone, self._client, SILENCE_S))
-                future = _next(finished)
-                if future is not None and future.key in flights:  # and not given up before
+                for future in _over(finished):
+                    if future.key not in flights:  # given up before
+                        continue
                     flight = flights.pop(future.key)
                     outcome = self._outcome(future, futures.pop(future.key), flight, anchors, waiting, deaths)
                     if outcome is not None:
@@ -207,6 +212,7 @@ class DaskDriver:
             raise self._lost()
         error = future.exception()
         held.release()
+        self._seen = None  # a worker may have died
         if isinstance(error, IscaleError):
             raise error
         if isinstance(error, KilledWorker):
@@ -259,122 +265,11 @@ def _left(flights: dict[str, _Flight], there: dict[str, str]) -> list[str]:
     return [key for key, flight in flights.items() if flight.missed is not None and now - flight.missed > GONE_S]
 
 
-def _next(finished: queue.SimpleQueue[Any]) -> Any:
-    """The next future that is over; None if none is for a while."""
-    try:
-        return finished.get(timeout=LOOK_EVERY_S)
-    except queue.Empty:
-        return None
-
-
-def remote_driver(where: str, say: Say) -> DaskDriver:
-    """Connect to a scheduler that runs.
-
-    Parameters
-    ----------
-    where
-        Its address (``tcp://...``), or the scheduler file (``.json``) that it wrote.
-
-    Raises
-    ------
-    InputError
-        If nobody answers there, there are no workers, or one runs several tasks at a time.
-    """
-    client = _connect(where)
-    _tell(client, len(client.scheduler_info(n_workers=-1)["workers"]), say)
-    return DaskDriver(client)
-
-
-def remote_workers(where: str) -> list[int]:
-    """Bytes of memory that each worker of a scheduler may use; 0 for no limit.
-
-    Raises
-    ------
-    InputError
-        As `remote_driver`.
-    """
-    client = _connect(where)
-    try:
-        return [worker["memory_limit"] or 0 for worker in client.scheduler_info(n_workers=-1)["workers"].values()]
-    finally:
-        client.close()
-
-
-def _connect(where: str) -> Any:
-    from distributed import Client
-
-    try:
-        if where.endswith(".json"):
-            client = Client(scheduler_file=str(Path(where).expanduser()), timeout="10s")
-        else:
-            client = Client(where, timeout="10s")
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"--dask {where}: no scheduler answers there ({error}).",
-            "Start one (`dask scheduler`, `dask worker ADDRESS --nthreads 1`) or use --dask local.",
-        ) from error
-    workers = client.scheduler_info(n_workers=-1)["workers"]
-    threads = max((worker["nthreads"] for worker in workers.values()), default=0)
-    if threads == 1:
-        return client
-    client.close()
-    if not workers:
-        raise InputError(
-            f"--dask {where}: the scheduler has no workers.", "Start some: `dask worker ADDRESS --nthreads 1`."
-        )
-    raise InputError(
-        f"--dask {where}: a worker has {threads} threads: it would compute {threads} regions at a time, and take "
-        f"{threads} times the memory that was planned.",
-        "Start workers with `--nthreads 1`; their kernels use more cores themselves (OMP_NUM_THREADS).",
-    )
-
-
-class LocalDriver:
-    """Workers on this machine, started when the first region is to be computed.
-
-    Parameters
-    ----------
-    workers, memory_bytes
-        Processes (0: one per core), and the budget of each.
-    say
-        Who is told of them.
-    """
-
-    def __init__(self, workers: int, memory_bytes: int, say: Say) -> None:
-        self._wanted = (workers, memory_bytes)
-        self._say = say
-        self._started: DaskDriver | None = None
-
-    @property
-    def started(self) -> DaskDriver:
-        """The driver of the workers, which run from when they are first asked for."""
-        if self._started is None:
-            from distributed import Client
-
-            from iscale.engine.local_cluster import start
-
-            cluster = start(*self._wanted)
-            client = Client(cluster)
-            _tell(client, len(cluster.workers), self._say)
-            self._started = DaskDriver(client, cluster)
-        return self._started
-
-    def map(self, step: Step, regions: Iterable[Region], hear: Hear | None = None) -> Iterator[Outcome]:
-        """Run the regions on the workers."""
-        return self.started.map(step, regions, hear)
-
-    def close(self) -> None:
-        """Stop the workers, if there are any."""
-        if self._started is not None:
-            self._started.close()
-
-
-def _tell(client: Any, workers: int, say: Say) -> None:
-    say(f"{workers} Dask worker{'s' if workers > 1 else ''}; {dashboard(client)}")
-
-
-def dashboard(client: Any) -> str:
-    """Where the scheduler's dashboard is, in words."""
-    if importlib.util.find_spec("bokeh") is None:
-        return "no dashboard, for want of the package bokeh"
-    return f"dashboard: {client.dashboard_link}"
+def _over(finished: queue.SimpleQueue[Any]) -> list[Any]:
+    """Futures that are over, at least one unless none is for a while."""
+    futures = []
+    with contextlib.suppress(queue.Empty):
+        futures.append(finished.get(timeout=LOOK_EVERY_S))
+        while True:
+            futures.append(finished.get_nowait())
+    return futures

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from iscale.engine.dask_driver import DaskDriver, LocalDriver
+from iscale.engine.connect import LocalDriver
+from iscale.engine.dask_driver import DaskDriver
 from iscale.engine.drivers import Driver, SerialDriver, open_driver
 from iscale.engine.execute import StepReport, execute, pending
 from iscale.engine.ledger import Ledger, fingerprint

@@ -22,7 +22,8 @@ from distributed import Client, LocalCluster
 
 from iscale.engine import dask_driver, waiting
 from iscale.engine.attempt import attempt
-from iscale.engine.dask_driver import DaskDriver, LocalDriver
+from iscale.engine.connect import LocalDriver
+from iscale.engine.dask_driver import DaskDriver
 from iscale.engine.drivers import Driver, SerialDriver, open_driver
 from iscale.engine.execute import StepReport, execute
 from iscale.engine.ledger import Ledger, fingerprint
@@ -336,7 +337,10 @@ def test_a_region_that_takes_longer_than_any_worker_stays_is_given_up(
         helper.join()
 
 
-def test_workers_that_come_later_get_regions(threads: LocalCluster, tmp_path: Path) -> None:
+def test_workers_that_come_later_get_regions(
+    threads: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dask_driver, "LOOK_EVERY_S", 0.1)
     (tmp_path / "seconds").write_text("0.3")
     with Client(threads) as client:
         driver = DaskDriver(client)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from iscale.engine import progress
-from iscale.engine.dask_driver import LocalDriver
+from iscale.engine.connect import LocalDriver
 from iscale.engine.drivers import Driver, SerialDriver, open_driver
 from iscale.engine.execute import execute
 from iscale.engine.ledger import Ledger

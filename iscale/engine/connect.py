@@ -1,0 +1,129 @@
+"""Drivers of workers that run already, and of workers on this machine."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from iscale.engine.attempt import Outcome
+from iscale.engine.dask_driver import DaskDriver
+from iscale.engine.drivers import Say
+from iscale.engine.progress import Hear
+from iscale.engine.step import Step
+from iscale.errors import InputError
+from iscale.geometry import Region
+
+
+def remote_driver(where: str, say: Say) -> DaskDriver:
+    """Connect to a scheduler that runs.
+
+    Parameters
+    ----------
+    where
+        Its address (``tcp://...``), or the scheduler file (``.json``) that it wrote.
+
+    Raises
+    ------
+    InputError
+        If nobody answers there, there are no workers, or one runs several tasks at a time.
+    """
+    client = _connect(where)
+    _tell(client, len(client.scheduler_info(n_workers=-1)["workers"]), say)
+    return DaskDriver(client)
+
+
+def remote_workers(where: str) -> list[int]:
+    """Bytes of memory that each worker of a scheduler may use; 0 for no limit.
+
+    Raises
+    ------
+    InputError
+        As `remote_driver`.
+    """
+    client = _connect(where)
+    try:
+        return [worker["memory_limit"] or 0 for worker in client.scheduler_info(n_workers=-1)["workers"].values()]
+    finally:
+        client.close()
+
+
+def _connect(where: str) -> Any:
+    from distributed import Client
+
+    try:
+        if where.endswith(".json"):
+            client = Client(scheduler_file=str(Path(where).expanduser()), timeout="10s")
+        else:
+            client = Client(where, timeout="10s")
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"--dask {where}: no scheduler answers there ({error}).",
+            "Start one (`dask scheduler`, `dask worker ADDRESS --nthreads 1`) or use --dask local.",
+        ) from error
+    workers = client.scheduler_info(n_workers=-1)["workers"]
+    threads = max((worker["nthreads"] for worker in workers.values()), default=0)
+    if threads == 1:
+        return client
+    client.close()
+    if not workers:
+        raise InputError(
+            f"--dask {where}: the scheduler has no workers.", "Start some: `dask worker ADDRESS --nthreads 1`."
+        )
+    raise InputError(
+        f"--dask {where}: a worker has {threads} threads: it would compute {threads} regions at a time, and take "
+        f"{threads} times the memory that was planned.",
+        "Start workers with `--nthreads 1`; their kernels use more cores themselves (OMP_NUM_THREADS).",
+    )
+
+
+class LocalDriver:
+    """Workers on this machine, started when the first region is to be computed.
+
+    Parameters
+    ----------
+    workers, memory_bytes
+        Processes (0: one per core), and the budget of each.
+    say
+        Who is told of them.
+    """
+
+    def __init__(self, workers: int, memory_bytes: int, say: Say) -> None:
+        self._wanted = (workers, memory_bytes)
+        self._say = say
+        self._started: DaskDriver | None = None
+
+    @property
+    def started(self) -> DaskDriver:
+        """The driver of the workers, which run from when they are first asked for."""
+        if self._started is None:
+            from distributed import Client
+
+            from iscale.engine.local_cluster import start
+
+            cluster = start(*self._wanted)
+            client = Client(cluster)
+            _tell(client, len(cluster.workers), self._say)
+            self._started = DaskDriver(client, cluster)
+        return self._started
+
+    def map(self, step: Step, regions: Iterable[Region], hear: Hear | None = None) -> Iterator[Outcome]:
+        """Run the regions on the workers."""
+        return self.started.map(step, regions, hear)
+
+    def close(self) -> None:
+        """Stop the workers, if there are any."""
+        if self._started is not None:
+            self._started.close()
+
+
+def _tell(client: Any, workers: int, say: Say) -> None:
+    say(f"{workers} Dask worker{'s' if workers > 1 else ''}; {dashboard(client)}")
+
+
+def dashboard(client: Any) -> str:
+    """Where the scheduler's dashboard is, in words."""
+    if importlib.util.find_spec("bokeh") is None:
+        return "no dashboard, for want of the package bokeh"
+    return f"dashboard: {client.dashboard_link}"
