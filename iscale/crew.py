@@ -77,11 +77,11 @@ def _batch_crew(options: Options, file: Path) -> Crew:
     if options.device.startswith("cuda") and not on_cards:
         raise InputError(f"--device {options.device}: {file} has no pool of cards.", "Add `gpu:` to it, or use auto.")
 
-    def resources(pool: Pool) -> Resources:
-        memory = pool.worker_bytes
-        if "memory" in options.model_fields_set:
-            memory = min(memory, options.memory_bytes)
-        return Resources(memory, pool.jobs * pool.workers, options.region_shards)
+    def resources(name: str, pool: Pool) -> Resources:
+        memory, more = pool.worker_bytes, f"in {file}, {name}.memory, so that each of {pool.workers} workers has {{}}"
+        if "memory" in options.model_fields_set and options.memory_bytes < memory:
+            memory, more = options.memory_bytes, "--memory {}"
+        return Resources(memory, pool.jobs * pool.workers, options.region_shards, more)
 
-    cpu = resources(site.cpu)
-    return Crew(cpu, resources(site.gpu) if on_cards and site.gpu else cpu, "auto" if on_cards else "cpu")
+    cpu = resources("cpu", site.cpu)
+    return Crew(cpu, resources("gpu", site.gpu) if on_cards and site.gpu else cpu, "auto" if on_cards else "cpu")

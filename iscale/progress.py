@@ -97,7 +97,11 @@ class Log(Silence):
     def stop(self, step: str) -> None:
         """Print what the step took."""
         pace = self._steps.pop(step)
-        self.say(f"{step}: {pace.finished} regions in {self._clock() - pace.start:.1f} s")
+        seconds = self._clock() - pace.start
+        if pace.finished + pace.reused == pace.total:
+            self.say(f"{step}: {pace.finished} regions in {seconds:.1f} s")
+        elif pace.finished:
+            self.say(f"{step}: stopped after {pace.finished} of {pace.total - pace.reused} regions, {seconds:.1f} s")
 
     def reuse(self, step: str) -> None:
         """Say that nothing had to be done."""

@@ -70,7 +70,7 @@ class StatusFile:
     """
 
     def __init__(self, store: RunStore, steps: Sequence[Step], watcher: Any) -> None:
-        self._path = store.ledgers / STATUS_FILE
+        self._path = store.notes / STATUS_FILE
         self._watcher = watcher
         self._steps = {step.name: StepStatus(step.name, len(step.plan.regions)) for step in steps}
         self._run = {"process": os.getpid(), "host": socket.gethostname(), "started": time.time(), "ended": ""}
@@ -145,7 +145,7 @@ def describe_status(store: RunStore) -> str:
         If no run has told of itself there.
     """
     try:
-        told = json.loads((store.ledgers / STATUS_FILE).read_text())
+        told = json.loads((store.notes / STATUS_FILE).read_text())
         steps = [StepStatus(**step) for step in told["steps"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
@@ -189,4 +189,7 @@ def run_store_at(path: Path) -> RunStore:
     for folder in (given.parent if given.name == "run.zarr" else given, given / "iSCALE_output"):
         if (folder / ".iscale").is_dir():
             return RunStore(folder)
-    raise InputError(f"{given}: no run here, nor in its iSCALE_output.", "Make one: iscale run PROJECT.")
+    raise InputError(
+        f"{given}: no run here, nor in its iSCALE_output.",
+        "If it has an --out, name that folder; if that is a URL, name its project.",
+    )

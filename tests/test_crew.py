@@ -12,8 +12,9 @@ from iscale.config import Options
 from iscale.crew import plan_crew
 from iscale.device import CARD_EXPECTED, here
 from iscale.engine.connect import remote_driver
+from iscale.engine.plan import BASELINE_BYTES, single_task
 from iscale.engine.step import nothing
-from iscale.errors import InputError
+from iscale.errors import InputError, MemoryBudgetError
 
 POOL = """
   cores: 4
@@ -105,3 +106,21 @@ def test_workers_that_would_compute_several_regions_at_a_time_are_refused() -> N
         pytest.raises(InputError, match="a worker has 3 threads"),
     ):
         remote_driver(cluster.scheduler_address, nothing)
+
+
+def test_too_little_memory_of_a_job_is_to_be_raised_where_it_is_set(site: Path) -> None:
+    resources = plan_crew(Options(dask=str(site))).of("cpu")
+    with pytest.raises(MemoryBudgetError, match=r"in .*slurm\.yaml, cpu\.memory, so that each of 2 workers has 9"):
+        single_task("fit", 9 * 10**9 - BASELINE_BYTES, resources)
+    lowered = plan_crew(Options(dask=str(site), memory="1GB")).of("cpu")
+    with pytest.raises(MemoryBudgetError, match=r"Give it more: --memory 9\.0GB"):
+        single_task("fit", 9 * 10**9 - BASELINE_BYTES, lowered)
+
+
+@pytest.mark.parametrize(
+    ("dask", "said"),
+    [("slurm", "neither local, nor an address"), ("missing.json", "there is no such file"), ("x.txt", "neither local")],
+)
+def test_what_is_no_place_of_workers_is_refused_at_once(dask: str, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        plan_crew(Options(dask=dask))

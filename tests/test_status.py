@@ -65,14 +65,14 @@ def test_a_run_that_ended_or_was_killed_is_told_as_such(store: RunStore) -> None
 
 def test_a_store_that_cannot_be_written_does_not_stop_the_run(store: RunStore) -> None:
     told = StatusFile(store, [a_step("features")], Silence())
-    (store.ledgers / "status.new").mkdir()
+    (store.notes / "status.new").mkdir()
     told.start("features", 4, 0)
     with pytest.raises(InputError, match="no run has told of itself"):
         describe_status(store)
 
 
 def test_a_file_that_is_not_ours_is_one_clear_error(store: RunStore) -> None:
-    (store.ledgers / "status.json").write_text(json.dumps({"steps": [{"other": 1}]}))
+    (store.notes / "status.json").write_text(json.dumps({"steps": [{"other": 1}]}))
     with pytest.raises(InputError, match="no run has told of itself"):
         describe_status(store)
 

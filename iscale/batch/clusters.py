@@ -6,9 +6,13 @@ import math
 import re
 import shlex
 import shutil
+import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from iscale.batch.settings import Pool, PoolName, Site
 from iscale.batch.walltime import lifetime, lsf_walltime, slurm_walltime
@@ -62,6 +66,7 @@ def job_cluster(site: Site, pool_name: PoolName, logs: Path, *, death_timeout_s:
             f"{submit} is not on the PATH of this machine: it cannot submit jobs of {site.scheduler.upper()}.",
             "Start from a machine that can, such as a login node; where none may, run all in one allocation (deploy/).",
         )
+    _check_interface(site.interface)
     logs.mkdir(parents=True, exist_ok=True)
     cluster = {"slurm": jobs.SlurmCluster, "lsf": jobs.LsfCluster}[site.scheduler]
     with dask.config.set(SETTINGS):
@@ -70,6 +75,15 @@ def job_cluster(site: Site, pool_name: PoolName, logs: Path, *, death_timeout_s:
             name=pool_name,
             scheduler_options={"dashboard_address": "127.0.0.1:0"},
             **keywords,
+        )
+
+
+def _check_interface(interface: str | None) -> None:
+    there = psutil.net_if_addrs()
+    if interface is not None and interface not in there:
+        raise InputError(
+            f"interface {interface!r} is none of this machine's: {', '.join(sorted(there))}.",
+            "Name the one by which nodes and this machine reach each other, or leave `interface:` empty.",
         )
 
 
@@ -89,6 +103,7 @@ def job_script(site: Site, pool_name: PoolName, logs: Path, *, death_timeout_s: 
 
 def _jobs() -> Any:
     """The module that needs dask-jobqueue, its section of the configuration made."""
+    on_interrupt = signal.getsignal(signal.SIGINT)
     try:
         from iscale.batch import jobs
     except ModuleNotFoundError as error:
@@ -97,6 +112,10 @@ def _jobs() -> Any:
         raise InputError(
             "The package dask-jobqueue is not installed: no jobs can be submitted.", 'pip install "iscale[cluster]"'
         ) from error
+    finally:
+        # Importing dask-jobqueue makes Ctrl-C end the program as if all were well.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, on_interrupt)
     jobs.own_section()
     return jobs
 

@@ -144,6 +144,8 @@ class _Jobs:
         if len(self._stillborn) >= MOST_STILLBORN:
             raise self._no_life()
         if gone:
+            ended = ", ".join(jobs[name] for name in gone)
+            self._say(f"{self.name} pool: ended before its time: job {ended}; others are submitted")
             # Dask replaces jobs whose workers it knew; of others it waits for workers that will never come.
             self._cluster.sync(self._cluster.scale_down, gone)
         if now - self._said > SAY_EVERY_S or (not workers and self._said < now - 2 * QUEUE_EVERY_S):

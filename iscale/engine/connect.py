@@ -49,9 +49,26 @@ def remote_workers(where: str) -> list[int]:
         client.close()
 
 
+def _check_form(where: str) -> None:
+    """Refuse what is neither an address nor a file that is there."""
+    if where.endswith(".json"):
+        if not Path(where).expanduser().is_file():
+            raise InputError(
+                f"--dask {where}: there is no such file.",
+                "`dask scheduler --scheduler-file FILE` writes it; wait until it has.",
+            )
+    elif "://" not in where:
+        raise InputError(
+            f"--dask {where}: neither local, nor an address, nor a file of a scheduler or a batch system.",
+            "Say local; an address such as tcp://HOST:8786; the .json that a scheduler wrote; or slurm.yaml, lsf.yaml "
+            "(`iscale init --scheduler slurm slurm.yaml`).",
+        )
+
+
 def _connect(where: str) -> Any:
     from distributed import Client
 
+    _check_form(where)
     try:
         if where.endswith(".json"):
             client = Client(scheduler_file=str(Path(where).expanduser()), timeout="10s")

@@ -6,10 +6,18 @@ import contextlib
 import ctypes
 import resource
 import sys
+from pathlib import Path
 
 
 def peak_bytes() -> int:
-    """Peak resident memory of this process, in bytes."""
+    """Peak resident memory of this process, in bytes.
+
+    Where there is ``/proc``, it is the peak since this program began: ``getrusage`` also counts what the process was
+    before, a copy of the one that started it.
+    """
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

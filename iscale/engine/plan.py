@@ -41,11 +41,14 @@ class Resources:
         Workers that share the regions.
     shards_per_side
         Use regions of this many shards per axis instead of choosing.
+    more
+        How the user gives a worker more memory, ``{}`` standing for how much.
     """
 
     memory_bytes: int
     workers: int = 1
     shards_per_side: int | None = None
+    more: str = "--memory {}"
 
 
 @dataclass(frozen=True)
@@ -234,7 +237,7 @@ def check_budget(step: str, plan: Plan, resources: Resources) -> None:
         f"{step} needs {format_bytes(plan.worker_bytes)} per worker ({format_bytes(BASELINE_BYTES)} for the program, "
         f"{format_bytes(plan.task_bytes)} for a region of {plan.regions[0].shape[0]} x {plan.regions[0].shape[1]}), "
         f"the budget is {format_bytes(resources.memory_bytes)}.",
-        f"Give it more: --memory {-(-plan.worker_bytes // 10**8) / 10:.1f}GB.",
+        f"Give it more: {resources.more.format(f'{-(-plan.worker_bytes // 10**8) / 10:.1f}GB')}.",
     )
 
 

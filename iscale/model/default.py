@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -38,6 +38,7 @@ from iscale.model.basis import (
 )
 from iscale.model.data import Epoch, FitSize, OnEpoch, TrainingData
 from iscale.model.discs import MOST_ROWS, blocks_of, rows_of
+from iscale.model.factors import SPOT_BLOCK, Factors, LogCounts
 from iscale.model.part import part
 from iscale.model.published import disc_mean
 from iscale.model.ridge import PENALTIES, Design, RidgeFit, fit_ridge, ridge_bytes
@@ -57,94 +58,7 @@ PER_SPOT = 1e4
 """Normalised counts are per this many."""
 LEAST_COUNT = 0.05
 """Depth is judged from ``log1p`` of expected counts from here up."""
-LEAST_VARIANCE = 1e-5
-"""Of a factor, over that of the first: less is rounding."""
 SPOTS_AT_ONCE = 64
-SPOT_BLOCK = 1024
-"""Spots of which all genes are held, beside the counts themselves."""
-
-
-@dataclass(frozen=True)
-class LogCounts:
-    """(spot, gene) float32 logarithms of scaled counts, computed for the spots that it is indexed with.
-
-    Attributes
-    ----------
-    counts
-        (any spot, gene) float32.
-    spots
-        (spot,) int64 which of them.
-    scales
-        (spot, 1) float32 each: counts are multiplied by one after the other.
-    """
-
-    counts: Tensor
-    spots: Tensor
-    scales: tuple[Tensor, ...]
-
-    def __len__(self) -> int:
-        return len(self.spots)
-
-    def __getitem__(self, at: slice) -> Tensor:
-        values = self.counts[self.spots[at]]
-        for scale in self.scales:
-            values.mul_(scale[at])
-        return values.log1p_()
-
-
-@dataclass(frozen=True)
-class Factors:
-    """Genes as directions in which they vary together over the spots.
-
-    Attributes
-    ----------
-    values
-        (spot, factor) of the spots, float64.
-    loading, level
-        (factor, gene) and (gene,) float64: genes are ``values @ loading + level``.
-    """
-
-    values: Tensor
-    loading: Tensor
-    level: Tensor
-
-    @classmethod
-    def of(cls, genes: LogCounts | Tensor, weight: Tensor) -> Factors:
-        """Principal directions of (spot, gene) float32 values, each gene scaled to variance 1, spots weighted."""
-        weight = (weight / weight.sum())[:, None].float()
-        blocks = [slice(a, a + SPOT_BLOCK) for a in range(0, len(genes), SPOT_BLOCK)]
-        level = sum(((weight[at] * genes[at]).sum(dim=0) for at in blocks), start=torch.zeros(()).to(weight))
-        variance = sum(((weight[at] * (genes[at] - level).square_()).sum(dim=0) for at in blocks), start=level * 0)
-        spread = variance.sqrt().clamp_min(1e-6)
-
-        def scaled(at: slice) -> Tensor:
-            return (genes[at] - level).div_(spread)
-
-        if len(genes) <= len(level):
-            rooted = torch.cat([scaled(at).mul_(weight[at].sqrt()) for at in blocks])
-            vectors = _leading((rooted @ rooted.T).double())
-            of_genes = torch.stack([rooted[at].T.double() @ vectors[at] for at in blocks]).sum(dim=0)
-            vectors = torch.nn.functional.normalize(of_genes, dim=0)
-        else:
-            square = level.new_zeros(len(level), len(level), dtype=torch.float64)
-            for at in blocks:
-                rooted = scaled(at).mul_(weight[at].sqrt())
-                square += rooted.T @ rooted
-            vectors = _leading(square)
-        of_spots = torch.cat([(scaled(at) @ vectors.float()).double() for at in blocks])
-        return cls(of_spots, vectors.T * spread, level.double())
-
-    def genes(self, values: Tensor) -> Tensor:
-        """(..., gene) of (..., factor)."""
-        return values @ self.loading + self.level
-
-
-def _leading(square: Tensor) -> Tensor:
-    """(row, factor) eigenvectors of a symmetric float64 matrix, those that count, the largest first."""
-    values, vectors = torch.linalg.eigh(square)
-    kept = max(1, min(FACTORS, int((values > LEAST_VARIANCE * values[-1]).sum())))
-    leading: Tensor = vectors[:, -kept:].flip(1)
-    return leading
 
 
 def train(

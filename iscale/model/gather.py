@@ -20,7 +20,7 @@ from iscale.store.run_store import RunStore
 HOLD_BYTES = 2**30
 """Rows up to so many bytes are held in memory, where nothing else is said."""
 
-GATHER_COPIES = 4
+GATHER_COPIES = 6
 """Peak of reading the features of a tile, over those features."""
 
 

@@ -56,15 +56,20 @@ class RunStore:
         return self.place.zarr()
 
     @property
+    def notes(self) -> Path:
+        """Folder of what is kept about runs."""
+        return self.folder / ".iscale"
+
+    @property
     def ledgers(self) -> Path:
         """Folder of the ledgers: of this store, and of no other that had the same output folder."""
         own = sha256(self.url.encode()).hexdigest()[:12] if self.url else ""
-        return self.folder / ".iscale" / own
+        return self.notes / own
 
     @property
     def scratch(self) -> Path:
         """Folder of files that are gone when the run is over."""
-        return self.folder / ".iscale" / "scratch"
+        return self.notes / "scratch"
 
     def metadata(self, *paths: str) -> tuple[There, ...]:
         """Files that describe groups or arrays: where one is missing, what it describes is lost."""

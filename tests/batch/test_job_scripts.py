@@ -277,3 +277,19 @@ def test_what_a_batch_system_says_when_it_refuses(
     submit(scheduler, refusals)
     assert refusals == [said]
     assert batch_system.read_text() == "left\n", "asked as often as there were answers"
+
+
+def test_importing_dask_jobqueue_leaves_ctrl_c_as_it_was() -> None:
+    code = (
+        "import signal; from pathlib import Path; from iscale.batch.clusters import job_script;"
+        "from iscale.batch.settings import Pool, Site;"
+        "pool = Pool(cores=1, memory='2GB', walltime='01:00:00', jobs=1);"
+        "job_script(Site(scheduler='slurm', cpu=pool), 'cpu', Path('/logs'));"
+        "assert signal.getsignal(signal.SIGINT) is signal.default_int_handler"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_an_interface_that_this_machine_lacks_is_one_clear_error(batch_system: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"interface 'eth99' is none of this machine's: .*lo"):
+        clusters.job_cluster(site("slurm", interface="eth99"), "cpu", tmp_path)
