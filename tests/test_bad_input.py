@@ -180,7 +180,7 @@ def test_a_disk_that_fills_up_stops_the_run_with_what_is_done_kept(
 
     def full(self: RunStore, path: str, *rest: object) -> None:
         if path == "expression/depth":
-            raise OSError(28, "No space left on device", str(self.path))
+            raise OSError(28, "No space left on device", str(self.folder))
         writing(self, path, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(RunStore, "write", full)

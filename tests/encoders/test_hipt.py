@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from iscale.encoders import EncoderSpec
+from iscale.encoders import EncoderSpec, get_encoder
 from iscale.encoders.batches import BatchPlan
 from iscale.encoders.hipt import HiptEncoder
 from iscale.encoders.precision import has_bfloat16
@@ -155,4 +156,7 @@ def test_bfloat16_is_refused_where_it_would_be_emulated(
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_bf16": False})
     with pytest.raises(InputError, match=r"bfloat16.*emulated"):
-        HiptEncoder(spec(stand_in_weights, precision="bfloat16"))
+        get_encoder(spec(stand_in_weights, precision="bfloat16"))
+    get_encoder.cache_clear()
+    elsewhere = replace(spec(stand_in_weights, precision="bfloat16"), device="auto")
+    assert get_encoder(elsewhere).name == "hipt", "workers will look at their own devices"
