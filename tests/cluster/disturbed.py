@@ -67,6 +67,8 @@ class Started:
         begin = ["-c", STARTED_BY.format(patch)] if patch else ["-m", "iscale"]
         command = [sys.executable, *begin, "predict", str(project), "--out", str(out), *OPTIONS, *dask]
         self._told = told or out.parent / "told"
+        # As a shell in front of a person does: what starts tests (nohup, a job in the background) may ignore signals.
+        command = ["env", "--default-signal=INT,HUP,TERM", *command]
         variables = os.environ | {"OMP_NUM_THREADS": "1", MARK: self.mark} | environment
         with self._told.open("wb") as file:
             self.process = subprocess.Popen(
