@@ -100,7 +100,7 @@ class _Jobs:
             self._scale(jobs)
 
     def _scale(self, jobs: int) -> None:
-        """Have so many jobs; dask replaces those whose workers are lost."""
+        """Have so many jobs; dask submits as many as are missing of those that it knows."""
         self._wanted = jobs
         self._cluster.adapt(minimum_jobs=jobs, maximum_jobs=jobs, interval="5s")
 
@@ -146,7 +146,7 @@ class _Jobs:
         if gone:
             ended = ", ".join(jobs[name] for name in gone)
             self._say(f"{self.name} pool: ended before its time: job {ended}; others are submitted")
-            # Dask replaces jobs whose workers it knew; of others it waits for workers that will never come.
+            # Dask is to forget them: it waits for their workers, and submits others only for jobs that it lacks.
             self._cluster.sync(self._cluster.scale_down, gone)
         if now - self._said > SAY_EVERY_S or (not workers and self._said < now - 2 * QUEUE_EVERY_S):
             self._said = now

@@ -36,7 +36,7 @@ BSUB = {
     "-rn": "",
     "-gpu": r'"num=1"',
 }
-"""Options of bsub that scripts have, as IBM's command reference writes their values."""
+"""Options of bsub that scripts have, and the forms of their values, from memory of IBM's reference."""
 
 
 def site(scheduler: str = "slurm", **changes: Any) -> Site:
