@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import io
+import os
+import sys
+import threading
+import time
+from pathlib import Path
 
 import pytest
 
-from iscale.progress import Bars, Log
+from iscale.engine.drivers import SerialDriver
+from iscale.engine.execute import execute
+from iscale.engine.ledger import Ledger, fingerprint
+from iscale.engine.plan import Resources, plan_regions
+from iscale.engine.step import Step
+from iscale.errors import InputError
+from iscale.geometry import Region
+from iscale.progress import Bars, Log, for_terminal
 
 
 class Clock:
@@ -68,3 +80,29 @@ def test_a_bar_shows_parts_of_regions(monkeypatch: pytest.MonkeyPatch) -> None:
     bars.stop("features")
     bars.reach("features", 3)
     assert "2/4  62%" in screen.getvalue()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, InputError])
+def test_the_terminal_is_left_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    def stopped(folder: Path, region: Region) -> int:
+        time.sleep(0.2)
+        raise error("stopped")
+
+    plan = plan_regions("t", (1, 1), (1, 1), lambda _: 1, Resources(2**31))
+    step = Step("t", stopped, tmp_path, plan, fingerprint("t", {}))
+    ours, theirs = os.openpty()
+    with os.fdopen(ours, "rb", buffering=0) as screen, os.fdopen(theirs, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        monkeypatch.setenv("TERM", "xterm")
+        watcher = for_terminal()
+        with pytest.raises(error):
+            execute(step, SerialDriver(), Ledger(tmp_path, "t"), watcher)
+        terminal.write("END")
+        terminal.flush()
+        shown = b""
+        while not shown.endswith(b"END"):
+            shown += screen.read(10_000)
+    assert 0 <= shown.rfind(b"\x1b[?25l") < shown.rfind(b"\x1b[?25h"), "the cursor was hidden, and is there again"
+    assert [thread.name for thread in threading.enumerate() if "rich" in type(thread).__module__] == []

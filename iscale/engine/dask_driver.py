@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from iscale.engine.attempt import Outcome, all_there, attempt
+from iscale.engine.attempt import Outcome, all_there
 from iscale.engine.deaths import Deaths
-from iscale.engine.post import Post, open_post
+from iscale.engine.post import Post, attempt_and_tell, open_post
 from iscale.engine.progress import Hear
 from iscale.engine.step import Step, There
 from iscale.engine.waiting import Waiting
@@ -112,6 +112,7 @@ class DaskDriver:
     def map(self, step: Step, regions: Iterable[Region], hear: Hear | None = None) -> Iterator[Outcome]:
         """Keep a region on every worker; outcomes come as tasks finish."""
         flights: dict[str, _Flight] = {}
+        told: dict[str, Outcome] = {}
 
         def heard(region: Region, fraction: float) -> None:
             for flight in list(flights.values()):
@@ -120,17 +121,21 @@ class DaskDriver:
             if hear is not None:
                 hear(region, fraction)
 
-        with open_post(self._client, heard) as post:
-            yield from self._outcomes(step, Waiting(regions), post, flights)
+        with open_post(self._client, heard, told) as post:
+            yield from self._outcomes(step, Waiting(regions), post, flights, told)
 
-    def _outcomes(self, step: Step, waiting: Waiting, post: Post, flights: dict[str, _Flight]) -> Iterator[Outcome]:
+    def _outcomes(
+        self, step: Step, waiting: Waiting, post: Post, flights: dict[str, _Flight], told: dict[str, Outcome]
+    ) -> Iterator[Outcome]:
         finished: queue.SimpleQueue[Any] = queue.SimpleQueue()
         futures: dict[str, Any] = {}
         deaths = Deaths()
         anchors = tuple(path for path in step.outputs if path.exists())
         lonely_since = time.monotonic()
+        landed: list[Any] = []
         try:
-            while waiting or flights:
+            while waiting or flights or landed:
+                over = [(future, flights.pop(future.key)) for future in landed if future.key in flights]
                 there = self._there()
                 workers = tuple(address for address, status in there.items() if status == "running")
                 for key in _left(flights, there):
@@ -138,6 +143,7 @@ class DaskDriver:
                     undone = flights.pop(key).region
                     if not waiting.after_leave(undone, time.monotonic()):
                         yield Outcome(undone, error=TOO_LONG)
+                # Before what came of the last ones is recorded: meanwhile the workers are at the next.
                 for worker in self._free(workers, flights):
                     region = waiting.take(time.monotonic())
                     if region is None:
@@ -146,6 +152,10 @@ class DaskDriver:
                     flights[future.key] = _Flight(region, worker, time.monotonic())
                     futures[future.key] = future
                     future.add_done_callback(finished.put)
+                for future, flight in over:
+                    outcome = self._outcome(future, futures.pop(future.key), flight, told, anchors, waiting, deaths)
+                    if outcome is not None:
+                        yield outcome
                 lonely_since = time.monotonic() if workers else lonely_since
                 self._care(len(workers), len(waiting) + len(flights), lonely_since)
                 for key in self._silence(flights):
@@ -154,26 +164,24 @@ class DaskDriver:
                     deaths.silent(undone)
                     if not waiting.after_death(undone, time.monotonic()):
                         yield Outcome(undone, error=deaths.why(undone, self._client, SILENCE_S))
-                for future in _over(finished):
-                    if future.key not in flights:  # given up before
-                        continue
-                    flight = flights.pop(future.key)
-                    outcome = self._outcome(future, futures.pop(future.key), flight, anchors, waiting, deaths)
-                    if outcome is not None:
-                        yield outcome
+                landed = _over(finished) if waiting or flights else []
+                if any(future.status != "finished" for future in landed):
+                    self._seen = None  # a worker may have died: none is handed a region before it was looked for
         finally:
             if futures and self._client.status == "running":
                 self._client.cancel(list(futures.values()), force=True)
 
     def _submit(self, step: Step, region: Region, post: Post, anchors: tuple[There, ...], worker: str) -> Any:
+        key = f"{step.name}-{uuid.uuid4().hex}"
         return self._client.submit(
-            attempt,
+            attempt_and_tell,
             step.kernel,
             step.context,
             region,
             post,
             anchors,
-            key=f"{step.name}-{uuid.uuid4().hex}",
+            key,
+            key=key,
             pure=False,
             # On no other: Dask would not give it to one that comes when none is left.
             workers=[worker],
@@ -192,6 +200,7 @@ class DaskDriver:
         future: Any,
         held: Any,
         flight: _Flight,
+        told: dict[str, Outcome],
         anchors: tuple[There, ...],
         waiting: Waiting,
         deaths: Deaths,
@@ -201,7 +210,7 @@ class DaskDriver:
 
         now, region = time.monotonic(), flight.region
         if future.status == "finished":
-            outcome: Outcome = future.result()
+            outcome = told.pop(future.key, None) or future.result()
             held.release()
             # Where the files are not there for this process either, waiting for the worker's does not help.
             if outcome.elsewhere and all_there(anchors) and waiting.after_fault(region, now):
@@ -212,7 +221,6 @@ class DaskDriver:
             raise self._lost()
         error = future.exception()
         held.release()
-        self._seen = None  # a worker may have died
         if isinstance(error, IscaleError):
             raise error
         if isinstance(error, KilledWorker):
