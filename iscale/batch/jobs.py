@@ -7,7 +7,6 @@ import shlex
 from typing import Any
 
 import dask
-from dask.utils import parse_timedelta
 from dask_jobqueue.core import Job, JobQueueCluster
 from dask_jobqueue.lsf import LSFCluster, LSFJob
 from dask_jobqueue.slurm import SLURMCluster, SLURMJob
@@ -119,23 +118,6 @@ class _Cluster(JobQueueCluster):
     def __init__(self, **keywords: Any) -> None:
         self.refusals: list[str] = []
         super().__init__(refusals=self.refusals, **keywords)
-
-    def _update_worker_status(self, op: str, msg: Any) -> None:
-        """Hear of a worker that is gone. The original would miss a lost job that had several, and never replace it."""
-        name = str(self.scheduler_info["workers"][msg]["name"]) if op == "remove" else None
-        super()._update_worker_status(op, msg)
-        jobs = [job for job, spec in self.worker_spec.items() if name in {f"{job}{s}" for s in spec.get("group", ())}]
-        if jobs:
-            delay = parse_timedelta(dask.config.get("distributed.deploy.lost-worker-timeout"))
-            asyncio.get_running_loop().call_later(delay, self._forget_if_lost, jobs[0], self.workers.get(jobs[0]))
-
-    def _forget_if_lost(self, name: str, job: Any) -> None:
-        """End a job none of whose workers is there any more, if another has not taken its place and name yet."""
-        present = {str(worker["name"]) for worker in self.scheduler_info["workers"].values()}
-        group = self.worker_spec.get(name, {}).get("group", ())
-        if job is not None and self.workers.get(name) is job and not present & {f"{name}{part}" for part in group}:
-            del self.workers[name]
-            self._futures.add(asyncio.ensure_future(job.close()))
 
     @property
     def dashboard_link(self) -> str:

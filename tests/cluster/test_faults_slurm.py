@@ -50,8 +50,11 @@ def logs(out: Path) -> list[Path]:
     return sorted((out / "logs").glob("iscale-cpu-*.log"))
 
 
-def test_a_job_that_is_cancelled(start: Callable[..., Started], out: Path, undisturbed: Path) -> None:
-    run = start()
+@pytest.mark.parametrize("pool", [{}, {"cores": 2, "workers": 2, "memory": "4400MB"}], ids=["alone", "two in each"])
+def test_a_job_that_is_cancelled(
+    start: Callable[..., Started], out: Path, undisturbed: Path, pool: dict[str, Any]
+) -> None:
+    run = start(**pool)
     run.until_regions(2)
     subprocess.run(["scancel", jobs()[0]], check=True)
     run.ends()

@@ -110,18 +110,6 @@ def test_a_job_that_is_cancelled_is_replaced(client: Client) -> None:
     client.wait_for_workers(2, timeout=60)
 
 
-def test_a_job_of_several_workers_is_replaced_as_well(slurm: dict[str, str], logs: Path) -> None:
-    site = Site.model_validate(SITE | {"cpu": POOL | {"workers": 2, "memory": "2GB"}})
-    with job_cluster(site, "cpu", logs) as cluster, Client(cluster) as client:
-        cluster.adapt(minimum_jobs=2, maximum_jobs=2)
-        client.wait_for_workers(4, timeout=60)
-        before = jobs("RUNNING")
-        subprocess.run(["scancel", sorted(before)[0]], check=True)
-        until(lambda: len(jobs("RUNNING").keys() - before) == 1, 90)
-        client.wait_for_workers(4, timeout=60)
-        assert len(jobs("RUNNING")) == 2
-
-
 def test_jobs_end_with_the_cluster(slurm: dict[str, str], file: Path, logs: Path) -> None:
     with job_cluster(read_site(file), "cpu", logs) as cluster, Client(cluster) as client:
         cluster.scale(jobs=1)
