@@ -21,7 +21,8 @@ from iscale.engine.step import Step
 from iscale.errors import InputError, RegionsFailedError, StoreError
 from iscale.job import Job
 from iscale.progress import Silence
-from iscale.report import logs_folder, plan_table, write_report
+from iscale.report.planned import logs_folder, plan_table
+from iscale.report.taken import write_report
 from iscale.status import StatusFile
 from iscale.store.run_store import RunStore
 
