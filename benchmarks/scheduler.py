@@ -25,8 +25,8 @@ from iscale.engine.ledger import Ledger
 from iscale.engine.plan import Resources, single_task
 from iscale.engine.step import Step, nothing
 from iscale.job import Job
-from iscale.pipeline import steps
 from iscale.progress import Silence
+from iscale.stages import steps
 
 
 def plan(project: Path, genes: int, shards: int | None, plots: int) -> list[Step]:

@@ -12,7 +12,7 @@ import pytest
 
 from iscale.cli import app
 from iscale.config import CaptureOptions, Options
-from iscale.pipeline import STAGES
+from iscale.stages import STAGES
 
 ROOT = Path(__file__).parent.parent
 

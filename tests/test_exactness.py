@@ -22,8 +22,9 @@ from iscale.engine.drivers import open_driver
 from iscale.engine.execute import execute
 from iscale.engine.ledger import Ledger
 from iscale.job import Job
-from iscale.pipeline import run, steps
+from iscale.pipeline import run
 from iscale.progress import Silence
+from iscale.stages import steps
 
 OPTIONS: dict[str, Any] = {"n_genes": 12, "n_plots": 1}
 

@@ -20,8 +20,9 @@ from iscale.engine.plan import format_bytes
 from iscale.errors import MemoryBudgetError
 from iscale.job import Job
 from iscale.model.threads import all_cores, available_cores
-from iscale.pipeline import COMPRESSION, steps
+from iscale.pipeline import COMPRESSION
 from iscale.slide.fingerprint import file_fingerprint
+from iscale.stages import steps
 
 HASHED_BYTES = 2 << 30
 """A larger weight file is told by samples of it: hashing all of it would take longer than the check."""

@@ -15,7 +15,7 @@ from iscale.config import load_options
 from iscale.encoders.texture import TextureEncoder
 from iscale.geometry import SlideGrid
 from iscale.job import Job
-from iscale.pipeline import steps
+from iscale.stages import steps
 from iscale.store import layout
 
 WHOLE_SLIDE = SlideGrid((100_000, 100_000), 0.5, 0.5)
