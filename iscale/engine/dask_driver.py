@@ -8,16 +8,14 @@ one worker after the other is given up.
 from __future__ import annotations
 
 import contextlib
-import queue
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from iscale.engine.attempt import Outcome, all_there
 from iscale.engine.deaths import Deaths
-from iscale.engine.post import Post, attempt_and_tell, open_post
+from iscale.engine.flights import Flight, Flights
+from iscale.engine.post import open_post
 from iscale.engine.progress import Hear
 from iscale.engine.step import Step, There
 from iscale.engine.waiting import Waiting
@@ -49,16 +47,6 @@ TOO_LONG = (
 
 
 LookAfter = Callable[[int, int], bool]
-
-
-@dataclass
-class _Flight:
-    """A region that a worker is at."""
-
-    region: Region
-    worker: str
-    heard: float
-    missed: float | None = None
 
 
 class DaskDriver:
@@ -111,107 +99,64 @@ class DaskDriver:
 
     def map(self, step: Step, regions: Iterable[Region], hear: Hear | None = None) -> Iterator[Outcome]:
         """Keep a region on every worker; outcomes come as tasks finish."""
-        flights: dict[str, _Flight] = {}
-        told: dict[str, Outcome] = {}
+        anchors = tuple(path for path in step.outputs if path.exists())
+        flights = Flights(self._client, step, anchors)
 
         def heard(region: Region, fraction: float) -> None:
-            for flight in list(flights.values()):
-                if flight.region == region:
-                    flight.heard = time.monotonic()
+            flights.hear(region)
             if hear is not None:
                 hear(region, fraction)
 
-        with open_post(self._client, heard, told) as post:
-            yield from self._outcomes(step, Waiting(regions), post, flights, told)
+        with open_post(self._client, heard, flights.keep) as flights.post:
+            try:
+                yield from self._outcomes(Waiting(regions), flights, anchors)
+            finally:
+                flights.cancel()
 
-    def _outcomes(
-        self, step: Step, waiting: Waiting, post: Post, flights: dict[str, _Flight], told: dict[str, Outcome]
-    ) -> Iterator[Outcome]:
-        finished: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        futures: dict[str, Any] = {}
+    def _outcomes(self, waiting: Waiting, flights: Flights, anchors: tuple[There, ...]) -> Iterator[Outcome]:
         deaths = Deaths()
-        anchors = tuple(path for path in step.outputs if path.exists())
         lonely_since = time.monotonic()
-        landed: list[Any] = []
-        try:
-            while waiting or flights or landed:
-                over = [(future, flights.pop(future.key)) for future in landed if future.key in flights]
-                there = self._there()
-                workers = tuple(address for address, status in there.items() if status == "running")
-                for key in _left(flights, there):
-                    self._client.cancel([futures.pop(key)], force=True)
-                    undone = flights.pop(key).region
-                    if not waiting.after_leave(undone, time.monotonic()):
-                        yield Outcome(undone, error=TOO_LONG)
-                # Before what came of the last ones is recorded: meanwhile the workers are at the next.
-                for worker in self._free(workers, flights):
-                    region = waiting.take(time.monotonic())
-                    if region is None:
-                        break
-                    future = self._submit(step, region, post, anchors, worker)
-                    flights[future.key] = _Flight(region, worker, time.monotonic())
-                    futures[future.key] = future
-                    future.add_done_callback(finished.put)
-                for future, flight in over:
-                    outcome = self._outcome(future, futures.pop(future.key), flight, told, anchors, waiting, deaths)
-                    if outcome is not None:
-                        yield outcome
-                lonely_since = time.monotonic() if workers else lonely_since
-                self._care(len(workers), len(waiting) + len(flights), lonely_since)
-                for key in self._silence(flights):
-                    self._client.cancel([futures.pop(key)], force=True)
-                    undone = flights.pop(key).region
-                    deaths.silent(undone)
-                    if not waiting.after_death(undone, time.monotonic()):
-                        yield Outcome(undone, error=deaths.why(undone, self._client, SILENCE_S))
-                landed = _over(finished) if waiting or flights else []
-                if any(future.status != "finished" for future in landed):
-                    self._seen = None  # a worker may have died: none is handed a region before it was looked for
-        finally:
-            if futures and self._client.status == "running":
-                self._client.cancel(list(futures.values()), force=True)
+        landed: list[Flight] = []
+        while waiting or flights or landed:
+            there = self._there()
+            workers = tuple(address for address, status in there.items() if status == "running")
+            for region in flights.left(there, GONE_S):
+                if not waiting.after_leave(region, time.monotonic()):
+                    yield Outcome(region, error=TOO_LONG)
+            # Before what came of the last ones is recorded: meanwhile the workers are at the next.
+            for worker in self._free(workers, flights):
+                if (next_one := waiting.take(time.monotonic())) is None:
+                    break
+                flights.start(next_one, worker)
+            for flight in landed:
+                if outcome := self._outcome(flight, flights, anchors, waiting, deaths):
+                    yield outcome
+            lonely_since = time.monotonic() if workers else lonely_since
+            self._care(len(workers), len(waiting) + len(flights), lonely_since)
+            for region in flights.silent(SILENCE_S):
+                deaths.silent(region)
+                if not waiting.after_death(region, time.monotonic()):
+                    yield Outcome(region, error=deaths.why(region, self._client, SILENCE_S))
+            landed = flights.landed(LOOK_EVERY_S) if waiting or flights else []
+            if any(flight.future.status != "finished" for flight in landed):
+                self._seen = None  # a worker may have died: none is handed a region before it was looked for
 
-    def _submit(self, step: Step, region: Region, post: Post, anchors: tuple[There, ...], worker: str) -> Any:
-        key = f"{step.name}-{uuid.uuid4().hex}"
-        return self._client.submit(
-            attempt_and_tell,
-            step.kernel,
-            step.context,
-            region,
-            post,
-            anchors,
-            key,
-            key=key,
-            pure=False,
-            # On no other: Dask would not give it to one that comes when none is left.
-            workers=[worker],
-        )
-
-    def _free(self, workers: tuple[str, ...], flights: dict[str, _Flight]) -> list[str]:
+    def _free(self, workers: tuple[str, ...], flights: Flights) -> list[str]:
         """Workers that have nothing to do; those that could not reach their files only where all are such."""
-        now = time.monotonic()
-        busy = {flight.worker for flight in flights.values()}
+        now, busy = time.monotonic(), flights.busy
         self._resting = {worker: until for worker, until in self._resting.items() if until > now}
         able = [worker for worker in workers if worker not in self._resting] or list(workers)
         return [worker for worker in able if worker not in busy][: max(0, len(workers) - len(flights))]
 
     def _outcome(
-        self,
-        future: Any,
-        held: Any,
-        flight: _Flight,
-        told: dict[str, Outcome],
-        anchors: tuple[There, ...],
-        waiting: Waiting,
-        deaths: Deaths,
+        self, flight: Flight, flights: Flights, anchors: tuple[There, ...], waiting: Waiting, deaths: Deaths
     ) -> Outcome | None:
         """What came of a region; None where it is to be tried again."""
         from distributed import KilledWorker
 
-        now, region = time.monotonic(), flight.region
+        now, region, future = time.monotonic(), flight.region, flight.future
         if future.status == "finished":
-            outcome = told.pop(future.key, None) or future.result()
-            held.release()
+            outcome = flights.outcome(flight)
             # Where the files are not there for this process either, waiting for the worker's does not help.
             if outcome.elsewhere and all_there(anchors) and waiting.after_fault(region, now):
                 self._resting[flight.worker] = now + REST_S
@@ -220,7 +165,7 @@ class DaskDriver:
         if future.status in ("cancelled", "lost"):
             raise self._lost()
         error = future.exception()
-        held.release()
+        future.release()
         if isinstance(error, IscaleError):
             raise error
         if isinstance(error, KilledWorker):
@@ -239,18 +184,6 @@ class DaskDriver:
                 "Start them again if they were yours (`dask worker ADDRESS --nthreads 1`); the same command continues.",
             )
 
-    def _silence(self, flights: dict[str, _Flight]) -> list[str]:
-        """Regions of which nothing was heard for too long; the workers that are at them are restarted."""
-        now = time.monotonic()
-        silent = [key for key, flight in flights.items() if now - flight.heard > SILENCE_S]
-        if silent:
-            at = self._client.processing()
-            workers = [worker for worker, keys in at.items() if not set(silent).isdisjoint(keys)]
-            # One that left meanwhile is an error to dask, one that nobody restarts too.
-            with contextlib.suppress(KeyError, ValueError, OSError, TimeoutError):
-                self._client.restart_workers(workers, raise_for_error=False)
-        return silent
-
     def _lost(self) -> ClusterError:
         return ClusterError(
             "The Dask scheduler is gone; what is done is kept.",
@@ -263,21 +196,3 @@ class DaskDriver:
             self._client.close()
             if self._cluster is not None:
                 self._cluster.close()
-
-
-def _left(flights: dict[str, _Flight], there: dict[str, str]) -> list[str]:
-    """Regions whose workers have left in good order, at the end of their lifetime for instance."""
-    now = time.monotonic()
-    for flight in flights.values():
-        flight.missed = None if flight.worker in there else flight.missed or now
-    return [key for key, flight in flights.items() if flight.missed is not None and now - flight.missed > GONE_S]
-
-
-def _over(finished: queue.SimpleQueue[Any]) -> list[Any]:
-    """Futures that are over, at least one unless none is for a while."""
-    futures = []
-    with contextlib.suppress(queue.Empty):
-        futures.append(finished.get(timeout=LOOK_EVERY_S))
-        while True:
-            futures.append(finished.get_nowait())
-    return futures

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import pickle
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from iscale.engine.attempt import Outcome, attempt
@@ -49,14 +49,14 @@ def attempt_and_tell(
 
 
 @contextlib.contextmanager
-def open_post(client: Any, hear: Hear, outcomes: dict[str, Outcome]) -> Iterator[Post]:
-    """What tasks send by; while it is open what it brings is heard, or put by its key, in the client's thread."""
+def open_post(client: Any, hear: Hear, keep: Callable[[str, Outcome], None]) -> Iterator[Post]:
+    """What tasks send by; what it brings is heard, or kept by its task's key, in the client's thread."""
     post = Post(f"iscale-{uuid.uuid4().hex}")
 
     def deliver(event: tuple[float, list[Any]]) -> None:
         if len(event[1]) == 2:
             key, outcome = event[1]
-            outcomes[key] = pickle.loads(outcome)
+            keep(key, pickle.loads(outcome))
         else:
             *place, fraction = event[1]
             hear(Region(*place), fraction)
