@@ -1,4 +1,4 @@
-"""What one core of this machine does, out of the tables of ``docs/benchmarks.md``: the base of ``docs/scaling.md``.
+"""What one core does, out of the tables of ``docs/benchmarks.md``: the base of ``docs/concepts/scaling.md``.
 
 No figure is typed here: each is read from a table that a benchmark printed, so that the study follows the measurements.
 """

@@ -1,4 +1,4 @@
-"""The tables of ``docs/scaling.md``: what a slide of 100,000 px takes on cluster sizes that were not at hand.
+"""The tables of ``docs/concepts/scaling.md``: what a slide of 100,000 px takes on cluster sizes that were not at hand.
 
 ``make bench-scaling``. Rates of the CPU stages come from the tables of ``docs/benchmarks.md``, regions from the
 program's own planner. Cards (`CARDS`, `SHARES`), prices and the file system are assumptions, most of them options.
@@ -19,7 +19,7 @@ from benchmarks.study import Assumptions, Card, Stage, cost, hipt_on_cores, hipt
 from benchmarks.workload import Slide, cells, finished, patches, patches_on_tissue, shards
 from iscale.engine.plan import format_bytes
 
-PAGE = Path(__file__).parent.parent / "docs" / "scaling.md"
+PAGE = Path(__file__).parent.parent / "docs" / "concepts" / "scaling.md"
 
 CARDS = (
     Card("A100, float32", 19.5e12),

@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import inspect
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from doc_pages import DOCS, PAGES, ROOT, anchors, blocks, links, read
 
 from iscale.cli import app
 from iscale.config import CaptureOptions, Options
 from iscale.stages import STAGES
 
-ROOT = Path(__file__).parent.parent
+LINKING = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", *PAGES)
 
 
 def test_every_option_is_documented_with_its_default() -> None:
-    page = (ROOT / "docs" / "options.md").read_text()
+    page = read("docs/reference/options.md")
     for name, field in (*Options.model_fields.items(), *CaptureOptions.model_fields.items()):
         assert f"| `{name}` | `{field.default}` | {field.description} |" in page
 
 
 def test_every_option_is_a_flag_of_every_stage() -> None:
-    commands = {command.name: command.callback for command in app.registered_commands}
+    commands = {c.name or getattr(c.callback, "__name__", ""): c.callback for c in app.registered_commands}
     in_the_file_only = {"capture"}
     for name in ("run", *STAGES):
         callback = commands[name]
@@ -32,18 +34,34 @@ def test_every_option_is_a_flag_of_every_stage() -> None:
         assert set(Options.model_fields) - in_the_file_only <= set(inspect.signature(callback).parameters), name
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in ROOT.glob("docs/*.md"))])
+@pytest.mark.parametrize("page", LINKING)
 def test_links_lead_somewhere(page: str) -> None:
-    path = ROOT / page
-    for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
-        assert (path.parent / target).exists(), target
+    for target, heading in links(page):
+        path = (ROOT / page).parent / target if target else ROOT / page
+        assert path.exists(), target
+        if heading:
+            assert heading in anchors(path.resolve().relative_to(ROOT).as_posix()), f"{target}#{heading}"
+
+
+def test_the_map_of_the_docs_has_every_page() -> None:
+    listed = {(DOCS / target).resolve() for target, _ in links("docs/README.md")}
+    missing = [page for page in PAGES if page != "docs/README.md" and (ROOT / page).resolve() not in listed]
+    assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_settings_of_the_docs_are_settings(page: str) -> None:
+    for block in blocks(page, "toml"):
+        values = tomllib.loads(block.text)
+        if "project" not in values:  # that would be somebody's pyproject.toml
+            Options.model_validate(values)
 
 
 def test_the_readme_reads_a_run_as_it_says(tiny_project: Path) -> None:
     import iscale
 
     iscale.run(tiny_project, n_plots=1)
-    code = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    code = re.search(r"```python\n(.*?)```", read("README.md"), re.S)
     assert code is not None
     names: dict[str, object] = {}
     exec(code.group(1).replace("PROJECT", str(tiny_project)).replace("ERBB2", "G3"), names)
@@ -55,7 +73,7 @@ def test_the_encoder_of_the_docs_is_one() -> None:
     from iscale.encoders import EncoderSpec
     from iscale.encoders.base import RegionEncoder
 
-    code = re.search(r"```python\n(.*?)```", (ROOT / "docs" / "encoders.md").read_text(), re.S)
+    code = re.search(r"```python\n(.*?)```", read("docs/reference/encoders.md"), re.S)
     assert code is not None
     names: dict[str, Any] = {}
     exec(code.group(1), names)

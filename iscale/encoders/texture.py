@@ -1,7 +1,7 @@
 """Encoder ``texture``: colour, stain and multi-scale texture of every superpixel, from a fixed filter bank.
 
 No weights and no training: every number is a mean over the pixels of a superpixel, or a Gaussian mean of such numbers
-over the tissue around it. `docs/encoders.md` lists them.
+over the tissue around it. `docs/reference/encoders.md` lists them.
 
 The image is read as optical density ``-ln((v + 1) / 256)`` and unmixed into haematoxylin and eosin with the fixed
 stain vectors of Ruifrok and Johnston (Anal. Quant. Cytol. Histol. 2001). Texture is the energy of the bands of a

@@ -11,7 +11,7 @@ normalised counts, and depth itself is less noisy than one learnt from the spots
 
 States differ in their random features and each leaves out another fifth of the spots. Spots pass in blocks, counts
 and the features of discs alike: what is held of a spot are its counts and its row of the design, in float32.
-`docs/recipe.md` says what was tried and what each part is worth.
+`docs/concepts/recipe.md` says what was tried and what each part is worth.
 """
 
 from __future__ import annotations
@@ -26,7 +26,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from iscale.engine.progress import tell
-from iscale.model.additive import FACTORS, AdditiveEnsemble, AdditiveTensors, from_parts, hidden_bytes
+from iscale.model.additive import (
+    EMBEDDING_WIDTH,
+    FACTORS,
+    AdditiveEnsemble,
+    AdditiveTensors,
+    from_parts,
+    hidden_bytes,
+)
 from iscale.model.basis import (
     MAX_ANCHORS,
     RANDOM_FEATURES,
@@ -44,7 +51,7 @@ from iscale.model.published import disc_mean
 from iscale.model.ridge import PENALTIES, Design, RidgeFit, fit_ridge, ridge_bytes
 from iscale.model.threads import all_cores
 
-__all__ = ["AdditiveEnsemble", "fit_bytes", "from_parts", "hidden_bytes", "train"]
+__all__ = ["EMBEDDING_WIDTH", "AdditiveEnsemble", "fit_bytes", "from_parts", "hidden_bytes", "train"]
 
 REFIT = True
 """Once scored, it is trained again with the held-out spots."""

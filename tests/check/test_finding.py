@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def test_the_documents_table_is_that_of_the_code() -> None:
-    page = (ROOT / "docs" / "check.md").read_text()
+    page = (ROOT / "docs" / "reference" / "check.md").read_text()
     rows = re.findall(r"^\| `([a-z-]+)` \| (\w+) \| (.+?) \| (.+?) \|$", page, re.M)
     assert [(code, severity) for code, severity, _, _ in rows] == list(SEVERITY.items())
 

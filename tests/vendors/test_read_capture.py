@@ -209,7 +209,7 @@ def test_real_folders_are_told_apart(data_dir: Path, platform: str) -> None:
 
 @pytest.mark.real
 def test_the_examples_of_the_docs_run(data_dir: Path, cells: Path, tmp_path: Path) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "captures.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "captures.md").read_text()
     Image.new("RGB", (300, 100)).save(tmp_path / "slide.png")
     code = "\n".join(re.findall(r"```python\n(.*?)```", page, re.S))
     code = code.replace("FOLDER", str(cells)).replace("SLIDE", str(tmp_path / "slide.png"))

@@ -1,0 +1,55 @@
+"""The Python code of the documents runs: the blocks of a page in order, in one namespace, on the demo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+import pytest
+from doc_pages import PAGES, blocks, prose
+
+NOT_HERE = ("napari", "spatialdata")
+"""Packages that cannot be installed beside ours; a block behind whose language one stands is not run."""
+
+ELSEWHERE = ("docs/reference/captures.md", "docs/reference/encoders.md")
+"""Pages whose code other tests run: tests/vendors/test_read_capture.py, tests/test_docs.py."""
+
+WITH_CODE = [page for page in PAGES if blocks(page, "python") and page not in ELSEWHERE]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo on a slide of one shard, run to the end and held against its truth."""
+    import iscale
+    from iscale.demo.synthetic import write_demo
+    from iscale.evaluate.command import evaluate_run
+    from iscale.progress import Silence
+
+    folder = tmp_path_factory.mktemp("docs") / "project"
+    truth = write_demo(folder, side_px=2048)
+    iscale.run(folder, n_plots=2)
+    evaluate_run(folder, truth.path, watcher=Silence())
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore:The set_bad function:PendingDeprecationWarning")  # scanpy's, of matplotlib
+@pytest.mark.parametrize("page", WITH_CODE)
+def test_the_code_of_a_page_runs(
+    page: str, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    matplotlib.use("Agg")
+    monkeypatch.chdir(tmp_path)  # what a page writes goes there
+    names: dict[str, object] = {}
+    for block in blocks(page, "python"):
+        if not set(block.words) & set(NOT_HERE):
+            code = block.text.replace("demo/project", "PROJECT").replace("PROJECT", str(project))
+            exec(compile("\n" * (block.line - 1) + code, page, "exec"), names)
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("page", WITH_CODE)
+def test_code_that_is_not_run_is_said_to_be_untried(page: str) -> None:
+    skipped = [word for block in blocks(page, "python") for word in block.words]
+    assert set(skipped) <= set(NOT_HERE)
+    if skipped:
+        assert "not tried here" in prose(page).lower()
