@@ -3,7 +3,8 @@
     PROJECT/
       MotherImage/        he-raw.* (or, at the analysis resolution, he-scaled.* or he.*),
                           radius-raw.txt or radius.txt, pixel-size-raw.txt, markers.csv,
-                          gene-names.txt, mask-raw.png or mask*.geojson
+                          gene-names.txt, mask-raw.png or mask*.geojson,
+                          cells-raw.png or cells*.geojson
       DaughterCaptures/
         UnallignedToMother/<capture>/   what the instrument's software wrote, as it came, or a link to it; or cnts.*,
                                         locs.* in pixels of he.*, and he.*, the capture's own image
@@ -56,6 +57,8 @@ class ProjectFiles:
         Pixel size of ``he-raw.*`` in um.
     markers, gene_names, user_mask
         ``markers.csv``, ``gene-names.txt``, and ``mask-raw.png`` or ``mask*.geojson``.
+    user_cells
+        ``cells-raw.png`` or ``cells*.geojson``: where the user says that nuclei are.
     """
 
     root: Path
@@ -69,6 +72,7 @@ class ProjectFiles:
     markers: Path | None
     gene_names: Path | None
     user_mask: Path | None
+    user_cells: Path | None = None
 
 
 def find_project(
@@ -111,7 +115,8 @@ def find_project(
         pixel_size_raw=optional_file(mother / "pixel-size-raw.txt"),
         markers=optional_file(mother / "markers.csv"),
         gene_names=optional_file(mother / "gene-names.txt"),
-        user_mask=_user_mask(root, mother),
+        user_mask=_drawn(root, mother, "mask", "tissue masks"),
+        user_cells=_drawn(root, mother, "cells", "masks of cells"),
     )
 
 
@@ -167,10 +172,11 @@ def _mother_image(mother: Path) -> tuple[Path, bool]:
     )
 
 
-def _user_mask(root: Path, mother: Path) -> Path | None:
-    found = [p for folder in (mother, root) for p in (folder / "mask-raw.png", *sorted(folder.glob("mask*.geojson")))]
-    found = [p for p in found if p.is_file()]
+def _drawn(root: Path, mother: Path, stem: str, what: str) -> Path | None:
+    """What the user drew on the slide: ``<stem>-raw.png`` or ``<stem>*.geojson``, of which there may be one."""
+    found = [p for folder in (mother, root) for p in (folder / f"{stem}-raw.png", *folder.glob(f"{stem}*.geojson"))]
+    found = sorted(p for p in found if p.is_file())
     if len(found) > 1:
         names = ", ".join(str(p.relative_to(root)) for p in found)
-        raise InputError(f"{root} has {len(found)} tissue masks: {names}.", "Keep one of them.")
+        raise InputError(f"{root} has {len(found)} {what}: {names}.", "Keep one of them.")
     return not_empty(found[0]) if found else None

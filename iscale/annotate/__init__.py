@@ -1,0 +1,1 @@
+"""What each superpixel is, by marker genes that the user names: stage ``annotate``."""

@@ -1,0 +1,72 @@
+"""Labels of superpixels, one shard at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from iscale.annotate.context import THRESHOLDS, AnnotateContext
+from iscale.annotate.expression import EXPRESSION, marker_rows, read_rows
+from iscale.annotate.scores import classify, label_scores, scaled
+from iscale.geometry import Region
+from iscale.store import layout
+from iscale.store.run_store import RunStore
+
+
+@dataclass(frozen=True)
+class _Marker:
+    """A gene that speaks for labels: its row in the store, its range over the tissue, and the labels' numbers."""
+
+    row: int
+    low: float
+    high: float
+    labels: tuple[int, ...]
+
+
+def label_region(context: AnnotateContext, region: Region) -> list[list[int]]:
+    """Score and label a region; returns how many superpixels have each label (threshold, label), Unclassified last."""
+    store, n = context.store, len(context.labels)
+    markers = _markers(context)
+    array = store.array(EXPRESSION)
+    counts = np.zeros((len(THRESHOLDS), n + 2), np.int64)
+    for shard in region.tiles(layout.SHARD_SUPERPIXELS):
+        tissue = np.asarray(store.array("tissue/mask")[shard.slices])
+        if not tissue.any():
+            continue
+        score = label_scores(_scaled_markers(array, markers, shard), [m.labels for m in markers], n, shard.shape)
+        score[:, ~tissue] = np.nan
+        labels, confidence = classify(score, THRESHOLDS)
+        store.write("annotation/score", shard, score)
+        store.write("annotation/labels", shard, labels)
+        store.write("annotation/confidence", shard, confidence)
+        counts += [np.bincount(plane.ravel(), minlength=n + 2) for plane in labels]
+    return [[int(count) for count in row[1:]] for row in counts]
+
+
+def _markers(context: AnnotateContext) -> list[_Marker]:
+    """Every marker, in the order of the stored expression."""
+    limits = _limits(context.store)
+    return [
+        _Marker(row, *limits[gene], tuple(i for i, genes in enumerate(context.genes) if gene in genes))
+        for row, gene in marker_rows(context.store, context.markers).items()
+    ]
+
+
+def _limits(store: RunStore) -> dict[str, tuple[float, float]]:
+    """Lowest and highest value of every marker over the tissue, as the step before has stored them."""
+    names, low, high = (np.asarray(store.array(f"annotation/{part}")[...]) for part in ("marker", "low", "high"))
+    ranges = zip(low.tolist(), high.tolist(), strict=True)
+    return {str(name): ends for name, ends in zip(names, ranges, strict=True)}
+
+
+def _scaled_markers(
+    array: zarr.Array[Any], markers: list[_Marker], shard: Region
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Number of each marker, and its scaled values (y, x) in a shard."""
+    for number, (_, values) in enumerate(read_rows(array, [marker.row for marker in markers], shard)):
+        yield number, scaled(values, markers[number].low, markers[number].high)

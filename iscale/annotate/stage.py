@@ -1,0 +1,194 @@
+"""Stage ``annotate``: what each superpixel is, by marker genes that the user names (method, section 5)."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from iscale.annotate.by_cluster import cluster_table, sum_by_cluster, write_tables
+from iscale.annotate.context import THRESHOLDS, AnnotateContext
+from iscale.annotate.expression import marker_rows
+from iscale.annotate.label import label_region
+from iscale.annotate.maps import FOLDER, clear_figures, draw_annotation, figures
+from iscale.annotate.markers import UNCLASSIFIED, Markers
+from iscale.annotate.ranges import MARKERS_PER_TASK, TILE, range_of_markers
+from iscale.engine.ledger import fingerprint
+from iscale.engine.plan import Plan, Resources, check_budget, cut, plan_regions
+from iscale.engine.step import Step
+from iscale.geometry import SlideGrid
+from iscale.plots.overview import TILE as DRAWN_TILE
+from iscale.store import layout
+from iscale.store.run_store import RunStore
+
+FIGURES_PER_TASK = 4
+SPARE_BYTES = 16 * 2**20
+MATPLOTLIB_BYTES = 250 * 2**20
+
+VERSION = 1
+"""Raised when the annotation of the same expression changes."""
+
+
+def annotate_steps(
+    store: RunStore,
+    grid: SlideGrid,
+    markers: Markers,
+    n_clusters: tuple[int, ...],
+    *,
+    inputs: tuple[str, str],
+    resources: Resources,
+) -> Iterator[Step]:
+    """The steps that fill ``annotation/``: the markers' ranges, the labels, their figures, and a table per clustering.
+
+    Parameters
+    ----------
+    markers
+        What `iscale.annotate.markers.read_markers` returned.
+    n_clusters
+        Numbers of clusters, of those that ``clusters/labels`` has.
+    inputs
+        Fingerprints of the predicted expression and of the clusters.
+
+    Raises
+    ------
+    MemoryBudgetError
+        If a step does not fit the budget.
+    """
+    expression, clusters = inputs
+    context = AnnotateContext(store, grid, markers.labels, markers.genes, n_clusters)
+    parameters: dict[str, Any] = {
+        "version": VERSION,
+        "labels": list(markers.labels),
+        "genes": [list(genes) for genes in markers.genes],
+        "thresholds": list(THRESHOLDS),
+    }
+    labelled = fingerprint("annotate", parameters, expression)
+    yield _range_step(context, labelled, expression, resources)
+    yield _label_step(context, labelled, resources)
+    yield _figure_step(context, labelled, resources)
+    yield _cluster_step(
+        context, fingerprint("annotate/clusters", {"n": list(n_clusters)}, labelled, clusters), resources
+    )
+
+
+def _range_step(context: AnnotateContext, labelled: str, expression: str, resources: Resources) -> Step:
+    store, markers = context.store, context.markers
+    shape, block = (len(markers), 1), (MARKERS_PER_TASK, 1)
+    task_bytes = layout.GENES_PER_CHUNK * 2 * 2 * TILE**2 + 4 * 4 * TILE**2 + SPARE_BYTES
+    plan = Plan(shape, block, cut(shape, block, (1, 1)), task_bytes)
+    check_budget("annotate/range", plan, resources)
+
+    def prepare() -> None:
+        store.make_group("annotation", {"unclassified": UNCLASSIFIED, "inputs": {"expression": expression}})
+
+    def finish(values: list[list[list[float]]]) -> None:
+        ends = np.array([row for value in values for row in value], np.float32).reshape(-1, 2)
+        store.put("annotation/marker", list(marker_rows(store, markers).values()), ("marker",))
+        store.put("annotation/low", ends[:, 0], ("marker",), long_name="lowest expression over the tissue")
+        store.put("annotation/high", ends[:, 1], ("marker",), long_name="highest expression over the tissue")
+
+    return Step(
+        name="annotate/range",
+        kernel=range_of_markers,
+        context=context,
+        plan=plan,
+        fingerprint=labelled,
+        outputs=store.metadata("annotation", "annotation/marker", "annotation/low", "annotation/high"),
+        prepare=prepare,
+        finish=finish,
+        disk_bytes=40 * len(markers),
+        files=8,
+        note=f"{len(markers)} markers",
+    )
+
+
+def _label_step(context: AnnotateContext, labelled: str, resources: Resources) -> Step:
+    store, shape, side, n = context.store, context.grid.superpixel_shape, layout.SHARD_SUPERPIXELS, len(context.labels)
+    score, labels = layout.annotation(n, len(THRESHOLDS), shape)
+    confidence = layout.plane("annotation/confidence", shape)
+    described = {
+        score: "scores of the labels: the mean of their markers, each scaled to [0, 1] over the tissue",
+        labels: "best label: 0 off tissue, 1 to n in the order of `label`, n + 1 where its score is below the "
+        "threshold (Unclassified)",
+        confidence: "best score minus second-best",
+    }
+    shares = store.folder / FOLDER / "shares.tsv"
+
+    def prepare() -> None:
+        for array, what in described.items():
+            store.make(array, {"long_name": what})
+        store.put("annotation/label", context.labels, ("label",))
+        store.put("annotation/threshold", np.array(THRESHOLDS), ("threshold",))
+        store.put_coordinates("annotation", shape, context.grid.superpixel_um)
+
+    def finish(values: list[list[list[int]]]) -> None:
+        total = np.sum([np.array(value, np.int64) for value in values], axis=0)
+        shares.parent.mkdir(parents=True, exist_ok=True)
+        part = shares.with_name(shares.name + ".part")
+        with part.open("w", newline="", encoding="utf-8") as file:
+            table = csv.writer(file, delimiter="\t", lineterminator="\n")
+            table.writerow(("threshold", "label", "superpixels", "share"))
+            for threshold, row in zip(THRESHOLDS, total, strict=True):
+                for label, count in zip((*context.labels, UNCLASSIFIED), row, strict=True):
+                    table.writerow((f"{threshold:.2f}", label, count, f"{count / max(1, row.sum()):.6f}"))
+        part.replace(shares)
+
+    # Of a superpixel: the sum, the rounded score and what ranks it per label; a chunk of genes; a byte per threshold.
+    per_superpixel = 20 * n + 2 * 2 * layout.GENES_PER_CHUNK + 24 * len(THRESHOLDS)
+    return Step(
+        name="annotate/label",
+        kernel=label_region,
+        context=context,
+        plan=plan_regions(
+            "annotate/label", shape, (side, side), lambda _: per_superpixel * side * side + SPARE_BYTES, resources
+        ),
+        fingerprint=labelled,
+        outputs=(
+            *store.metadata("annotation/label", "annotation/threshold", *(array.path for array in described)),
+            shares,
+        ),
+        prepare=prepare,
+        finish=finish,
+        disk_bytes=sum(array.bytes for array in described),
+        files=sum(array.files for array in described) + 9,
+        note=f"{n} labels",
+    )
+
+
+def _figure_step(context: AnnotateContext, labelled: str, resources: Resources) -> Step:
+    shape, block = (len(THRESHOLDS) + len(context.labels), 1), (FIGURES_PER_TASK, 1)
+    plan = Plan(shape, block, cut(shape, block, (1, 1)), 3 * 4 * DRAWN_TILE**2 + MATPLOTLIB_BYTES)
+    check_budget("annotate/figures", plan, resources)
+    drawn = tuple(figures(context))
+    return Step(
+        name="annotate/figures",
+        kernel=draw_annotation,
+        context=context,
+        plan=plan,
+        fingerprint=labelled,
+        prepare=lambda: clear_figures(context),
+        outputs=drawn,
+        disk_bytes=300_000 * len(drawn),
+        files=len(drawn),
+    )
+
+
+def _cluster_step(context: AnnotateContext, made: str, resources: Resources) -> Step:
+    shape, side, n = context.grid.superpixel_shape, layout.SHARD_SUPERPIXELS, len(context.labels)
+    per_superpixel = 2 * n + 8 * n + 8 * 4 + 16
+    tables = tuple(cluster_table(context, k) for k in context.n_clusters)
+    return Step(
+        name="annotate/clusters",
+        kernel=sum_by_cluster,
+        context=context,
+        plan=plan_regions(
+            "annotate/clusters", shape, (side, side), lambda _: per_superpixel * side * side + SPARE_BYTES, resources
+        ),
+        fingerprint=made,
+        finish=lambda values: write_tables(context, values),
+        outputs=tables,
+        disk_bytes=80 * (n + 1) * sum(context.n_clusters),
+        files=len(tables),
+    )

@@ -1,0 +1,1 @@
+"""Which superpixels hold nuclei, by the stains of the image: stage ``refine``."""

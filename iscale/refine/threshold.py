@@ -1,0 +1,94 @@
+"""The density above which haematoxylin is of nuclei, found on the slide from a histogram of its pixels.
+
+Of pixels, not of superpixels: where every superpixel holds a nucleus there is still cytoplasm between them, so that the
+slide shows both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.mixture import GaussianMixture
+
+LEAST, MOST = 0.15, 0.6
+"""The threshold lies within these. On slides of five laboratories what lies between nuclei has 0.1 to 0.3 on average,
+nuclei 0.3 to 0.9."""
+
+CLEAR_OF_PALE = 2.0
+"""The threshold is so many standard deviations above the mean of the paler group: on those slides it is so by itself;
+where there are hardly any nuclei, the two groups are parts of one, and meet in its middle."""
+
+PALEST_NUCLEI = 0.2
+"""A denser group of a lower mean than this is no group of nuclei."""
+
+FEWEST_APART = 0.8
+"""Two groups whose means are nearer than this many standard deviations are one, and its tail."""
+
+RARE, RARE_LEAST = 3.0, 0.25
+"""Where no group of nuclei stands out, single ones are looked for so many standard deviations above the mean, and above
+this density."""
+
+_POINTS = 20_000
+_STEP = 0.001
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A threshold and how it was found.
+
+    Attributes
+    ----------
+    value
+        Density of haematoxylin.
+    how
+        In words, with the numbers.
+    """
+
+    value: float
+    how: str
+
+
+def find_threshold(counts: NDArray[np.integer], edges: NDArray[np.float64]) -> Threshold:
+    """Where a pixel is as likely of the denser of two groups as of the other.
+
+    Two normal distributions, each with a spread of its own (nuclei differ more among themselves than what lies between
+    them, which is why Otsu's threshold is too high), are fitted to the histogram.
+
+    Parameters
+    ----------
+    counts, edges
+        (bin,) pixels of stained tissue, and (bin + 1,) borders of the bins.
+    """
+    if not counts.any():
+        return Threshold(MOST, "no stained pixels on the tissue: as high as it may be")
+    values = _even_sample(counts, edges)
+    start = np.quantile(values, (0.25, 0.95))
+    model = GaussianMixture(2, means_init=start[:, None], reg_covar=_STEP**2, random_state=0).fit(values[:, None])
+    order = np.argmax(model.means_.ravel())
+    pale, dense = (float(model.means_[k, 0]) for k in (1 - order, order))
+    spreads = [float(np.sqrt(model.covariances_[k, 0, 0])) for k in (1 - order, order)]
+    apart = (dense - pale) / max(float(np.sqrt(np.mean(np.square(spreads)))), _STEP)
+    groups = f"{pale:.2f} +- {spreads[0]:.2f} and {dense:.2f} +- {spreads[1]:.2f}"
+    if apart < FEWEST_APART or dense < PALEST_NUCLEI:
+        found = float(values.mean() + RARE * values.std())
+        how = f"no group of nuclei stands out ({groups}): {RARE:g} standard deviations above the mean"
+        return _bounded(found, how, RARE_LEAST)
+    at = np.arange(pale, edges[-1], _STEP)
+    likely = model.predict_proba(at[:, None])[:, order] >= 0.5
+    found = float(at[likely.argmax()]) if likely.any() else MOST
+    return _bounded(found, f"between two groups of pixels ({groups})", max(LEAST, pale + CLEAR_OF_PALE * spreads[0]))
+
+
+def _bounded(found: float, how: str, least: float) -> Threshold:
+    least = min(least, MOST)
+    value = round(min(max(found, least), MOST), 3)
+    bound = "" if least <= found <= MOST else f", at {found:.2f}, kept within {least:.2f} and {MOST:g}"
+    return Threshold(value, how + bound)
+
+
+def _even_sample(counts: NDArray[np.integer], edges: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Values at even steps of the distribution, as the mixture takes no weights."""
+    share = np.concatenate([[0.0], np.cumsum(counts) / counts.sum()])
+    return np.interp((np.arange(_POINTS) + 0.5) / _POINTS, share, edges)
