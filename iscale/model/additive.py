@@ -15,6 +15,8 @@ from iscale.model.published import deviation_over_states
 
 FACTORS = 32
 """Directions of variation of the genes over the spots, at most."""
+EMBEDDING_WIDTH = FACTORS
+"""Components of the gene embedding; where there are fewer factors, the last are 0."""
 ROW_BLOCK, GENE_BLOCK = 1024, 64
 """Superpixels and genes that are computed at a time, so that the states' values stay in cache."""
 SHARPNESS = 8.0
@@ -62,6 +64,7 @@ class AdditiveEnsemble(Ensemble):
         self.parts = parts
         self.n_states = len(parts.constant)
         self._appearance = Appearance(parts.centre, parts.scale, parts.frequencies, parts.phase)
+        self._axes = relative_axes(parts.loading)
 
     def hidden(self, features: Tensor, xy_um: Tensor) -> Tensor:
         """(state, n, factor + 1): factors, which mean the same in every state, and the logarithm of depth."""
@@ -109,6 +112,16 @@ class AdditiveEnsemble(Ensemble):
         """Mean over states: see :meth:`Ensemble.depth`."""
         return hidden[..., -1].exp().mean(dim=0)
 
+    def embedding(self, hidden: Tensor) -> Tensor:
+        """(n, 32): relative expression of all genes, by its principal axes: see :func:`relative_axes`.
+
+        Factors are averaged over the states, in each of which they mean the same.
+        """
+        factors = hidden[..., :-1].mean(dim=0)
+        result = factors.new_zeros(len(factors), EMBEDDING_WIDTH)
+        torch.matmul(factors, self._axes, out=result[:, : self._axes.shape[1]])
+        return result
+
     def task_bytes(self, n_superpixels: int, n_genes: int) -> int:
         """Features, places, hidden layer and results of the tile; the values of one block; the ensemble itself."""
         n_features, n_outputs = self.parts.linear.shape[1:]
@@ -125,6 +138,32 @@ class AdditiveEnsemble(Ensemble):
 def positive_counts(log_counts: Tensor) -> Tensor:
     """``expm1``, bent over ``2 ln(2) / SHARPNESS`` so that it ends at 0 and never below; overwrites its argument."""
     return F.softplus(log_counts, beta=SHARPNESS).expm1_()
+
+
+def relative_axes(loading: Tensor) -> Tensor:
+    """What takes factors to an embedding whose distances are those of relative expression.
+
+    ``log1p`` of counts is ``factors @ loading + level``. Less its mean over the genes, which holds the depth, it is the
+    centred log-ratio of composition (Aitchison 1982; but for the 1 that is added to counts). The distance of two
+    superpixels in it, the root mean square over the genes, is that of ``factors @ axes``: no map of a gene is needed.
+
+    Parameters
+    ----------
+    loading
+        (factor, gene).
+
+    Returns
+    -------
+    axes
+        (factor, component) float32, as many components as factors, those that can vary most first. Each has the sign
+        that makes its largest entry positive.
+    """
+    centred = loading.double().cpu()
+    centred = centred - centred.mean(dim=1, keepdim=True)
+    values, vectors = torch.linalg.eigh(centred @ centred.T / centred.shape[1])
+    largest = vectors.gather(0, vectors.abs().argmax(dim=0, keepdim=True))
+    axes = vectors * largest.sign() * values.clamp_min(0).sqrt()
+    return axes.flip(1).float().contiguous().to(loading.device)
 
 
 def hidden_bytes(n_features: int, n_states: int) -> int:

@@ -6,6 +6,9 @@ parameter by cross-validation over the training spots.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
@@ -49,16 +52,7 @@ def predict_ridge(
     ndarray
         (other, target).
     """
-    mean, deviation = features.mean(axis=0), features.std(axis=0)
-    deviation = np.where(deviation > 0, deviation, 1)
-    z, z_at = (features - mean) / deviation, (at - mean) / deviation
-    scale = _variance(targets)
-    errors = np.zeros(len(PENALTIES))
-    for fitted, left_out in _folds(len(z), seed):
-        for k, guess in enumerate(_ridge_path(z[fitted], targets[fitted], z[left_out], PENALTIES)):
-            errors[k] += ((guess - targets[left_out]) ** 2 / scale).sum()
-    best = PENALTIES[errors.argmin()]
-    return _ridge_path(z, targets, z_at, np.array([best]))[0]
+    return RidgeBaseline(features, at, seed=seed)(targets)
 
 
 def predict_nearest(
@@ -80,15 +74,95 @@ def predict_nearest(
     ndarray
         (other, target).
     """
-    scale = _variance(targets)
-    folds = _folds(len(xy), seed)
-    candidates = [k for k in NEIGHBOURS if k <= min(len(fitted) for fitted, _ in folds)]
-    errors = np.zeros(len(candidates))
-    for fitted, left_out in folds:
-        for i, k in enumerate(candidates):
-            guess = _mean_of_nearest(xy[fitted], targets[fitted], xy[left_out], k)
-            errors[i] += ((guess - targets[left_out]) ** 2 / scale).sum()
-    return _mean_of_nearest(xy, targets, at, candidates[int(errors.argmin())])
+    return NearestBaseline(xy, at, seed=seed)(targets)
+
+
+class RidgeBaseline:
+    """:func:`predict_ridge` for one block of targets after the other; what does not depend on them is done once.
+
+    Each block has a penalty of its own. What is held is of the size of the features, and of their number's square.
+    """
+
+    def __init__(self, features: NDArray[np.float64], at: NDArray[np.float64], *, seed: int = 0) -> None:
+        mean, deviation = features.mean(axis=0), features.std(axis=0)
+        deviation = np.where(deviation > 0, deviation, 1)
+        fold = _fold_of(len(features), seed)
+        self._order = np.argsort(fold, kind="stable")
+        ends = np.cumsum(np.bincount(fold, minlength=FOLDS)).tolist()
+        self._parts = [slice(a, b) for a, b in pairwise([0, *ends])]
+        self._z = features[self._order]
+        self._z -= mean
+        self._z /= deviation
+        self._at = (at - mean) / deviation
+        self._sums = [self._z[part].sum(axis=0) for part in self._parts]
+        squares = [self._z[part].T @ self._z[part] for part in self._parts]
+        square, total = np.sum(squares, axis=0), np.sum(self._sums, axis=0)
+        n = len(features)
+        self._whole = _Solver(square, total, n)
+        self._without = [
+            _Solver(square - own, total - part_sum, n - (part.stop - part.start))
+            for own, part_sum, part in zip(squares, self._sums, self._parts, strict=True)
+        ]
+
+    def __call__(self, targets: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(other, target) for the (spot, target) of the training spots."""
+        targets = targets[self._order]
+        scale = _variance(targets)
+        products = [self._z[part].T @ targets[part] for part in self._parts]
+        sums = [targets[part].sum(axis=0) for part in self._parts]
+        product, total = np.sum(products, axis=0), np.sum(sums, axis=0)
+        errors = np.zeros(len(PENALTIES))
+        for part, solver, own, own_sum in zip(self._parts, self._without, products, sums, strict=True):
+            path = solver.path(product - own, total - own_sum, PENALTIES)
+            for k, (coefficients, constant) in enumerate(path):
+                errors[k] += ((self._z[part] @ coefficients + constant - targets[part]) ** 2 / scale).sum()
+        best = PENALTIES[[errors.argmin()]]
+        coefficients, constant = next(self._whole.path(product, total, best))
+        return np.asarray(self._at @ coefficients + constant)
+
+
+class _Solver:
+    """Ridge regressions of some spots, from sums over them: of products of features, of features, and their number."""
+
+    def __init__(self, square: NDArray[np.float64], total: NDArray[np.float64], n: int) -> None:
+        self._n, self._centre = n, total / n
+        values, self._vectors = np.linalg.eigh(square - np.outer(total, self._centre))
+        self._values = values.clip(0)
+
+    def path(
+        self, product: NDArray[np.float64], total: NDArray[np.float64], penalties: NDArray[np.float64]
+    ) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+        """Coefficients (feature, target) and constant (target,) per penalty, from sums of products and of targets."""
+        projected = self._vectors.T @ (product - np.outer(self._centre, total))
+        for penalty in penalties:
+            coefficients = self._vectors @ (projected / (self._values + penalty)[:, None])
+            yield coefficients, total / self._n - self._centre @ coefficients
+
+
+class NearestBaseline:
+    """:func:`predict_nearest` for one block of targets after the other; each has its own number of neighbours."""
+
+    def __init__(self, xy: NDArray[np.float64], at: NDArray[np.float64], *, seed: int = 0) -> None:
+        fold = _fold_of(len(xy), seed)
+        least = len(xy) - int(np.bincount(fold).max())
+        self._candidates = [k for k in NEIGHBOURS if k <= least]
+        self._folds = []
+        for number in range(FOLDS):
+            fitted, left_out = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
+            if len(left_out):
+                nearest = fitted[_nearest(xy[fitted], xy[left_out], self._candidates[-1])]
+                self._folds.append((left_out, nearest))
+        self._at = _nearest(xy, at, self._candidates[-1])
+
+    def __call__(self, targets: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(other, target) for the (spot, target) of the training spots."""
+        scale = _variance(targets)
+        errors = np.zeros(len(self._candidates))
+        for left_out, nearest in self._folds:
+            for i, guess in enumerate(_means(targets, nearest, self._candidates)):
+                errors[i] += ((guess - targets[left_out]) ** 2 / scale).sum()
+        best = self._candidates[int(errors.argmin())]
+        return next(_means(targets, self._at[:, :best], [best]))
 
 
 def _variance(targets: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -96,24 +170,22 @@ def _variance(targets: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(variance > 0, variance, 1)
 
 
-def _folds(n: int, seed: int) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Indices of fitted and left-out spots, for every fold."""
-    fold = np.random.default_rng(seed).permutation(n) % FOLDS
-    return [(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(FOLDS)]
+def _fold_of(n: int, seed: int) -> NDArray[np.int64]:
+    """(n,): with which fold each spot is left out."""
+    return np.asarray(np.random.default_rng(seed).permutation(n) % FOLDS, np.int64)
 
 
-def _ridge_path(
-    z: NDArray[np.float64], targets: NDArray[np.float64], at: NDArray[np.float64], penalties: NDArray[np.float64]
-) -> list[NDArray[np.float64]]:
-    """Predictions for every penalty, from one decomposition."""
-    centre, level = z.mean(axis=0), targets.mean(axis=0)
-    u, s, vt = np.linalg.svd(z - centre, full_matrices=False)
-    scores, projected = (at - centre) @ vt.T, u.T @ (targets - level)
-    return [(scores * (s / (s**2 + penalty))) @ projected + level for penalty in penalties]
+def _nearest(xy: NDArray[np.float64], at: NDArray[np.float64], k: int) -> NDArray[np.int64]:
+    """(other, k) indices of the nearest places, the nearest first."""
+    return np.asarray(cKDTree(xy).query(at, k=[*range(1, k + 1)])[1], np.int64)
 
 
-def _mean_of_nearest(
-    xy: NDArray[np.float64], targets: NDArray[np.float64], at: NDArray[np.float64], k: int
-) -> NDArray[np.float64]:
-    nearest = cKDTree(xy).query(at, k=[*range(1, k + 1)])[1]
-    return np.asarray(targets[nearest].mean(axis=1))
+def _means(
+    targets: NDArray[np.float64], nearest: NDArray[np.int64], candidates: list[int]
+) -> Iterator[NDArray[np.float64]]:
+    """(other, target) means of the first so many of the nearest, for every candidate number."""
+    total = np.zeros((len(nearest), targets.shape[1]))
+    for k in range(nearest.shape[1]):
+        total += targets[nearest[:, k]]
+        if k + 1 in candidates:
+            yield total / (k + 1)

@@ -76,6 +76,13 @@ class Ensemble(ABC):
         """(n,) float32: expected counts of all genes together per superpixel."""
 
     @abstractmethod
+    def embedding(self, hidden: Tensor) -> Tensor:
+        """(n, component) float32: the gene embedding, by whose distances superpixels are clustered.
+
+        There are as many components as `embedding_width` says.
+        """
+
+    @abstractmethod
     def task_bytes(self, n_superpixels: int, n_genes: int) -> int:
         """Peak bytes of predicting a tile, features and results included, ``n_genes`` at a time."""
 
@@ -135,11 +142,18 @@ def hidden_bytes(recipe: str, n_features: int, n_states: int = 5) -> int:
     return recipe_module(recipe).hidden_bytes(n_features, n_states)
 
 
+def embedding_width(recipe: str) -> int:
+    """Number of components of an ensemble's embedding, known before there is an ensemble."""
+    return recipe_module(recipe).EMBEDDING_WIDTH
+
+
 class Recipe(Protocol):
     """What a recipe's module has."""
 
     REFIT: bool
     """Whether, once it is scored, the recipe is trained again on all spots, the held-out ones included."""
+    EMBEDDING_WIDTH: int
+    """Number of components of the gene embedding."""
 
     def train(
         self,

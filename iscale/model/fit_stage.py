@@ -94,27 +94,70 @@ def fit_step(context: FitContext, spots: TrainingSpots, *, inputs: tuple[str, ..
     inputs
         Fingerprints of the features and of the training spots.
     """
-    cells = disc_sizes(spots.radius_um, context.grid.superpixel_um)
-    rows_bytes = 4 * int(cells.sum()) * sum(len(group.features) for group in context.groups)
-    task_bytes = _task_bytes(context, spots, cells)
-    held = BASELINE_BYTES + task_bytes + rows_bytes <= resources.memory_bytes
+    needs = needs_of_fit(context, spots, resources, n_scored=int(HELD_OUT_FRACTION * len(spots.depth)))
     parameters = {"recipe": context.recipe, "seed": context.seed}
     return Step(
         name="fit",
         kernel=fit_model,
-        context=replace(context, hold_bytes=rows_bytes if held else 0),
-        plan=single_task("fit", task_bytes + (rows_bytes if held else 0), resources),
+        context=needs.context,
+        plan=single_task("fit", needs.task_bytes, resources),
         fingerprint=fingerprint("fit", parameters, *inputs),
         outputs=(context.store.folder / "model" / SETTINGS_FILE, context.store.folder / "model" / TENSORS_FILE),
-        disk_bytes=20 * 2**20 + (0 if held else rows_bytes),
+        disk_bytes=20 * 2**20 + needs.scratch_bytes,
         files=4,
-        note=f"recipe {context.recipe}, {len(cells)} spots, {int(cells.sum())} superpixels in discs, their features "
-        + ("in memory" if held else "in a scratch file"),
+        note=needs.note,
         where="gpu",
     )
 
 
-def _task_bytes(context: FitContext, spots: TrainingSpots, cells: NDArray[np.int64]) -> int:
+@dataclass(frozen=True)
+class FitNeeds:
+    """What a task that trains a model on spots is projected to need.
+
+    Attributes
+    ----------
+    context
+        The task's, which says whether it holds the features of the discs.
+    task_bytes, scratch_bytes
+        Peak memory, and what lies in a scratch file meanwhile.
+    note
+        What a reader of the plan should know.
+    """
+
+    context: FitContext
+    task_bytes: int
+    scratch_bytes: int
+    note: str
+
+
+def needs_of_fit(
+    context: FitContext, spots: TrainingSpots, resources: Resources, *, n_scored: int, beside: int = 0
+) -> FitNeeds:
+    """Project a fit, and choose whether the features of the discs are held: where the budget has room for them.
+
+    Parameters
+    ----------
+    context, spots, resources
+        Of the task.
+    n_scored
+        Spots of which all genes are predicted at once.
+    beside
+        Peak bytes of other work of the task, done before or after the training.
+    """
+    cells = disc_sizes(spots.radius_um, context.grid.superpixel_um)
+    rows_bytes = 4 * int(cells.sum()) * sum(len(group.features) for group in context.groups)
+    task_bytes = _task_bytes(context, spots, cells, n_scored, beside)
+    held = BASELINE_BYTES + task_bytes + rows_bytes <= resources.memory_bytes
+    return FitNeeds(
+        context=replace(context, hold_bytes=rows_bytes if held else 0),
+        task_bytes=task_bytes + (rows_bytes if held else 0),
+        scratch_bytes=0 if held else rows_bytes,
+        note=f"recipe {context.recipe}, {len(cells)} spots, {int(cells.sum())} superpixels in discs, their features "
+        + ("in memory" if held else "in a scratch file"),
+    )
+
+
+def _task_bytes(context: FitContext, spots: TrainingSpots, cells: NDArray[np.int64], n_scored: int, beside: int) -> int:
     """Projected peak without the features of the discs, whose number of superpixels per spot is given."""
     size = FitSize(
         spots=len(cells),
@@ -129,7 +172,7 @@ def _task_bytes(context: FitContext, spots: TrainingSpots, cells: NDArray[np.int
     side = SHARD_SUPERPIXELS + 2 * float(spots.radius_um.max(initial=0.0)) / context.grid.superpixel_um
     gather = int(GATHER_COPIES * 4 * size.features * side**2)
     # Predicted counts of the held-out spots, and several times those of some genes, in float64.
-    scores = int(HELD_OUT_FRACTION * size.spots) * 8 * (size.genes + 8 * SCORED_GENES)
+    scores = n_scored * 8 * (size.genes + 8 * SCORED_GENES)
     recipe = recipe_module(context.recipe).fit_bytes(size)
     index = 3 * 8 * int(cells.sum())
-    return max(reading, counts + index + max(gather, recipe, scores)) + SPARE_BYTES
+    return max(reading, counts + index + max(gather, recipe, scores, beside)) + SPARE_BYTES

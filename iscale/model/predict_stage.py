@@ -17,7 +17,7 @@ from iscale.engine.plan import Resources, plan_regions
 from iscale.engine.step import Step
 from iscale.features.read import read_features
 from iscale.geometry import Region, SlideGrid
-from iscale.model.ensemble import Ensemble, hidden_bytes, load_ensemble
+from iscale.model.ensemble import Ensemble, embedding_width, hidden_bytes, load_ensemble
 from iscale.store import layout
 from iscale.store.run_store import RunStore
 
@@ -26,6 +26,9 @@ TILE = 64
 
 GENES_AT_ONCE = 64
 """Genes of which all states are held at a time."""
+
+VERSION = 2
+"""Raised when a run leaves other arrays of the same model and features."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +67,14 @@ def _predict_shard(context: PredictContext, shard: Region, tissue: NDArray[np.bo
     hidden = [_hidden(context, ensemble, tile, tissue[tile.within(shard)]) for tile in tiles]
 
     depth = np.full(shard.shape, np.nan, dtype=np.float16)
+    embedding = np.full((embedding_width(ensemble.recipe), *shard.shape), np.nan, dtype=np.float16)
     for tile, state in zip(tiles, hidden, strict=True):
-        depth[tile.within(shard)][tissue[tile.within(shard)]] = ensemble.depth(state).cpu().numpy()
+        within = tile.within(shard)
+        depth[within][tissue[within]] = ensemble.depth(state).cpu().numpy()
+        embedding[:, *within][:, tissue[within]] = ensemble.embedding(state).T.cpu().numpy()
     store.write("expression/depth", shard, depth)
+    store.write("embedding/embedding", shard, embedding)
+    del depth, embedding
 
     for start in range(0, context.genes, layout.GENES_PER_SHARD):
         genes = slice(start, min(start + layout.GENES_PER_SHARD, context.genes))
@@ -118,7 +126,7 @@ def predict_step(
     inputs: tuple[str, str],
     resources: Resources,
 ) -> Step:
-    """The step that fills ``expression/``.
+    """The step that fills ``expression/`` and ``embedding/``.
 
     Parameters
     ----------
@@ -128,31 +136,39 @@ def predict_step(
     store, grid = context.store, context.grid
     shape, side = grid.superpixel_shape, layout.SHARD_SUPERPIXELS
     n_features = sum(len(group.features) for group in context.groups)
+    n_components = embedding_width(recipe)
     arrays = [
         layout.genes("expression/expression", len(gene_names), shape),
         layout.genes("expression/uncertainty", len(gene_names), shape),
         layout.plane("expression/depth", shape),
+        layout.embedding(n_components, shape),
     ]
 
     written = min(layout.GENES_PER_SHARD, len(gene_names))
     tile_bytes = TILE * TILE * (12 * n_features + 4 * 16 * GENES_AT_ONCE) + 64 * 2**20
-    # Of a shard: what the genes are computed from; estimate and spread, and as much again while they are compressed.
-    shard_bytes = side * side * (hidden_bytes(recipe, n_features) + 2 * 2 * 2 * written)
+    # Of a shard: what the genes are computed from; estimate and spread, or the embedding before them, and as much again
+    # while they are compressed.
+    stored = max(2 * written, n_components)
+    shard_bytes = side * side * (hidden_bytes(recipe, n_features) + 2 * 2 * stored)
 
     def prepare() -> None:
         provenance = {"features": inputs[0], "model": inputs[1]}
-        store.make_group("expression", {"recipe": recipe, "seed": seed, "inputs": provenance})
+        for group in ("expression", "embedding"):
+            store.make_group(group, {"recipe": recipe, "seed": seed, "inputs": provenance})
+            store.put_coordinates(group, shape, grid.superpixel_um)
         described = {
             "expression/expression": "expected counts per superpixel: their sum over a spot's disc is the spot's "
             "expected count; the disc of a spot that lies in superpixel (i, j) is all (i + di, j + dj) with "
             "di^2 + dj^2 <= r^2, r the spot's radius in superpixels",
             "expression/uncertainty": "spread (standard deviation) over the ensemble, of the expected counts",
             "expression/depth": "expected counts of all genes together, per superpixel",
+            "embedding/embedding": "gene embedding: what superpixels are clustered by",
         }
         for array in arrays:
-            store.make(array, {"long_name": described[array.path], "units": "counts"})
+            units = {} if array.path.startswith("embedding") else {"units": "counts"}
+            store.make(array, {"long_name": described[array.path], **units})
         store.put("expression/gene", gene_names, ("gene",))
-        store.put_coordinates("expression", shape, grid.superpixel_um)
+        store.put("embedding/component", np.arange(1, n_components + 1), ("component",))
 
     return Step(
         name="predict",
@@ -165,11 +181,11 @@ def predict_step(
             lambda rows_columns: tile_bytes + shard_bytes + rows_columns[0] * rows_columns[1],
             resources,
         ),
-        fingerprint=fingerprint("predict", {"genes": list(gene_names)}, *inputs),
-        outputs=store.metadata("expression", "expression/gene", *(array.path for array in arrays)),
+        fingerprint=fingerprint("predict", {"genes": list(gene_names), "version": VERSION}, *inputs),
+        outputs=store.metadata("expression", "expression/gene", "embedding", *(array.path for array in arrays)),
         prepare=prepare,
         disk_bytes=sum(array.bytes for array in arrays),
-        files=sum(array.files for array in arrays) + 5,
+        files=sum(array.files for array in arrays) + 10,
         note=f"{len(gene_names)} genes",
         where="gpu",
     )

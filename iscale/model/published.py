@@ -29,6 +29,8 @@ REFIT = False
 EPOCHS = 1000
 LEARNING_RATE = 1e-4
 MAX_BATCH = 128
+EMBEDDING_WIDTH = HIDDEN_WIDTH
+"""Components of the gene embedding: units of the last hidden layer."""
 GENE_BLOCK, ROW_BLOCK = 64, 1024
 """Genes and superpixels that are estimated at a time, so that the states' values stay in cache."""
 
@@ -85,6 +87,14 @@ class PublishedEnsemble(Ensemble):
     def depth(self, hidden: Tensor) -> Tensor:
         """Median over states of the output trained on the counts of all genes: see :meth:`Ensemble.depth`."""
         return self._estimate(hidden, len(self.genes), len(self.genes) + 1)[0][0]
+
+    def embedding(self, hidden: Tensor) -> Tensor:
+        """(n, 256): median over states of the last hidden layer, as published: see :meth:`Ensemble.embedding`.
+
+        Units of states that were initialised independently do not correspond, so a component is no one thing.
+        """
+        blocks = (hidden[:, start : start + ROW_BLOCK] for start in range(0, hidden.shape[1], ROW_BLOCK))
+        return torch.cat([median_over_states(block) for block in blocks])
 
     def _estimate(self, hidden: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:
         n = hidden.shape[1]

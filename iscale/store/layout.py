@@ -140,6 +140,59 @@ def genes(path: str, n_genes: int, shape: tuple[int, int]) -> ArrayLayout:
     )
 
 
+def embedding(n_components: int, shape: tuple[int, int]) -> ArrayLayout:
+    """The gene embedding: (component, y, x) float16, NaN off tissue; chunks small, as it is read with a halo.
+
+    >>> layout = embedding(32, (6272, 6272))
+    >>> layout.chunks, layout.shards, layout.files
+    ((32, 32, 32), (32, 128, 128), 2402)
+    """
+    side, chunk = SHARD_SUPERPIXELS, SHARD_SUPERPIXELS // 4
+    return ArrayLayout(
+        "embedding/embedding",
+        ("component", "y", "x"),
+        (n_components, *shape),
+        "float16",
+        (n_components, chunk, chunk),
+        (n_components, side, side),
+        float("nan"),
+    )
+
+
+def labels(path: str, n_maps: int, shape: tuple[int, int]) -> ArrayLayout:
+    """Maps of classes, one per number of clusters: (n_clusters, y, x) uint8, 0 where there is none.
+
+    >>> layout = labels("clusters/labels", 2, (6272, 6272))
+    >>> layout.chunks, layout.shards, layout.files
+    ((1, 128, 128), (2, 512, 512), 170)
+    """
+    side = MASK_SHARD_SUPERPIXELS
+    chunk = (1, SHARD_SUPERPIXELS, SHARD_SUPERPIXELS)
+    return ArrayLayout(path, ("n_clusters", "y", "x"), (n_maps, *shape), "uint8", chunk, (n_maps, side, side))
+
+
+def annotation(n_labels: int, n_thresholds: int, shape: tuple[int, int]) -> tuple[ArrayLayout, ArrayLayout]:
+    """Scores (label, y, x) float16, NaN off tissue, and labels (threshold, y, x) uint8, 0 off tissue.
+
+    >>> [layout.shards for layout in annotation(9, 6, (6272, 6272))]
+    [(9, 128, 128), (6, 128, 128)]
+    """
+    side = SHARD_SUPERPIXELS
+    kinds = ("score", "label", n_labels, "float16", float("nan")), ("labels", "threshold", n_thresholds, "uint8", 0)
+    score, labels = (
+        ArrayLayout(f"annotation/{name}", (dim, "y", "x"), (n, *shape), dtype, (1, side, side), (n, side, side), fill)
+        for name, dim, n, dtype, fill in kinds
+    )
+    return score, labels
+
+
+def gene_statistics(path: str, n_genes: int, n_statistics: int, n_clusters: int, genes_per_file: int) -> ArrayLayout:
+    """Statistics of every gene in every cluster: (gene, statistic, cluster) float32, a file per block of genes."""
+    block = (min(genes_per_file, n_genes), n_statistics, n_clusters)
+    shape = (n_genes, n_statistics, n_clusters)
+    return ArrayLayout(path, ("gene", "statistic", "cluster"), shape, "float32", block, block, float("nan"))
+
+
 def plane(path: str, shape: tuple[int, int]) -> ArrayLayout:
     """A value per superpixel: (y, x) float16, NaN off tissue."""
     side = SHARD_SUPERPIXELS

@@ -1,0 +1,147 @@
+"""Cluster centres: k-means on a sample of superpixels that depends on their place and the seed alone."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
+
+from iscale.cluster.smooth import TILE, read_smoothed
+from iscale.engine.progress import tell
+from iscale.geometry import Region
+from iscale.store.layout import MASK_SHARD_SUPERPIXELS
+from iscale.store.run_store import RunStore
+
+SAMPLE_BYTES = 64_000_000
+"""Of a sample's float32 values: half a million superpixels of 32 components."""
+BATCH = 4096
+"""Superpixels of a batch of k-means."""
+STARTS = 5
+"""K-means is run from this many starts; the centres nearest to the sample are kept."""
+ROWS_AT_ONCE = 16_384
+DISTINCT_ROWS = 10_000
+"""Rows that are looked at first when different ones are counted."""
+
+
+def sample_size(n_components: int) -> int:
+    """Most superpixels that a sample holds.
+
+    >>> sample_size(32), sample_size(256)
+    (500000, 62500)
+    """
+    return SAMPLE_BYTES // (4 * n_components)
+
+
+def position_hash(tile: Region, width: int, seed: int) -> NDArray[np.uint64]:
+    """(y, x) of a tile: a number per superpixel, uniform over 64 bits, of its place on the slide and the seed.
+
+    The finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
+    """
+    y, x = np.arange(tile.y0, tile.y1, dtype=np.uint64), np.arange(tile.x0, tile.x1, dtype=np.uint64)
+    start = np.uint64(seed * 0x9E3779B97F4A7C15 % 2**64)
+    mixed = y[:, None] * np.uint64(width) + x + start
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    return np.asarray(mixed ^ (mixed >> np.uint64(31)))
+
+
+def draw_samples(store: RunStore, masks: tuple[str, ...], seed: int) -> list[NDArray[np.float32]]:
+    """Smoothed embeddings of superpixels of each mask: all of a small slide, else about as many as a sample holds.
+
+    The slide is streamed over, a tile at a time.
+
+    Returns
+    -------
+    list of ndarray
+        (superpixel, component) float32 per mask, in the order of the tiles.
+    """
+    n_components, height, width = store.array("embedding/embedding").shape
+    whole = Region(0, height, 0, width)
+    most = sample_size(n_components)
+    there = [_count(store, mask, whole) for mask in masks]
+    # Four standard deviations below what fits, as the number that is drawn varies.
+    share = [1.0 if n <= most else (most - 4 * most**0.5) / n for n in there]
+    samples = [np.empty((min(n, most), n_components), dtype=np.float32) for n in there]
+    filled = [0] * len(masks)
+    for tile in whole.tiles(TILE):
+        drawn = position_hash(tile, width, seed).astype(np.float64) / 2**64
+        for i, (kept, values) in enumerate(read_smoothed(store, tile, masks)):
+            rows = values[drawn[kept] < share[i]][: len(samples[i]) - filled[i]]
+            samples[i][filled[i] : filled[i] + len(rows)] = rows
+            filled[i] += len(rows)
+        tell(tile.y0 * width + tile.x1 * TILE, 1.25 * height * width)
+    return [sample[:n] for sample, n in zip(samples, filled, strict=True)]
+
+
+def _count(store: RunStore, mask: str, whole: Region) -> int:
+    """Number of superpixels of a mask."""
+    array = store.array(mask)
+    return sum(int(np.count_nonzero(array[tile.slices])) for tile in whole.tiles(MASK_SHARD_SUPERPIXELS))
+
+
+def distinct(rows: NDArray[np.float32], enough: int) -> int:
+    """Number of different rows of (row, component), counted up to ``enough``.
+
+    >>> distinct(np.array([[1.0], [1.0], [2.0]], np.float32), 10)
+    2
+    """
+    first = len(np.unique(rows[:DISTINCT_ROWS], axis=0)) if len(rows) else 0
+    return min(enough, first if first >= enough or len(rows) <= DISTINCT_ROWS else len(np.unique(rows, axis=0)))
+
+
+def fit_centres(rows: NDArray[np.float32], k: int, seed: int) -> NDArray[np.float32]:
+    """Centres of ``k`` clusters, those with most of the rows first.
+
+    On one thread, as the order in which several add up is not fixed.
+
+    Parameters
+    ----------
+    rows
+        (superpixel, component), of which at least ``k`` differ.
+    k, seed
+        How many clusters; what the starts and the order of batches follow from.
+
+    Returns
+    -------
+    ndarray
+        (k, component) float32.
+    """
+    from sklearn.cluster import MiniBatchKMeans
+    from threadpoolctl import threadpool_limits
+
+    best, least = np.empty((k, rows.shape[1]), np.float32), np.inf
+    with threadpool_limits(limits=1):
+        for start in range(STARTS):
+            kmeans = MiniBatchKMeans(
+                k,
+                batch_size=BATCH,
+                max_iter=100,
+                max_no_improvement=20,
+                n_init=3,
+                compute_labels=False,
+                random_state=(seed + start * 1_000_003) % 2**32,
+            )
+            centres = np.asarray(kmeans.fit(rows).cluster_centers_, dtype=np.float32)
+            if (found := inertia(rows, centres)) < least:
+                best, least = centres, found
+    sizes = np.bincount(nearest(rows, best), minlength=k)
+    return best[np.lexsort((*best.T[::-1], -sizes))]
+
+
+def nearest(rows: NDArray[np.float32], centres: NDArray[np.float32]) -> NDArray[np.int64]:
+    """(row,) the index of the nearest centre; centres that are NaN are none.
+
+    Without a matrix product: how many rows come at once changes no bit.
+    """
+    there = np.flatnonzero(np.isfinite(centres).all(axis=1))
+    found = [there[cdist(block, centres[there], "sqeuclidean").argmin(axis=1)] for block in _blocks(rows)]
+    return np.concatenate(found) if found else np.empty(0, np.int64)
+
+
+def inertia(rows: NDArray[np.float32], centres: NDArray[np.float32]) -> float:
+    """Sum of squared distances to the nearest centre."""
+    return float(sum(cdist(block, centres, "sqeuclidean").min(axis=1).sum() for block in _blocks(rows)))
+
+
+def _blocks(rows: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    return [rows[start : start + ROWS_AT_ONCE] for start in range(0, len(rows), ROWS_AT_ONCE)]
