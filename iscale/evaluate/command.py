@@ -1,0 +1,248 @@
+"""``iscale evaluate RUN --truth PATH``: hold a run against what was measured, gene by gene and place by place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from iscale.engine.execute import Watcher
+from iscale.engine.memory import give_back
+from iscale.engine.plan import BASELINE_BYTES, format_bytes, parse_bytes
+from iscale.errors import InputError, MemoryBudgetError
+from iscale.evaluate import by_gene, by_place, spots
+from iscale.evaluate.blocks import BLOCKS
+from iscale.evaluate.by_gene import GeneScore
+from iscale.evaluate.genes import Common, genes_in_common
+from iscale.evaluate.metrics import MOST_RANKED, rank_stride
+from iscale.evaluate.prediction import Prediction, open_prediction
+from iscale.evaluate.tables import SPOT, gene_table, place_table, summary, write_table
+from iscale.evaluate.truth import MapTruth, Reading, SpotTruth, Truth, open_truth
+from iscale.geometry import Region
+from iscale.plots.draw import draw_map
+from iscale.plots.names import file_name
+from iscale.plots.overview import block_mean, reduction
+from iscale.results import Run, open_run
+
+FOLDER = "evaluation"
+
+SCALING = (
+    "Both maps of a gene are min-max scaled before they are compared: that the prediction is expected counts, and that "
+    "the truth may be of another efficiency, changes no score."
+)
+
+
+def evaluate_run(
+    run: str | Path,
+    truth: Path,
+    *,
+    watcher: Watcher,
+    memory: str = "2GB",
+    platform: str | None = None,
+    bin_um: float | None = None,
+    radius_um: float | None = None,
+) -> str:
+    """Hold a run against a truth, and write what is found to ``evaluation/truth-<name>/`` of its output.
+
+    ``genes.tsv`` has a row per gene and block, ``superpixels.tsv`` quantiles of the scores that each superpixel has
+    over its genes; maps of these lie beside it.
+
+    Parameters
+    ----------
+    run
+        The run, as for `iscale.open_run`.
+    truth
+        See `iscale.evaluate.truth.open_truth`.
+    watcher
+        Who is told of progress.
+    memory
+        What may be used, with its unit.
+    platform, bin_um, radius_um
+        Of a capture: what measured it, the side of its bins, the radius of its spots, where it does not say itself.
+
+    Returns
+    -------
+    str
+        Medians, best and worst genes, and where the files lie.
+
+    Raises
+    ------
+    InputError
+        The run is not there or not finished, the truth cannot be read, or the two do not fit each other.
+    MemoryBudgetError
+        The truth's area needs more memory than may be used.
+    """
+    opened = open_run(run)
+    prediction = open_prediction(opened)
+    reading = Reading(frozenset(prediction.genes), bin_um, platform, radius_um)
+    found = open_truth(Path(truth), prediction.grid, reading)
+    all_genes = found.all_genes if isinstance(found, MapTruth) else ()
+    common = genes_in_common(prediction.genes, found.genes, str(truth), all_genes or None)
+    out = opened.store.folder / FOLDER / f"truth-{file_name(found.name)}"
+    head = [found.what, *found.notices, *common.notices, *_seen(opened, found)]
+    compare = _compare_maps if isinstance(found, MapTruth) else _compare_spots
+    text = compare(prediction, found, common, out, parse_bytes(memory), watcher)
+    give_back()
+    return "\n".join([f"Truth: {line}" if line == found.what else line for line in head] + ["", text])
+
+
+def _compare_maps(
+    prediction: Prediction, truth: Truth, common: Common, out: Path, memory_bytes: int, watcher: Watcher
+) -> str:
+    assert isinstance(truth, MapTruth)
+    region = by_gene.extent(truth, common)
+    if region is None:
+        raise InputError(f"{truth.what}: it has no value.", "Every cell is NaN: was it written as it should be?")
+    side = _budget(truth, region, common, len(prediction.genes), memory_bytes)
+    with _told(watcher, "evaluate/genes", len(common.names)) as done:
+        scores, ranges = by_gene.score_genes(prediction, truth, common, region, done)
+    if not any(score.cells for score in scores):
+        raise InputError(
+            f"{truth.what}: the run has no prediction where it has values ({region} of the superpixels).",
+            "They do not overlap: is the truth placed right, and is there tissue (iscale info)?",
+        )
+    tiles = sum(1 for _ in region.tiles(side))
+    with _told(watcher, "evaluate/superpixels", tiles) as done:
+        places = by_place.score_places(prediction, truth, common, region, ranges, side, done)
+    genes = gene_table(scores)
+    quantiles = place_table(places.maps, _varying(scores, BLOCKS[0]))
+    _write(out, genes, quantiles)
+    _draw(out, places, prediction.grid.superpixel_um)
+    notes = [*_sampled(region), *_constant(scores), SCALING, _blocks_note()]
+    return "\n".join([summary(genes, quantiles), "", *notes, f"Tables and maps: {out}"])
+
+
+def _compare_spots(
+    prediction: Prediction, truth: Truth, common: Common, out: Path, memory_bytes: int, watcher: Watcher
+) -> str:
+    assert isinstance(truth, SpotTruth)
+    needed = spots.task_bytes(truth, prediction.grid.superpixel_um, len(common.names))
+    _check_memory(f"the {len(truth.xy_px):,} spots of {truth.name}", needed, memory_bytes)
+    with _told(watcher, "evaluate/genes", len(common.names)) as done:
+        scores, ranges = spots.score_spots(prediction, truth, common, done)
+    if not any(score.cells for score in scores):
+        raise InputError(
+            f"{truth.what}: the run has no prediction in any of the spots.",
+            "Are they placed right, and is there tissue (iscale info)?",
+        )
+    shards = sum(1 for _ in spots.shards_of(truth.xy_px))
+    with _told(watcher, "evaluate/spots", shards) as done:
+        each = spots.score_each_spot(prediction, truth, common, ranges, done)
+    genes = gene_table(scores)
+    quantiles = place_table({SPOT: each}, _varying(scores, 0))
+    _write(out, genes, quantiles)
+    note = "Predictions are summed over each spot's disc. Spots are no map: there are no blocks, and no SSIM."
+    return "\n".join([summary(genes, quantiles), "", note, *_constant(scores), SCALING, f"Tables: {out}"])
+
+
+def _budget(truth: MapTruth, region: Region, common: Common, all_genes: int, memory_bytes: int) -> int:
+    """Side of the tiles that fit the memory.
+
+    Raises
+    ------
+    MemoryBudgetError
+        The maps of one gene do not fit.
+    """
+    area = region.area
+    _check_memory(
+        f"the truth's area ({region.shape[0]:,} x {region.shape[1]:,} superpixels)",
+        truth.held_bytes + by_gene.task_bytes(area),
+        memory_bytes,
+    )
+    n_genes = len(common.names)
+    room = memory_bytes - BASELINE_BYTES - truth.held_bytes - by_place.map_bytes(area)
+    fits = [side for side in by_place.SIDES if by_place.tile_bytes(side, n_genes, all_genes) <= room]
+    if not fits:
+        smallest = by_place.tile_bytes(by_place.SIDES[-1], n_genes, all_genes)
+        needed = truth.held_bytes + by_place.map_bytes(area) + smallest
+        _check_memory(f"{n_genes} genes", needed, memory_bytes)
+    return fits[0]
+
+
+def _check_memory(what: str, needed: int, memory_bytes: int) -> None:
+    whole = BASELINE_BYTES + needed
+    if whole > memory_bytes:
+        raise MemoryBudgetError(
+            f"evaluate needs {format_bytes(whole)} ({format_bytes(BASELINE_BYTES)} for the program, "
+            f"{format_bytes(needed)} for {what}), the budget is {format_bytes(memory_bytes)}.",
+            f"Give it more, memory={-(-whole // 10**8) / 10:.1f}GB (--memory), or a truth of a smaller area.",
+        )
+
+
+def _seen(run: Run, truth: Truth) -> list[str]:
+    """A warning where a capture of the truth's name was given to the model."""
+    captures = run.store.place.file(f"captures/{truth.name}/zarr.json")
+    if not truth.name or not captures.exists():
+        return []
+    return [f"Warning: {truth.name} is the name of a capture that the model learned from: if it is, this is no test."]
+
+
+def _sampled(region: Region) -> list[str]:
+    found = [(block, rank_stride((region.shape[0] // block, region.shape[1] // block))) for block in BLOCKS]
+    strided = [f"{stride} at blocks of {block}" for block, stride in found if stride > 1]
+    if not strided:
+        return []
+    return [
+        f"More than {MOST_RANKED:,} cells: Spearman and Wasserstein are of every n-th row and column of the slide, "
+        f"n = {', '.join(strided)}."
+    ]
+
+
+def _constant(scores: list[GeneScore]) -> list[str]:
+    first = [score for score in scores if score.block == scores[0].block]
+    constant = [score.gene for score in first if score.constant]
+    if not constant:
+        return []
+    shown = ", ".join(constant[:5]) + (" ..." if len(constant) > 5 else "")
+    return [f"{len(constant)} genes have one value everywhere in the truth, and no correlation: {shown}."]
+
+
+def _varying(scores: list[GeneScore], block: int) -> int:
+    """Genes that take part where genes are compared within a superpixel."""
+    return sum(score.block == block and not score.constant for score in scores)
+
+
+def _blocks_note() -> str:
+    return (
+        "Blocks are means of the superpixels that both maps have, where these are half of the block or more; NA is "
+        "where there is no number."
+    )
+
+
+def _write(out: Path, genes: Any, quantiles: Any) -> None:
+    write_table(out / "genes.tsv", genes)
+    write_table(out / "superpixels.tsv", quantiles)
+
+
+def _draw(out: Path, places: by_place.PlaceScores, superpixel_um: float) -> None:
+    """A map per measure and block."""
+    for block, measures in places.maps.items():
+        for name, values in measures.items():
+            if not np.isfinite(values).any():
+                continue
+            factor = reduction(values.shape)
+            title = f"{name} over {places.genes} genes, blocks of {block} x {block} superpixels"
+            unit = "Pearson correlation" if name == "pearson" else "RMSE of scaled expression"
+            path = out / f"superpixels-{name}-{block}.png"
+            draw_map(path, block_mean(values, factor), superpixel_um * block * factor, title, unit)
+
+
+@contextmanager
+def _told(watcher: Watcher, step: str, total: int) -> Iterator[Callable[[], None]]:
+    """Tell a watcher of a step whose parts are counted by calling what this gives."""
+    finished = 0
+
+    def done() -> None:
+        nonlocal finished
+        finished += 1
+        watcher.advance(step)
+        watcher.reach(step, finished)
+
+    watcher.start(step, total, 0)
+    try:
+        yield done
+    finally:
+        watcher.stop(step)

@@ -1,0 +1,92 @@
+"""A run's predicted maps as the evaluation reads them: a window and some genes at a time; and whether all are there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from iscale.engine.ledger import Ledger, remaining
+from iscale.engine.plan import Plan, cut
+from iscale.errors import InputError
+from iscale.geometry import Region, SlideGrid
+from iscale.results import Run
+from iscale.store.layout import GENES_PER_CHUNK
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a run predicts.
+
+    Attributes
+    ----------
+    array
+        (gene, y, x) expected counts per superpixel, NaN off tissue.
+    genes
+        (gene,) names.
+    grid
+        Grids of the slide.
+    """
+
+    array: zarr.Array[Any]
+    genes: tuple[str, ...]
+    grid: SlideGrid
+
+    def read(self, genes: Sequence[int], region: Region) -> NDArray[np.float16]:
+        """(gene, y, x) of a region, for genes in ascending order; those of a chunk are read together."""
+        values = np.empty((len(genes), *region.shape), np.float16)
+        for rows in in_chunks(genes):
+            first, last = genes[rows[0]], genes[rows[-1]]
+            read = np.asarray(self.array[(slice(first, last + 1), *region.slices)])
+            values[rows] = read[[genes[row] - first for row in rows]]
+        return values
+
+
+def in_chunks(genes: Sequence[int]) -> Iterator[list[int]]:
+    """Places in a list of ascending genes, those together that are stored together.
+
+    >>> list(in_chunks([0, 3, 9]))
+    [[0, 1], [2]]
+    """
+    for _, group in groupby(range(len(genes)), key=lambda row: genes[row] // GENES_PER_CHUNK):
+        yield list(group)
+
+
+def open_prediction(run: Run) -> Prediction:
+    """Open a run's expression.
+
+    Raises
+    ------
+    InputError
+        It is not there yet, or the run ended before all of it was predicted.
+    """
+    genes = tuple(str(gene) for gene in run.expression["gene"].values)
+    image = run.store.attributes("image")
+    height, width = image["raw_shape_px"]
+    grid = SlideGrid((height, width), image["raw_pixel_size_um"], image["pixel_size_um"])
+    _check_finished(run)
+    return Prediction(run.store.array("expression/expression"), genes, grid)
+
+
+def _check_finished(run: Run) -> None:
+    """Refuse a run whose last ledger of the predictions has gaps; where there is none, there is nothing to go by."""
+    ledger = Ledger(run.store.ledgers, "predict")
+    try:
+        header = json.loads(ledger.path.read_text().partition("\n")[0])
+        shape, shard = ((int(a), int(b)) for a, b in (header["shape"], header["shard"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    plan = Plan(shape, shard, cut(shape, shard, (1, 1)), 0)
+    left = remaining(plan, ledger.finished(header["fingerprint"], plan))
+    if left:
+        raise InputError(
+            f"{run.store.place}: the run is not finished: {len(left)} of {len(plan.regions)} regions have no "
+            "prediction yet.",
+            "Finish it: iscale run PROJECT goes on where it ended.",
+        )
