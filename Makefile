@@ -39,6 +39,13 @@ test-cluster: env .venv-moto/.ready ## set up, start a SLURM of one node (needs 
 		|| { apt-get update --quiet && DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet slurm-wlm munge; }
 	ISCALE_CLUSTER_TESTS=1 ISCALE_MOTO_SERVER=.venv-moto/bin/moto_server $(BIN)/python -m pytest tests/cluster
 
+.PHONY: test-browser
+test-browser: env ## set up, get Chromium (needs root), look at the report in it
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null \
+		|| [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null \
+		|| { apt-get update --quiet && DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet chromium; }
+	ISCALE_BROWSER_TESTS=1 $(BIN)/python -m pytest tests/browser
+
 .PHONY: lint
 lint: env ## formatting, lint and types
 	$(BIN)/ruff format --check .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,18 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 COLOURS = "viridis"
+SPREAD_COLOURS = "magma"
+"""Both run from dark to light evenly, also for colour-blind readers."""
+
 QUANTILES = (0.01, 0.99)
 WIDTH_INCHES = 7.0
 DPI = 120
+BAR_INCHES = 0.95
+"""Room for a colour bar with its figures and label."""
+TITLE_INCHES = 0.4
+TALLEST_INCHES = 14.0
+WIDE = 1.6
+"""Width over height from which two panels stand one above the other."""
 
 
 def colour_range(values: NDArray[np.floating]) -> tuple[float, float]:
@@ -34,11 +44,56 @@ def draw_map(path: Path, values: NDArray[np.floating], um_per_cell: float, title
     """Draw a (y, x) map of cells of ``um_per_cell``; NaN stays white."""
     figure = _figure(values.shape)
     axes = figure.add_axes((0.02, 0.02, 0.83, 0.9))
-    low, high = colour_range(values)
-    extent = (0.0, values.shape[1] * um_per_cell, values.shape[0] * um_per_cell, 0.0)
-    shown = axes.imshow(values, cmap=COLOURS, vmin=low, vmax=high, extent=extent, interpolation="nearest")
+    shown = _show_map(axes, values, um_per_cell, COLOURS)
     _finish(figure, axes, shown, title, unit, values.shape[1] * um_per_cell)
-    _save(figure, path)
+    save_figure(figure, path)
+
+
+def draw_with_uncertainty(
+    path: Path,
+    values: NDArray[np.floating],
+    spread: NDArray[np.floating],
+    um_per_cell: float,
+    title: str,
+    unit: str,
+    *,
+    panel: float = 5.2,
+) -> None:
+    """Draw a (y, x) map and, beside it or below, its uncertainty: one scale bar, colours clipped at quantiles.
+
+    Parameters
+    ----------
+    path
+        File to write; its folder is made.
+    values, spread
+        (y, x), NaN stays white.
+    um_per_cell
+        Side of a cell, in um.
+    title, unit
+        What is shown, and in what; the uncertainty has the same unit.
+    panel
+        Width of a map in inches, where the two stand side by side.
+    """
+    height, width = values.shape
+    stacked = width > WIDE * height
+    panel = WIDTH_INCHES if stacked else panel
+    tall = float(np.clip(panel * height / width, 1.2, TALLEST_INCHES / (2 if stacked else 1)))
+    rows, columns = (2, 1) if stacked else (1, 2)
+    size = columns * (panel + BAR_INCHES) + 0.1, rows * (tall + TITLE_INCHES) + 0.1
+    figure = Figure(figsize=size)
+    parts = (values, plain(title), unit, COLOURS), (spread, "uncertainty (standard deviation)", unit, SPREAD_COLOURS)
+    for i, (part, heading, of, colours) in enumerate(parts):
+        left = 0.1 + (0 if stacked else i) * (panel + BAR_INCHES)
+        bottom = size[1] - (i + 1 if stacked else 1) * (tall + TITLE_INCHES)
+        axes = figure.add_axes((left / size[0], bottom / size[1], panel / size[0], tall / size[1]))
+        shown = _show_map(axes, part, um_per_cell, colours)
+        axes.set_axis_off()
+        axes.set_title(heading, fontsize=11)
+        bar = ((left + panel + 0.08) / size[0], (bottom + 0.1 * tall) / size[1], 0.14 / size[0], 0.8 * tall / size[1])
+        _colour_bar(figure, shown, bar, of)
+        if i == 0:
+            scale_bar(axes, width * um_per_cell)
+    save_figure(figure, path)
 
 
 def draw_spots(
@@ -69,7 +124,7 @@ def draw_spots(
     )
     axes.add_collection(discs, autolim=False)
     _finish(figure, axes, discs, title, unit, abs(extent_um[1] - extent_um[0]))
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def scale_bar_um(width_um: float) -> float:
@@ -83,26 +138,62 @@ def scale_bar_um(width_um: float) -> float:
     return float(max(m * power for m in (1, 2, 5) if m * power <= target))
 
 
+def length_text(um: float) -> str:
+    """A length for people.
+
+    >>> length_text(500), length_text(2000)
+    ('500 µm', '2 mm')
+    """
+    return f"{um:g} \N{MICRO SIGN}m" if um < 1000 else f"{um / 1000:g} mm"
+
+
+def scale_bar(axes: Axes, width_um: float) -> None:
+    """Draw a scale bar into the lower left corner of axes that show ``width_um``."""
+    bar, start = scale_bar_um(width_um), 0.03
+    axes.plot([start, start + bar / width_um], [0.03, 0.03], transform=axes.transAxes, color="black", lw=3)
+    axes.text(start, 0.045, length_text(bar), transform=axes.transAxes, fontsize=8)
+
+
+def plain(text: str) -> str:
+    r"""A user's text as matplotlib shows it as it is: a dollar sign would begin a formula.
+
+    >>> plain("a$b")
+    'a\\$b'
+    """
+    return text.replace("$", r"\$")
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, whole or not at all; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    with warnings.catch_warnings():
+        # A user's label in letters that the font lacks is drawn as boxes: no reason to stop or to warn.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
+        figure.savefig(part, dpi=DPI, format="png", metadata={"Software": "iscale"})
+    part.replace(path)
+
+
 def _figure(shape: tuple[int, ...]) -> Figure:
     height = WIDTH_INCHES * 0.83 / 0.9 * shape[0] / shape[1]
-    return Figure(figsize=(WIDTH_INCHES, float(np.clip(height, 2.5, 14.0))))
+    return Figure(figsize=(WIDTH_INCHES, float(np.clip(height, 2.5, TALLEST_INCHES))))
+
+
+def _show_map(axes: Axes, values: NDArray[np.floating], um_per_cell: float, colours: str) -> ScalarMappable:
+    low, high = colour_range(values)
+    extent = (0.0, values.shape[1] * um_per_cell, values.shape[0] * um_per_cell, 0.0)
+    return axes.imshow(values, cmap=colours, vmin=low, vmax=high, extent=extent, interpolation="nearest")
 
 
 def _finish(figure: Figure, axes: Axes, shown: ScalarMappable, title: str, unit: str, width_um: float) -> None:
     axes.set_axis_off()
-    axes.set_title(title, fontsize=11)
-    bar = scale_bar_um(width_um)
-    label = f"{bar:g} \N{MICRO SIGN}m" if bar < 1000 else f"{bar / 1000:g} mm"
-    start = 0.03
-    axes.plot([start, start + bar / width_um], [0.03, 0.03], transform=axes.transAxes, color="black", lw=3)
-    axes.text(start, 0.045, label, transform=axes.transAxes, fontsize=8)
-    colour_bar = figure.colorbar(shown, cax=figure.add_axes((0.87, 0.1, 0.025, 0.7)))
-    colour_bar.set_label(f"{unit}, {QUANTILES[0]:.0%} to {QUANTILES[1]:.0%}", fontsize=8)
-    colour_bar.ax.tick_params(labelsize=8)
+    axes.set_title(plain(title), fontsize=11)
+    scale_bar(axes, width_um)
+    _colour_bar(figure, shown, (0.87, 0.1, 0.025, 0.7), unit)
 
 
-def _save(figure: Figure, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    figure.savefig(part, dpi=DPI, format="png", metadata={"Software": "iscale"})
-    part.replace(path)
+def _colour_bar(figure: Figure, shown: ScalarMappable, place: tuple[float, float, float, float], unit: str) -> None:
+    """A colour bar that says at which quantiles colours end."""
+    bar = figure.colorbar(shown, cax=figure.add_axes(place))
+    bar.set_label(f"{unit}, {QUANTILES[0]:.0%} to {QUANTILES[1]:.0%}", fontsize=8)
+    bar.ax.tick_params(labelsize=8)

@@ -15,30 +15,71 @@ from iscale.store.run_store import RunStore
 LONGEST_SIDE = 800
 """Cells on the longer side of a drawn map."""
 
-TILE = 1024
-"""Superpixels read at a time, per side."""
+TILE = 512
+"""Superpixels read at a time, per side; a multiple of every reduction."""
 
 
-def reduction(shape: tuple[int, ...]) -> int:
-    """Superpixels per side of a drawn cell: a power of two.
+def reduction(shape: tuple[int, ...], longest: int = LONGEST_SIDE) -> int:
+    """Superpixels per side of a drawn cell: a power of two, with which no side is longer than ``longest`` cells.
 
-    >>> reduction((600, 800)), reduction((6250, 6250))
-    (1, 8)
+    >>> reduction((600, 800)), reduction((6250, 6250)), reduction((600, 800), 100)
+    (1, 8, 8)
     """
     factor = 1
-    while ceil(max(shape[-2:]) / factor) > LONGEST_SIDE:
+    while ceil(max(shape[-2:]) / factor) > longest:
         factor *= 2
     return factor
 
 
 def mean_map(array: zarr.Array[Any], row: int, factor: int) -> NDArray[np.float32]:
     """Mean of one row of a (row, y, x) array over blocks of ``factor`` x ``factor``, of what is not NaN."""
+    return np.asarray(mean_maps(array, slice(row, row + 1), factor)[0])
+
+
+def mean_maps(
+    array: zarr.Array[Any], rows: slice, factor: int, cells: zarr.Array[Any] | None = None
+) -> NDArray[np.float32]:
+    """Means of rows of a (row, y, x) array over blocks of ``factor`` x ``factor``, of what is not NaN.
+
+    Rows that share the stored chunks are read together: one by one, each would read all of them.
+
+    Parameters
+    ----------
+    array
+        The stored array.
+    rows
+        Which of its rows; their tiles are held together in memory.
+    factor
+        Superpixels per side of a block, at most 512.
+    cells
+        (y, x) bool: superpixels that may hold values; elsewhere on tissue they count as 0.
+
+    Returns
+    -------
+    ndarray
+        (row, y, x); NaN where a block holds nothing.
+    """
     height, width = array.shape[-2:]
-    result = np.full((ceil(height / factor), ceil(width / factor)), np.nan, dtype=np.float32)
-    for tile in Region(0, height, 0, width).tiles(TILE):
-        values = np.asarray(array[(row, *tile.slices)], dtype=np.float32)
-        result[tile.coarsened(factor).slices] = block_mean(values, factor)
+    n = len(range(*rows.indices(array.shape[0])))
+    result = np.full((n, ceil(height / factor), ceil(width / factor)), np.nan, dtype=np.float32)
+    for tile in Region(0, height, 0, width).tiles(max(TILE, factor)):
+        stored = np.asarray(array[(rows, *tile.slices)])
+        kept = None if cells is None else np.asarray(cells[tile.slices])
+        for values, drawn in zip(stored, result, strict=True):
+            row = values.astype(np.float32)
+            if kept is not None:
+                row = refined(row, kept)
+            drawn[tile.coarsened(factor).slices] = block_mean(row, factor)
     return result
+
+
+def refined(values: NDArray[np.float32], cells: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Expression refined by where nuclei are: 0 elsewhere on tissue, NaN off tissue.
+
+    >>> refined(np.array([1, 2, np.nan], np.float32), np.array([True, False, False])).tolist()
+    [1.0, 0.0, nan]
+    """
+    return np.where(cells | ~np.isfinite(values), values, np.float32(0))
 
 
 def block_mean(values: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
@@ -59,7 +100,7 @@ def block_mean(values: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
 
 
 def image_overview(
-    store: RunStore, region_um: tuple[float, float, float, float]
+    store: RunStore, region_um: tuple[float, float, float, float], longest: int = LONGEST_SIDE
 ) -> tuple[NDArray[np.uint8], tuple[float, float, float, float]]:
     """Pixels around a box, from the finest pyramid level at which it is small.
 
@@ -69,16 +110,19 @@ def image_overview(
         The store.
     region_um
         x0, x1, y0, y1 of the box.
+    longest
+        Most pixels on its longer side.
 
     Returns
     -------
     image, extent
         (y, x, c) pixels, and left, right, bottom, top of what they cover, in um.
     """
-    pixel_um = store.attributes("image")["pixel_size_um"]
+    attributes = store.attributes("image")
+    levels = len(attributes["ome"]["multiscales"][0]["datasets"])
     x0, x1, y0, y1 = region_um
-    level, step = 0, pixel_um
-    while max(x1 - x0, y1 - y0) / step > LONGEST_SIDE:
+    level, step = 0, attributes["pixel_size_um"]
+    while max(x1 - x0, y1 - y0) / step > longest and level < levels - 1:
         level, step = level + 1, step * 2
     array = store.array(f"image/{level}")
     height, width = array.shape[-2:]

@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import zarr
+from numpy.typing import NDArray
 
 from iscale.captures.counts_store import dense_genes, open_capture
 from iscale.captures.spots import TrainingSpots
 from iscale.captures.stage import on_mother, read_training
 from iscale.engine.ledger import fingerprint
 from iscale.engine.plan import Plan, Resources, check_budget, cut
+from iscale.engine.progress import tell
 from iscale.engine.step import Step
 from iscale.geometry import Region, SlideGrid
 from iscale.plots.coarser import coarser
-from iscale.plots.draw import draw_map, draw_spots
-from iscale.plots.overview import TILE, image_overview, mean_map, reduction
+from iscale.plots.contact_sheet import CELL_PX, PER_PAGE, draw_sheet, pages
+from iscale.plots.draw import draw_spots, draw_with_uncertainty
+from iscale.plots.names import INTEGRATED, MAPS_FOLDER, REFINED_FOLDER, SPOTS_FOLDER, file_name, is_sheet, sheet_name
+from iscale.plots.overview import LONGEST_SIDE, TILE, image_overview, mean_maps, reduction
+from iscale.store.layout import GENES_PER_CHUNK
 from iscale.store.run_store import RunStore
 
-GENES_PER_TASK = 4
-SPOTS_FOLDER = "spot_level_st_plots"
-INTEGRATED = "spots-integrated"
-MAPS_FOLDER = "super_res_ST_plots"
+UNIT = "expected counts per superpixel"
 MARGIN_RADII = 4.0
 """Space around a capture's spots, in their radii."""
+
+VERSION = 2
+"""Raised when the same values are drawn in another way."""
 
 
 @dataclass(frozen=True)
@@ -38,17 +44,43 @@ class PlotContext:
     grid: SlideGrid
     genes: tuple[str, ...]
     capture: str = ""
+    refined: bool = False
 
 
 def plot_maps(context: PlotContext, region: Region) -> None:
-    """Draw the predicted maps of some genes."""
+    """Draw some genes' predicted maps, each with its uncertainty; refined ones where the context says so."""
+    store, rows = context.store, slice(region.y0, region.y1)
+    expression = store.array("expression/expression")
+    factor = reduction(expression.shape)
+    cells = store.array("tissue/cells") if context.refined else None
+    values = mean_maps(expression, rows, factor, cells)
+    spread = mean_maps(store.array("expression/uncertainty"), rows, factor, cells)
+    folder = store.folder / (REFINED_FOLDER if context.refined else MAPS_FOLDER)
+    for i, gene in enumerate(context.genes[rows]):
+        title = f"{gene}, refined: 0 where no nuclei are likely" if context.refined else gene
+        draw_with_uncertainty(
+            folder / f"{file_name(gene)}.png", values[i], spread[i], context.grid.superpixel_um * factor, title, UNIT
+        )
+
+
+def plot_sheet(context: PlotContext, region: Region) -> None:
+    """Draw a page of the contact sheet: rows of the step's grid are pages."""
     array = context.store.array("expression/expression")
-    factor = reduction(array.shape)
-    for gene in range(region.y0, region.y1):
-        values = mean_map(array, gene, factor)
-        path = context.store.folder / MAPS_FOLDER / f"{file_name(context.genes[gene])}.png"
-        unit = "expected counts per superpixel"
-        draw_map(path, values, context.grid.superpixel_um * factor, context.genes[gene], unit)
+    factor = reduction(array.shape, 2 * CELL_PX)
+    for page in range(region.y0, region.y1):
+        first, end = page * PER_PAGE, min((page + 1) * PER_PAGE, len(context.genes))
+        head = f"{len(context.genes)} genes, predicted expression ({UNIT})"
+        title = head if pages(len(context.genes)) == 1 else f"{head}: {first + 1} to {end}"
+        path = context.store.folder / MAPS_FOLDER / sheet_name(page)
+        maps = _in_chunks(array, first, end, factor)
+        draw_sheet(path, maps, context.genes[first:end], context.grid.superpixel_um * factor, title)
+
+
+def _in_chunks(array: zarr.Array[Any], first: int, end: int, factor: int) -> Iterator[NDArray[np.float32]]:
+    """Reduced maps of rows, those that share stored chunks read together."""
+    for start in range(first, end, GENES_PER_CHUNK):
+        tell(start - first, end - first)
+        yield from mean_maps(array, slice(start, min(start + GENES_PER_CHUNK, end)), factor)
 
 
 def plot_capture(context: PlotContext, region: Region) -> None:
@@ -85,19 +117,11 @@ def _spots_figure(
     draw_spots(path, image, extent, xy_um, radius_um, np.log1p(counts), f"{gene}, {folder}", "log(1 + counts)")
 
 
-def _clear(folder: Path) -> None:
-    """Remove figures of an earlier run, which may be of other genes."""
+def _clear(folder: Path, sheets: bool = False) -> None:
+    """Remove figures of an earlier run, which may be of other genes: pages of the contact sheet, or all others."""
     for figure in folder.glob("*.png"):
-        figure.unlink()
-
-
-def file_name(gene: str) -> str:
-    """A gene's name as a file name: what could leave the folder or upset a shell becomes ``_``.
-
-    >>> file_name("HLA-A"), file_name("../x y")
-    ('HLA-A', '.._x_y')
-    """
-    return "".join(c if c.isalnum() or c in "-_." else "_" for c in gene)
+        if is_sheet(figure) == sheets:
+            figure.unlink()
 
 
 def plot_steps(
@@ -108,8 +132,10 @@ def plot_steps(
     *,
     inputs: tuple[str, str],
     resources: Resources,
+    cells: str = "",
+    all_genes: tuple[str, ...] = (),
 ) -> Iterator[Step]:
-    """The steps that draw: one for the maps, one per capture, one for the integrated spots.
+    """The steps that draw: the maps, refined maps, contact sheet, every capture, the integrated spots.
 
     Parameters
     ----------
@@ -117,23 +143,69 @@ def plot_steps(
         Names of the captures, and of the genes to draw, the first of the imputed ones.
     inputs
         Fingerprints of the integrated spots and of the predicted expression.
+    cells
+        Fingerprint of ``tissue/cells``; empty where there is none: no refined maps are drawn.
+    all_genes
+        Names of all imputed genes, for the contact sheet; by default those that are drawn.
     """
     spots, expression = inputs
-    task_bytes = 2 * 4 * TILE * TILE + 250 * 2**20
-    plan = Plan((len(genes), 1), (GENES_PER_TASK, 1), cut((len(genes), 1), (GENES_PER_TASK, 1), (1, 1)), task_bytes)
-    check_budget("plot", plan, resources)
+    context = PlotContext(store, grid, genes)
+    yield _figures(context, plot_maps, "maps", MAPS_FOLDER, (expression,), resources=resources)
+    if cells:
+        refined = replace(context, refined=True)
+        yield _figures(refined, plot_maps, "refined", REFINED_FOLDER, (expression, cells), resources=resources)
+    yield _sheet_step(replace(context, genes=all_genes or genes), expression, resources)
     drawn = f"{SPOTS_FOLDER}/{INTEGRATED}"
-    parts = [("integrated", plot_integrated, "", drawn, spots), ("maps", plot_maps, "", MAPS_FOLDER, expression)]
-    parts += [(f"capture.{name}", plot_capture, name, f"{SPOTS_FOLDER}/{name}", spots) for name in captures]
-    for name, kernel, capture, folder, needed in parts:
-        yield Step(
-            name=f"plot/{name}",
-            kernel=kernel,
-            context=PlotContext(store, grid, genes, capture),
-            plan=plan,
-            fingerprint=fingerprint("plot", {"genes": list(genes)}, needed),
-            prepare=partial(_clear, store.folder / folder),
-            outputs=tuple(store.folder / folder / f"{file_name(gene)}.png" for gene in genes),
-            disk_bytes=300_000 * len(genes),
-            files=len(genes),
-        )
+    yield _figures(context, plot_integrated, "integrated", drawn, (spots,), resources=resources)
+    for name in captures:
+        of_capture = replace(context, capture=name)
+        folder = f"{SPOTS_FOLDER}/{name}"
+        yield _figures(of_capture, plot_capture, f"capture.{name}", folder, (spots,), resources=resources)
+
+
+def _figures(
+    context: PlotContext,
+    kernel: Callable[[PlotContext, Region], None],
+    name: str,
+    folder: str,
+    inputs: tuple[str, ...],
+    *,
+    resources: Resources,
+) -> Step:
+    """A step that draws a figure per gene into a folder; a task draws the genes of a stored chunk."""
+    genes, at = context.genes, context.store.folder / folder
+    shape, block = (len(genes), 1), (GENES_PER_CHUNK, 1)
+    # A chunk's genes of a tile, stored and read, and two overviews of each.
+    task_bytes = GENES_PER_CHUNK * (2 * 2 * TILE * TILE + 2 * 4 * LONGEST_SIDE**2) + 8 * 4 * TILE * TILE + 250 * 2**20
+    plan = Plan(shape, block, cut(shape, block, (1, 1)), task_bytes)
+    check_budget(f"plot/{name}", plan, resources)
+    return Step(
+        name=f"plot/{name}",
+        kernel=kernel,
+        context=context,
+        plan=plan,
+        fingerprint=fingerprint("plot", {"genes": list(genes), "version": VERSION}, *inputs),
+        prepare=partial(_clear, at),
+        outputs=tuple(at / f"{file_name(gene)}.png" for gene in genes),
+        disk_bytes=600_000 * len(genes),
+        files=len(genes),
+    )
+
+
+def _sheet_step(context: PlotContext, expression: str, resources: Resources) -> Step:
+    """The step that draws the contact sheet; a task draws a page, so that every gene is read once."""
+    n, folder = pages(len(context.genes)), context.store.folder / MAPS_FOLDER
+    task_bytes = GENES_PER_CHUNK * 2 * 2 * TILE * TILE + 8 * 4 * TILE * TILE + 200 * 2**20
+    plan = Plan((n, 1), (1, 1), cut((n, 1), (1, 1), (1, 1)), task_bytes)
+    check_budget("plot/contact-sheet", plan, resources)
+    return Step(
+        name="plot/contact-sheet",
+        kernel=plot_sheet,
+        context=context,
+        plan=plan,
+        fingerprint=fingerprint("plot", {"genes": list(context.genes), "version": VERSION}, expression),
+        prepare=partial(_clear, folder, sheets=True),
+        outputs=tuple(folder / sheet_name(page) for page in range(n)),
+        disk_bytes=1_500_000 * n,
+        files=n,
+    )

@@ -38,5 +38,5 @@ def test_published_folders_hold_a_picture_per_gene(tiny_project: Path) -> None:
         pictures = sorted((out / folder).glob("*.png"))
         assert len(pictures) == 3, folder
         pixels = np.asarray(Image.open(pictures[0]).convert("RGB"))
-        assert pixels.shape[1] == 840
+        assert pixels.shape[1] >= 840
         assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 100, "a picture with next to no colours shows nothing"

@@ -1,0 +1,186 @@
+"""Maps of classes: clusters, annotated labels."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Sequence
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+
+from iscale.geometry import Region
+from iscale.plots.draw import TALLEST_INCHES, TITLE_INCHES, WIDTH_INCHES, plain, save_figure, scale_bar
+
+PALETTE = (
+    "#0072b2",
+    "#e69f00",
+    "#009e73",
+    "#cc79a7",
+    "#56b4e9",
+    "#d55e00",
+    "#f0e442",
+    "#0000ff",
+    "#002424",
+    "#000086",
+    "#c2e792",
+    "#496dff",
+    "#792400",
+    "#002455",
+    "#f30055",
+    "#6d496d",
+    "#1831ce",
+    "#009eff",
+    "#3149b6",
+    "#f39e55",
+    "#9ece9e",
+    "#c2dbff",
+    "#006d3d",
+    "#3d1800",
+    "#003d86",
+    "#aa3d00",
+    "#79b6ce",
+    "#3d3d31",
+    "#0c3149",
+    "#db9e6d",
+)
+"""The first seven are Okabe and Ito's, without black; the rest were drawn one by one, each as far as may be (in CIELAB)
+from white and all before it, as normal, protanopic and deuteranopic eyes see them: 14 units or more apart."""
+
+TILE = 512
+"""Superpixels read at a time, per side: a multiple of every reduction."""
+ROW_INCHES, LETTER_INCHES, SWATCH_INCHES = 0.2, 0.075, 0.16
+"""Of the legend."""
+LONGEST_NAME = 32
+
+
+def class_colours(n: int) -> list[str]:
+    """Colours of ``n`` classes, as hexadecimal text; the first are those of fewer classes.
+
+    Up to 30 are told apart by colour-blind readers too; further ones repeat them, darker.
+
+    >>> class_colours(2)
+    ['#0072b2', '#e69f00']
+    """
+    return [_darker(PALETTE[i % len(PALETTE)], 0.72 ** (i // len(PALETTE))) for i in range(n)]
+
+
+def _darker(colour: str, factor: float) -> str:
+    hue, lightness, saturation = colorsys.rgb_to_hls(*to_rgb(colour))
+    rgb = colorsys.hls_to_rgb(hue, lightness * factor, saturation)
+    return "#" + "".join(f"{round(255 * part):02x}" for part in rgb)
+
+
+def label_map(array: Any, index: int | None, factor: int) -> NDArray[np.uint8]:
+    """The most frequent label of every block of ``factor`` x ``factor`` superpixels, read tile by tile.
+
+    Parameters
+    ----------
+    array
+        (row, y, x) or, with ``index`` None, (y, x) stored array of labels; 0 is none.
+    index
+        The row.
+    factor
+        Superpixels per side of a block: a power of two, at most 512.
+
+    Returns
+    -------
+    ndarray
+        (y, x) uint8. 0 where more than half of a block has no label; else the most frequent label, of several the
+        smallest.
+    """
+    if TILE % factor:
+        raise ValueError(f"factor {factor} does not divide {TILE}")
+    height, width = array.shape[-2:]
+    result = np.zeros((ceil(height / factor), ceil(width / factor)), dtype=np.uint8)
+    for tile in Region(0, height, 0, width).tiles(TILE):
+        place = tile.slices if index is None else (index, *tile.slices)
+        result[tile.coarsened(factor).slices] = _most_frequent(np.asarray(array[place]), factor)
+    return result
+
+
+def _most_frequent(labels: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
+    if factor == 1:
+        return labels
+    shape = ceil(labels.shape[0] / factor), ceil(labels.shape[1] / factor)
+    best, most = np.zeros(shape, np.uint8), np.zeros(shape, np.int64)
+    for label in np.unique(labels[labels > 0]):
+        count = _block_counts(labels == label, factor)
+        best, most = np.where(count > most, label, best).astype(np.uint8), np.maximum(count, most)
+    none, cells = _block_counts(labels == 0, factor), _block_counts(np.ones_like(labels, dtype=bool), factor)
+    return np.where(2 * none > cells, 0, best).astype(np.uint8)
+
+
+def _block_counts(there: NDArray[np.bool_], factor: int) -> NDArray[np.int64]:
+    """Number of what is true in every block; those at the end may be smaller."""
+    padded = np.pad(there, [(0, -n % factor) for n in there.shape])
+    height, width = (n // factor for n in padded.shape)
+    return np.asarray(padded.reshape(height, factor, width, factor).sum(axis=(1, 3), dtype=np.int64))
+
+
+def draw_labels(
+    path: Path,
+    labels: NDArray[np.integer],
+    names: Sequence[str],
+    colours: Sequence[str],
+    um_per_cell: float,
+    title: str,
+) -> None:
+    """Draw a map of classes with its legend and a scale bar.
+
+    Parameters
+    ----------
+    path
+        File to write; its folder is made.
+    labels
+        (y, x); 0 stays white, ``i`` is the class ``names[i - 1]``.
+    names, colours
+        Of every class.
+    um_per_cell
+        Side of a cell, in um.
+    title
+        Above the map.
+    """
+    if labels.size and int(labels.max()) > len(names):
+        raise ValueError(f"label {labels.max()} of {len(names)} names")
+    height, width = labels.shape
+    tall = float(np.clip(WIDTH_INCHES * height / width, 1.5, TALLEST_INCHES))
+    columns = max(1, ceil(len(names) * ROW_INCHES / tall))
+    longest = max((len(_short(name)) for name in names), default=0)
+    column_inches = SWATCH_INCHES + LETTER_INCHES * longest + 0.25
+    size = WIDTH_INCHES + columns * column_inches + 0.3, tall + TITLE_INCHES + 0.1
+    figure = Figure(figsize=size)
+    axes = figure.add_axes((0.1 / size[0], 0.1 / size[1], WIDTH_INCHES / size[0], tall / size[1]))
+    rgb = np.array([to_rgb("white"), *(to_rgb(colour) for colour in colours)])
+    axes.imshow((255 * rgb[labels]).round().astype(np.uint8), interpolation="nearest", extent=(0, width, height, 0))
+    axes.set_axis_off()
+    axes.set_title(plain(title), fontsize=11)
+    scale_bar(axes, width * um_per_cell)
+    legend = figure.add_axes(
+        ((WIDTH_INCHES + 0.2) / size[0], 0.1 / size[1], columns * column_inches / size[0], tall / size[1])
+    )
+    _legend(legend, names, colours, columns * column_inches, tall, column_inches)
+    save_figure(figure, path)
+
+
+def _legend(
+    axes: Axes, names: Sequence[str], colours: Sequence[str], width: float, height: float, column_inches: float
+) -> None:
+    """Swatches and names from the top, in columns; in inches."""
+    axes.set(xlim=(0, width), ylim=(height, 0))
+    axes.set_axis_off()
+    rows = max(1, int(height / ROW_INCHES))
+    for i, (name, colour) in enumerate(zip(names, colours, strict=True)):
+        x, y = i // rows * column_inches, i % rows * ROW_INCHES
+        axes.add_patch(Rectangle((x, y + 0.02), SWATCH_INCHES, SWATCH_INCHES, facecolor=colour, edgecolor="#808080"))
+        axes.text(x + SWATCH_INCHES + 0.08, y + ROW_INCHES / 2, plain(_short(name)), fontsize=8, va="center")
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"

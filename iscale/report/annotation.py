@@ -1,0 +1,93 @@
+"""Sections of a report: labels by the user's marker genes, and where nuclei are likely."""
+
+from __future__ import annotations
+
+from iscale.plots.draw import draw_map
+from iscale.plots.overview import reduction
+from iscale.report.items import Facts, Figure, Item, Missing, Section, Text, table_of
+from iscale.report.planes import kept_plane, mean_plane
+from iscale.report.scene import Scene, share_of
+from iscale.report.values import Row, count, percent, plural, read_tsv
+
+FOLDER = "annotation"
+SHOWN_THRESHOLD = "0.10"
+LONGEST = 500
+
+
+def annotation_section(scene: Scene) -> Section:
+    """What superpixels are, by the user's marker genes."""
+    title = "Annotation by your marker genes"
+    if not scene.store.has("annotation/labels"):
+        text = "Superpixels have no labels, as MotherImage/markers.csv (columns: gene, label) was not there."
+        return Section("annotation", title, (Missing(text, scene.command("annotate"), "Write it, then:"),))
+    items: list[Item] = [
+        Text(
+            "A label's score is the mean of its markers, each scaled to its range over the tissue; a superpixel takes "
+            "the label that scores best, and none (Unclassified) where that is below the threshold."
+        )
+    ]
+    rows = read_tsv(scene.store.folder / FOLDER / "shares.tsv")
+    thresholds = list(dict.fromkeys(row.get("threshold", "") for row in rows))
+    shown = SHOWN_THRESHOLD if SHOWN_THRESHOLD in thresholds else next(iter(thresholds), SHOWN_THRESHOLD)
+    if path := scene.taken(scene.store.folder / FOLDER / f"{shown}.png", f"annotation-{shown}"):
+        alt = f"Map of the labels at threshold {shown}, each in a colour of its own."
+        items.append(Figure(path, alt, f"Labels at threshold {shown}. Other thresholds: {FOLDER}/.", size="half"))
+    if scene.store.has("annotation/confidence"):
+        items.append(_confidence(scene))
+    if rows:
+        items.append(_shares(rows, thresholds))
+    return Section("annotation", title, tuple(items))
+
+
+def _confidence(scene: Scene) -> Figure:
+    array = scene.store.array("annotation/confidence")
+    factor = reduction(array.shape, LONGEST)
+    path = scene.figure("annotation-confidence")
+    title, unit = "Confidence of the annotation", "best score minus second-best"
+    draw_map(path, mean_plane(array, factor), scene.grid.superpixel_um * factor, title, unit)
+    alt = "Map of how far the best label's score is above the second-best's."
+    return Figure(path, alt, "Dark: two labels score alike, the label is a toss-up.", size="half")
+
+
+def _shares(rows: list[Row], thresholds: list[str]) -> Item:
+    labels = list(dict.fromkeys(row.get("label", "") for row in rows))
+    of = {(row.get("label"), row.get("threshold")): row.get("share", "") for row in rows}
+
+    def cell(label: str, threshold: str) -> str:
+        try:
+            return percent(float(of.get((label, threshold), "nan") or "nan"))
+        except ValueError:
+            return percent(None)
+
+    body = [[label, *(cell(label, threshold) for threshold in thresholds)] for label in labels]
+    return table_of("Share of the tissue with each label, by threshold", ("label", *thresholds), body)
+
+
+def refine_section(scene: Scene) -> Section:
+    """Where nuclei are likely, and the threshold that says so."""
+    title = "Where nuclei are likely"
+    if not scene.store.has("tissue/cells"):
+        missing = Missing("Superpixels without nuclei have not been told apart.", scene.command("refine"))
+        return Section("refine", title, (missing,))
+    kept, of = share_of(scene.store, "tissue/cells", "tissue/mask")
+    items: list[Item] = [
+        Text(
+            "Refined expression is 0 in superpixels that are unlikely to hold nuclei, by how dense haematoxylin is in "
+            "them."
+        ),
+        Facts((("kept", f"{count(kept)} of {plural(of, 'tissue superpixel')} ({percent(kept / max(1, of))})"),)),
+    ]
+    if path := scene.taken(scene.store.folder / "refine" / "threshold.png", "refine-threshold"):
+        alt = "Histogram of haematoxylin over the tissue's superpixels, with the threshold."
+        items.append(Figure(path, alt, "Superpixels below the threshold count as without nuclei.", size="half"))
+    items.append(_kept_map(scene))
+    return Section("refine", title, tuple(items))
+
+
+def _kept_map(scene: Scene) -> Figure:
+    path = scene.figure("refine-cells")
+    mask = scene.store.array("tissue/mask")
+    factor = reduction(mask.shape, LONGEST)
+    values = kept_plane(mask, scene.store.array("tissue/cells"), factor)
+    draw_map(path, values, scene.grid.superpixel_um * factor, "Superpixels with nuclei", "share of tissue superpixels")
+    return Figure(path, "Map of where nuclei are likely.", "Bright: superpixels that are kept.", size="half")

@@ -1,0 +1,185 @@
+"""Section of a report: the captures, how they were placed, and how far they agree."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from iscale.captures.counts_store import open_capture
+from iscale.captures.stage import on_mother
+from iscale.report.items import NOT_KNOWN, Facts, Figure, Finding, Item, Missing, Section, Text, Weight, table_of
+from iscale.report.scene import Scene
+from iscale.report.values import count, percent, plural, read_json, shown
+
+FOLDER = "alignment"
+MOST_FIGURES = 12
+"""Alignments shown; all are in the folder."""
+MOST_PLACES = 20_000
+"""Spots of a capture whose places are enough for its hull."""
+
+
+@dataclass(frozen=True)
+class CaptureFacts:
+    """A capture as the run holds it.
+
+    Attributes
+    ----------
+    name, platform
+        What it is called, and what measured it.
+    spots, genes
+        Measured.
+    diameter_um
+        Of its spots.
+    xy_um
+        (spot, 2) where its spots, or some of them, lie on the slide.
+    placed
+        What is known of its alignment: ``how``, ``verdict``, ``reasons``, ``quality``; empty for aligned tables.
+    """
+
+    name: str
+    platform: str
+    spots: int
+    genes: int
+    diameter_um: float
+    xy_um: NDArray[np.float64]
+    placed: dict[str, Any]
+
+
+def read_captures(scene: Scene) -> list[CaptureFacts]:
+    """The captures of the run, by name."""
+    if not scene.store.has("captures"):
+        return []
+    aligned = read_json(scene.store.folder / FOLDER / "alignment.json")
+    names = sorted(zarr.open_group(scene.store.root, path="captures", mode="r").group_keys())
+    return [_read(scene, name, aligned.get(name, {})) for name in names]
+
+
+def _read(scene: Scene, name: str, placed: dict[str, Any]) -> CaptureFacts:
+    data = open_capture(zarr.open_group(scene.store.root, path=f"captures/{name}", mode="r"), counts=False)
+    metadata = data.uns["spatial"][name]["metadata"]
+    xy_um = on_mother(data)
+    every = max(1, len(xy_um) // MOST_PLACES)
+    return CaptureFacts(
+        name=name,
+        platform=str(metadata["platform"]),
+        spots=data.n_obs,
+        genes=data.n_vars,
+        diameter_um=float(metadata["spot_diameter_um"]),
+        xy_um=xy_um[::every],
+        placed=placed if isinstance(placed, dict) else {},
+    )
+
+
+def captures_section(scene: Scene, captures: list[CaptureFacts]) -> Section:
+    """The captures, how they were placed, and how far they agree."""
+    if not captures:
+        missing = Missing("The run holds no captures yet.", scene.command("fit"))
+        return Section("captures", "Captures and their alignment", (missing,))
+    items: list[Item] = [_measured(scene, captures)]
+    training = scene.attributes("training")
+    if scene.store.has("training/depth"):
+        spots = scene.store.array("training/depth").shape[0]
+        items.append(Facts((("training spots", f"{count(spots)}, after merging what is closer than --dist-st"),)))
+    placed = [capture for capture in captures if capture.placed]
+    if placed:
+        items.append(_placed(placed))
+        items += [
+            Text(f"{capture.name}: {reason}") for capture in placed for reason in capture.placed.get("reasons", [])
+        ]
+    else:
+        items.append(Text("All captures were given by tables that are aligned already: there is nothing to judge."))
+    if agreement := training.get("agreement"):
+        items.append(_agreement(agreement))
+    items += _figures(scene, placed)
+    return Section("captures", "Captures and their alignment", tuple(items))
+
+
+def _measured(scene: Scene, captures: list[CaptureFacts]) -> Item:
+    training = scene.attributes("training")
+    scale = dict(zip(training.get("captures", ()), training.get("capture_scale", ()), strict=False))
+    rows = [
+        [c.name, c.platform, count(c.spots), count(c.genes), f"{c.diameter_um:.3g}", shown(scale.get(c.name))]
+        for c in captures
+    ]
+    head = ("capture", "platform", "spots", "genes measured", "spot diameter (µm)", "counts multiplied by")
+    return table_of("What was measured", head, rows)
+
+
+def _placed(placed: list[CaptureFacts]) -> Item:
+    rows = []
+    for capture in placed:
+        q = capture.placed.get("quality", {})
+        residual = q.get("residual_um")
+        rows.append(
+            [
+                capture.name,
+                str(capture.placed.get("verdict", NOT_KNOWN)),
+                str(capture.placed.get("how", NOT_KNOWN)),
+                percent(q.get("overlap")),
+                percent(q.get("iou")),
+                percent(q.get("spots_on_tissue")),
+                shown(q.get("stain_correlation")),
+                shown(q.get("counts_correlation")),
+                NOT_KNOWN if residual is None else f"{residual:.0f}",
+            ]
+        )
+    head = ("capture", "verdict", "placed by", "tissue on tissue", "outlines agree", "spots on tissue")
+    more = ("structures (correlation)", "counts with nuclei (Spearman)", "landmarks off by (µm)")
+    return table_of("How well captures lie", (*head, *more), rows)
+
+
+def _agreement(found: list[dict[str, Any]]) -> Item:
+    rows = [
+        [
+            " and ".join(str(name) for name in pair.get("captures", ())),
+            NOT_KNOWN if pair.get("correlation") is None else "no" if pair.get("disagree") else "yes",
+            count(pair.get("places", 0)),
+            shown(pair.get("correlation")),
+            shown(pair.get("ceiling")),
+            shown(pair.get("chance")),
+        ]
+        for pair in found
+    ]
+    head = ("captures", "agree", "common places", "correlation", "if only noise parted them", "by chance")
+    return table_of("Captures where they overlap: median over genes of the correlation over places", head, rows)
+
+
+def _figures(scene: Scene, placed: list[CaptureFacts]) -> list[Item]:
+    found: list[Item] = []
+    for capture in placed[:MOST_FIGURES]:
+        path = scene.taken(scene.store.folder / FOLDER / f"{capture.name}.png", f"alignment-{capture.name}")
+        if path is not None:
+            alt = (
+                f"Capture {capture.name} on the mother image before and after alignment, laid over it, and as a "
+                f"checkerboard. Verdict: {capture.placed.get('verdict', 'not known')}."
+            )
+            found.append(Figure(path, alt, f"Alignment of {capture.name}.", "full"))
+    if len(placed) > MOST_FIGURES:
+        found.append(Text(f"Alignments of {len(placed) - MOST_FIGURES} more captures: {FOLDER}/."))
+    return found
+
+
+def captures_findings(scene: Scene, captures: list[CaptureFacts]) -> list[Finding]:
+    """What the verdict says of the captures."""
+    if not captures:
+        return [Finding("bad", "The run holds no captures.")]
+    total = sum(capture.spots for capture in captures)
+    found = [Finding("note", f"{plural(len(captures), 'capture')} with {plural(total, 'spot')} in all.")]
+    for capture in captures:
+        word = capture.placed.get("verdict")
+        if word in ("doubtful", "bad"):
+            reasons = " ".join(str(reason) for reason in capture.placed.get("reasons", []))
+            weight: Weight = "doubtful" if word == "doubtful" else "bad"
+            found.append(Finding(weight, f"Capture {capture.name} lies in a {word} place. {reasons}".strip()))
+    placed = [capture for capture in captures if capture.placed]
+    if placed and all(capture.placed.get("verdict") == "good" for capture in placed):
+        found.append(Finding("good", f"{plural(len(placed), 'capture')} aligned, all in a good place."))
+    for pair in scene.attributes("training").get("agreement", []):
+        if pair.get("disagree"):
+            names = " and ".join(str(name) for name in pair.get("captures", ()))
+            found.append(Finding("doubtful", f"{names} do not agree at the places that both measured."))
+    return found

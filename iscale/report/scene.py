@@ -1,0 +1,104 @@
+"""What the sections of a report read from: the run, and what was asked of it."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from iscale.geometry import Region, SlideGrid
+from iscale.plots.names import file_name
+from iscale.report.values import read_json
+from iscale.store.run_store import RunStore
+
+FOLDER = "report"
+"""Folder of the output that holds every figure of the page as PNG."""
+
+TILE = 2048
+"""Superpixels read at a time, per side, of a mask or of labels."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A run as the report sees it.
+
+    Attributes
+    ----------
+    store, grid
+        The run.
+    project
+        Its folder, for the commands that the page names.
+    options
+        The options of the run, by name.
+    notices
+        What the run had to say of its input.
+    """
+
+    store: RunStore
+    grid: SlideGrid
+    project: Path
+    options: dict[str, Any] = field(default_factory=dict, hash=False)
+    notices: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the page's figures."""
+        return self.store.folder / FOLDER
+
+    def figure(self, name: str) -> Path:
+        """File of one of the page's figures; the name may hold names that a user gave."""
+        return self.folder / f"{file_name(name)}.png"
+
+    def taken(self, source: Path, name: str) -> Path | None:
+        """A figure that the run drew already, copied among the page's; None where it is not there."""
+        if not source.is_file():
+            return None
+        target = self.figure(name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(target.name + ".part")
+        shutil.copyfile(source, part)
+        part.replace(target)
+        return target
+
+    def genes(self) -> tuple[str, ...]:
+        """Names of the imputed genes, in the order of the rows."""
+        if not self.store.has("expression/gene"):
+            return ()
+        return tuple(str(gene) for gene in np.asarray(self.store.array("expression/gene")[...]))
+
+    def attributes(self, group: str) -> dict[str, Any]:
+        """Attributes of a group; none where it is not there."""
+        return self.store.attributes(group) if self.store.has(group) else {}
+
+    def report(self) -> dict[str, Any]:
+        """What the run's last ``report.json`` says."""
+        return read_json(self.store.folder / "report.json")
+
+    def command(self, verb: str, *more: str) -> str:
+        """A command line for this project."""
+        return " ".join(["iscale", verb, self.project.name, *more])
+
+
+@functools.lru_cache(maxsize=8)
+def share_of(store: RunStore, path: str, of: str = "") -> tuple[int, int]:
+    """How many superpixels of a stored mask are set, and of how many: of all, or of those of another mask."""
+    array, base = store.array(path), store.array(of) if of else None
+    found = total = 0
+    for tile in Region(0, array.shape[0], 0, array.shape[1]).tiles(TILE):
+        values = np.asarray(array[tile.slices])
+        within = np.ones_like(values) if base is None else np.asarray(base[tile.slices])
+        found, total = found + int((values & within).sum()), total + int(within.sum())
+    return found, total
+
+
+def label_counts(array: zarr.Array[Any], row: int, n: int) -> list[int]:
+    """How many superpixels of a row of a (row, y, x) array carry each of the labels 0 to n."""
+    counts = np.zeros(n + 1, np.int64)
+    for tile in Region(0, array.shape[-2], 0, array.shape[-1]).tiles(TILE):
+        counts += np.bincount(np.asarray(array[(row, *tile.slices)]).ravel(), minlength=n + 1)[: n + 1]
+    return [int(value) for value in counts]

@@ -1,0 +1,230 @@
+"""Section of a report: how well genes are predicted where the model was not shown them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from iscale.holdout.words import MEANINGS, WORDS
+from iscale.plots.charts import draw_intervals, draw_sorted_scores
+from iscale.report.items import Facts, Figure, Finding, Item, Missing, Section, Table, Text, table_of
+from iscale.report.scene import Scene
+from iscale.report.values import Row, number, percent, plural, read_tsv, shown
+
+SHOWN = 10
+"""Best genes, and as many worst, of a chart and of a table."""
+MOST_ROWS = 3000
+"""Rows of the table of all genes: a page of more is slow to open; the file has all."""
+PEERS = {"knn": "nearest spots (kNN)", "ridge": "ridge regression", "ceiling": "noise ceiling"}
+HOWS = {"capture": "a whole capture at a time", "region": "a region at a time", "spots": "single spots"}
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of genes on spots that were held out.
+
+    Attributes
+    ----------
+    how
+        What was held out: ``capture``, ``region`` or ``spots``; ``fit`` for the spots that the fit itself kept back.
+    rows
+        A row per gene, the best first; of ``gene``, ``score``, and of a trust table the rest of its columns.
+    file
+        The trust table; None where it is the fit's own.
+    """
+
+    how: str
+    rows: tuple[Row, ...]
+    file: Path | None = None
+
+    def column(self, name: str) -> np.ndarray:
+        """A column (gene,) of numbers, NaN where not known."""
+        return np.array([number(row.get(name)) for row in self.rows])
+
+    @property
+    def words(self) -> dict[str, int]:
+        """How many genes have each word, best word first."""
+        found: dict[str, int] = {}
+        for row in self.rows:
+            if word := row.get("word"):
+                found[word] = found.get(word, 0) + 1
+        order = list(map(str, WORDS))
+        return dict(sorted(found.items(), key=lambda item: order.index(item[0]) if item[0] in order else len(order)))
+
+
+def read_scores(scene: Scene) -> Scores | None:
+    """The scores that say most: of a capture held out, of a region, of spots; else the fit's own."""
+    for how in HOWS:
+        path = scene.store.folder / "evaluation" / f"trust-{how}.tsv"
+        rows = [row for row in read_tsv(path) if row.get("gene")]
+        if rows:
+            return Scores(how, _best_first(rows), path)
+    return _of_the_fit(scene)
+
+
+def _of_the_fit(scene: Scene) -> Scores | None:
+    store, columns = scene.store, {"score": "held_out_counts", "score_depth_normalised": "held_out_depth_normalised"}
+    if not all(store.has(f"training/{name}") for name in ("gene", *columns.values())):
+        return None
+    genes = [str(gene) for gene in np.asarray(store.array("training/gene")[...])]
+    rows: list[Row] = [{"gene": gene} for gene in genes]
+    for column, name in columns.items():
+        for row, value in zip(rows, np.asarray(store.array(f"training/{name}")[...]), strict=True):
+            row[column] = f"{value:.6g}"
+    return Scores("fit", _best_first(rows))
+
+
+def _best_first(rows: list[Row]) -> tuple[Row, ...]:
+    def key(row: Row) -> float:
+        value = number(row.get("score"))
+        return math.inf if math.isnan(value) else -value
+
+    return tuple(sorted(rows, key=key))
+
+
+def scores_section(scene: Scene, scores: Scores | None) -> Section:
+    """How well genes are predicted, which best and which worst, and against whom."""
+    hold_out = scene.command("evaluate", "--hold-out", "capture")
+    if scores is None:
+        missing = Missing("No gene was scored on spots that were left out.", hold_out)
+        return Section("scores", "Which genes to believe", (missing,))
+    items: list[Item] = [Text(_explained(scores))]
+    if scores.file is None:
+        items.append(Missing("There is no trust table: intervals, baselines and the noise ceiling.", hold_out))
+    if scores.words:
+        items.append(_words_table(scores))
+    items += [Facts(_medians(scores)), _sorted_figure(scene, scores)]
+    if any(number(row.get("low")) == number(row.get("low")) for row in scores.rows):
+        items.append(_intervals_figure(scene, scores))
+    items += _tables(scores)
+    return Section("scores", "Which genes to believe", tuple(items))
+
+
+def _explained(scores: Scores) -> str:
+    if scores.file is None:
+        return (
+            "While it was fitted, the model was not shown some of the spots. The score is the Pearson correlation of "
+            "measured and predicted counts over these. They lie between spots that it was shown, so the score is "
+            "optimistic for tissue far from any capture."
+        )
+    return (
+        f"The model was fitted again without {HOWS[scores.how]}, and asked for what was left out. The score is the "
+        "Pearson correlation of measured and predicted log counts over these spots, with its 95 % interval. "
+        "kNN takes the mean of the nearest spots that were shown, ridge is a linear model of the image features; the "
+        "ceiling is what a perfect model would reach, given the noise of the counts."
+    )
+
+
+def _words_table(scores: Scores) -> Table:
+    n = len(scores.rows)
+    meanings = {str(word): text for word, text in MEANINGS.items()}
+    rows = [[word, f"{count}", percent(count / n), meanings.get(word, "")] for word, count in scores.words.items()]
+    return table_of("Genes by how far they can be believed", ("in a word", "genes", "share", "which means"), rows)
+
+
+def _medians(scores: Scores) -> tuple[tuple[str, str], ...]:
+    named = {"score": "median score of this run"} | {k: f"median of {v}" for k, v in PEERS.items()}
+    found = [("genes scored", f"{int(np.isfinite(scores.column('score')).sum())} of {len(scores.rows)}")]
+    for column, label in named.items():
+        values = scores.column(column)
+        if np.isfinite(values).any():
+            found.append((label, shown(float(np.nanmedian(values)), 3)))
+    return tuple(found)
+
+
+def _sorted_figure(scene: Scene, scores: Scores) -> Figure:
+    path = scene.figure("scores")
+    series = {"this run": scores.column("score")}
+    for column, label in PEERS.items():
+        values = scores.column(column)
+        if np.isfinite(values).any():
+            series[label] = values
+    draw_sorted_scores(path, series, "Held-out scores of all genes", "Pearson correlation")
+    names = ", ".join(series)
+    alt = f"Lines of held-out scores over genes, sorted from the best to the worst, for {names}."
+    return Figure(path, alt, "How many genes reach which score. A higher line is better.")
+
+
+def _ends(scores: Scores) -> list[Row]:
+    """The best and the worst genes that have a score."""
+    scored = [row for row in scores.rows if math.isfinite(number(row.get("score")))]
+    return scored if len(scored) <= 2 * SHOWN else scored[:SHOWN] + scored[-SHOWN:]
+
+
+def _intervals_figure(scene: Scene, scores: Scores) -> Figure:
+    rows = _ends(scores)
+    path = scene.figure("scores-best-and-worst")
+
+    def column(name: str) -> np.ndarray:
+        return np.array([number(row.get(name)) for row in rows])
+
+    others = {label: column(name) for name, label in PEERS.items() if np.isfinite(column(name)).any()}
+    names = [row["gene"] for row in rows]
+    title = "All genes" if len(rows) <= SHOWN else "Best and worst genes"
+    draw_intervals(
+        path, names, column("score"), column("low"), column("high"), others, title, "held-out score (Pearson)"
+    )
+    alt = f"Scores with 95 % intervals of {plural(len(rows), 'gene')}, from {names[0]} down to {names[-1]}."
+    return Figure(path, alt, "Score with its 95 % interval (bar), against baselines and the noise ceiling.")
+
+
+COLUMNS: dict[str, tuple[str, Callable[[Row], str]]] = {
+    "gene": ("gene", lambda row: row["gene"]),
+    "word": ("in a word", lambda row: row.get("word", "")),
+    "score": ("score", lambda row: shown(number(row.get("score")))),
+    "low": ("95 % interval", lambda row: f"{shown(number(row.get('low')))} to {shown(number(row.get('high')))}"),
+    "score_depth_normalised": (
+        "depth-normalised",
+        lambda row: shown(number(row.get("score_depth_normalised"))),
+    ),
+    "knn": ("kNN", lambda row: shown(number(row.get("knn")))),
+    "ridge": ("ridge", lambda row: shown(number(row.get("ridge")))),
+    "ceiling": ("ceiling", lambda row: shown(number(row.get("ceiling")))),
+}
+
+
+def _tables(scores: Scores) -> list[Item]:
+    there = {key: value for key, value in COLUMNS.items() if key in scores.rows[0]}
+    heads = [head for head, _ in there.values()]
+
+    def table(caption: str, rows: list[Row], *, folded: bool = False) -> Table:
+        return table_of(caption, heads, [[cell(row) for _, cell in there.values()] for row in rows], folded=folded)
+
+    rows, ends = list(scores.rows), _ends(scores)
+    if len(ends) == len(rows):
+        return [table(f"All {plural(len(rows), 'gene')}, best first", rows)]
+    half = len(ends) // 2
+    caption = f"All {plural(len(rows), 'gene')}, best first"
+    if len(rows) > MOST_ROWS:
+        caption = f"The best {MOST_ROWS} of {plural(len(rows), 'gene')}" + (f"; all: {scores.file}" * bool(scores.file))
+    return [
+        table(f"The {half} best genes", ends[:half]),
+        table(f"The {len(ends) - half} worst genes", ends[half:]),
+        table(caption, rows[:MOST_ROWS], folded=True),
+    ]
+
+
+def scores_findings(scores: Scores | None) -> list[Finding]:
+    """What the verdict says of the scores."""
+    if scores is None:
+        return [Finding("doubtful", "No gene was scored on spots that were left out: nothing says which to believe.")]
+    values = scores.column("score")
+    if not np.isfinite(values).any():
+        return [Finding("doubtful", "Held-out scores could not be computed for any gene.")]
+    median = float(np.nanmedian(values))
+    of = "spots that the fit kept back" if scores.file is None else f"what was held out, {HOWS[scores.how]}"
+    found = [Finding("note", f"Median score of {plural(len(values), 'gene')} on {of}: {shown(median)}.")]
+    if scores.words:
+        parts = ", ".join(f"{count} {word}" for word, count in scores.words.items())
+        found.insert(0, Finding("note", f"Genes by how far they can be believed: {parts}."))
+    for column, label in (("ridge", "ridge regression"), ("knn", "the nearest spots")):
+        peer = scores.column(column)
+        both = np.isfinite(peer) & np.isfinite(values)
+        if both.any() and float(np.median(peer[both])) > float(np.median(values[both])) + 0.02:
+            behind = shown(float(np.median(peer[both])))
+            found.append(Finding("doubtful", f"{label[0].upper()}{label[1:]} alone scores higher (median {behind})."))
+    return found
