@@ -18,7 +18,7 @@ WORKER_BYTES = 150e6
 """A child that never grew over this is not a worker (a resource tracker, a decoder that exited)."""
 
 SECONDS_BETWEEN = 0.05
-STAGES = ("ingest", "tissue", "features", "fit", "predict", "plot")
+STAGES = ("ingest", "tissue", "features", "fit", "predict", "refine", "cluster", "holdout", "plot", "report")
 
 
 def peak_of(pid: int) -> int:

@@ -32,6 +32,10 @@ PixelSizeRaw = Annotated[Optional[float], typer.Option(help="um per pixel of the
 PixelSize = Annotated[Optional[float], typer.Option(help="um per pixel of the analysis. Default: 0.5.")]
 NGenes = Annotated[Optional[int], typer.Option(help="Most variable genes to impute. Default: 1000.")]
 NPlots = Annotated[Optional[int], typer.Option(help="Genes to draw. Default: 30.")]
+NClusters = Annotated[
+    Optional[list[int]],
+    typer.Option("--n-clusters", help="Clusters of superpixels; repeat for several numbers. Default: 10."),
+]
 DistSt = Annotated[Optional[float], typer.Option(help="Merge spots closer than this, analysis pixels. Default: 100.")]
 Encoder = Annotated[
     Optional[str],
@@ -51,6 +55,10 @@ Platform = Annotated[
     ),
 ]
 Recipe = Annotated[Optional[str], typer.Option(help="default or published.")]
+HoldOut = Annotated[
+    Optional[str],
+    typer.Option(help="Test on what is held out: capture, region, spots or none. Default: auto."),
+]
 Seed = Annotated[Optional[int], typer.Option(help="Seed of everything random. Default: 0.")]
 Device = Annotated[Optional[str], typer.Option(help="auto, cpu or cuda. Default: auto.")]
 Out = Annotated[
@@ -75,6 +83,7 @@ OPTIONS: dict[str, Any] = {
     "pixel_size": PixelSize,
     "n_genes": NGenes,
     "n_plots": NPlots,
+    "n_clusters": NClusters,
     "dist_st": DistSt,
     "encoder": Encoder,
     "weights": Weights,
@@ -83,6 +92,7 @@ OPTIONS: dict[str, Any] = {
     "precision": Precision,
     "platform": Platform,
     "recipe": Recipe,
+    "hold_out": HoldOut,
     "seed": Seed,
     "device": Device,
     "out": Out,
@@ -100,8 +110,9 @@ def _with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(command)
         def called(**arguments: Any) -> None:
-            if arguments.get("captures") is not None:
-                arguments["captures"] = tuple(arguments["captures"]) or None
+            for several in ("captures", "n_clusters"):
+                if arguments.get(several) is not None:
+                    arguments[several] = tuple(arguments[several]) or None
             command(**arguments)
 
         own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.kind != p.VAR_KEYWORD]
@@ -116,7 +127,7 @@ def _with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., 
     return decorate
 
 
-def _stage_command(stage: str, summary: str) -> Callable[..., None]:
+def _stage_command(name: str, stage: str, summary: str) -> Callable[..., None]:
     @_with_options()
     def command(project: Project, dry_run: DryRun = False, restart: Restart = False, **options: Any) -> None:
         from iscale import pipeline
@@ -127,22 +138,59 @@ def _stage_command(stage: str, summary: str) -> Callable[..., None]:
             return
         with interruptible():
             folder = pipeline.run(project, stage=stage, restart=restart, watcher=for_terminal(), **options)
-        typer.echo(f"{stage if stage != 'plot' else 'run'}: done, in {folder}")
+        typer.echo(f"{name}: done, in {folder}")
 
     command.__doc__ = summary
     return command
 
 
 for _name, _stage, _summary in (
-    ("run", "plot", "Run all stages, or what is missing of them."),
+    ("run", "report", "Run all stages, or what is missing of them."),
     ("ingest", "ingest", "Rescale the mother image into an OME-Zarr pyramid."),
     ("tissue", "tissue", "Find the tissue."),
     ("features", "features", "Encode the image into features per superpixel."),
     ("fit", "fit", "Integrate the captures and train the ensemble."),
     ("predict", "predict", "Predict expression in every superpixel."),
+    ("refine", "refine", "Find the superpixels that hold cells."),
+    ("cluster", "cluster", "Find clusters of superpixels, and their marker genes."),
+    ("annotate", "annotate", "Label superpixels and clusters by the project's markers.csv."),
     ("plot", "plot", "Draw spots and predicted maps."),
+    ("report", "report", "Write report.html, and run what it tells of."),
 ):
-    app.command(_name)(_stage_command(_stage, _summary))
+    app.command(_name)(_stage_command(_name, _stage, _summary))
+
+
+@app.command()
+@_with_options()
+def evaluate(
+    project: Annotated[Path, typer.Argument(help="The project folder; with --truth also a run.", show_default=False)],
+    truth: Annotated[
+        Optional[Path],
+        typer.Option(help="What was measured: a map of superpixels, a capture, a table of spots, cnts-truth-agg."),
+    ] = None,
+    **options: Any,
+) -> None:
+    """Say which genes to believe: against a truth (--truth), or against what is held out (--hold-out)."""
+    from iscale.errors import InputError
+    from iscale.progress import for_terminal
+
+    if truth is not None:
+        from iscale.evaluate.command import evaluate_run
+
+        with interruptible():
+            typer.echo(evaluate_run(project, truth, watcher=for_terminal()))
+        return
+    if options["hold_out"] in (None, "none"):
+        raise InputError(
+            "There is nothing to evaluate against.",
+            "Name a truth, --truth PATH, or what to hold out: --hold-out capture, region or spots.",
+        )
+    from iscale import pipeline
+    from iscale.holdout.table import describe_trust
+
+    with interruptible():
+        folder = pipeline.run(project, stage="evaluate", watcher=for_terminal(), **options)
+    typer.echo(describe_trust(folder, options["hold_out"]))
 
 
 @app.command()
@@ -331,7 +379,7 @@ def main() -> None:
     # Before torch is imported: threads that wait for work then sleep, and do not keep shared cores busy.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        app(repeat_flag(sys.argv[1:], "--captures"))
+        app(repeat_flag(repeat_flag(sys.argv[1:], "--captures"), "--n-clusters"))
     except IscaleError as error:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from iscale.encoders.spec import Context, Precision
 from iscale.engine.plan import parse_bytes
@@ -17,6 +17,18 @@ SETTINGS_FILE = "iscale.toml"
 
 Platform = Literal["visium", "visium_hd", "xenium", "cosmx", "h5ad", "spatialdata", "st", "tables"]
 """What measures captures, by the names that :mod:`iscale.vendors` gives."""
+
+
+def _is_a_size(value: str) -> str:
+    try:
+        parse_bytes(value)
+    except ValueError:
+        raise ValueError("not a size: write it with its unit, such as 2GB or 1500MB") from None
+    return value
+
+
+MemorySize = Annotated[str, AfterValidator(_is_a_size)]
+"""Memory with its unit, such as 16GB, as the user writes it."""
 
 
 class CaptureOptions(BaseModel):
@@ -48,6 +60,9 @@ class Options(BaseModel):
     pixel_size: float = Field(0.5, ge=0.05, le=20, description="um per pixel at which the analysis is done.")
     n_genes: int = Field(1000, ge=1, description="Genes to impute: those of highest variance over the spots.")
     n_plots: int = Field(30, ge=1, description="Genes to draw: the first of those imputed.")
+    n_clusters: tuple[Annotated[int, Field(ge=2, le=100)], ...] = Field(
+        (10,), description="Clusters of superpixels; several numbers: each."
+    )
     dist_st: float = Field(100.0, ge=0, description="Spots closer than this are merged, in analysis pixels; 0: none.")
     encoder: str = Field(
         "auto",
@@ -67,26 +82,34 @@ class Options(BaseModel):
     )
     capture: dict[str, CaptureOptions] = Field({}, description="Settings of single captures: tables [capture.NAME].")
     recipe: Literal["default", "published"] = Field("default", description="How the model is trained.")
+    hold_out: Literal["auto", "capture", "region", "spots", "none"] = Field(
+        "auto",
+        description="What the model is tested on, trained without it: capture (each in turn), region, spots, none; "
+        "auto: capture where there are two or more, else region; none with the published recipe.",
+    )
     seed: int = Field(0, ge=0, lt=2**31, description="Seed of everything random.")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu or cuda.")
     out: str | None = Field(
         None, description="Output folder, or s3:// or gs:// URL of the store; default: PROJECT/iSCALE_output."
     )
-    memory: str = Field("2GB", description="Memory that a worker may use.")
+    memory: MemorySize = Field("2GB", description="Memory that a worker may use.")
     dask: str | None = Field(
         None, description="local, a scheduler's address or file, or a batch system's YAML; default: in this process."
     )
     workers: int = Field(0, ge=0, description="Processes of --dask local; default: one per core.")
     region_shards: int | None = Field(None, ge=1, description="Side of a region in shards; default: by the memory.")
 
-    @field_validator("memory")
+    @field_validator("n_clusters", mode="before")
     @classmethod
-    def _memory_is_a_size(cls, value: str) -> str:
-        try:
-            parse_bytes(value)
-        except ValueError:
-            raise ValueError("not a size such as 2GB or 1500MB") from None
-        return value
+    def _one_number_is_a_list_of_one(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, int) else value
+
+    @field_validator("n_clusters")
+    @classmethod
+    def _numbers_differ(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if not value:
+            raise ValueError("give at least one number")
+        return tuple(sorted(set(value)))
 
     @field_validator("out", mode="before")
     @classmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from iscale.align.transform import read_transform
 from iscale.capture_files import CaptureFiles, check_capture_names
@@ -23,6 +24,11 @@ from iscale.slide.pixel_size import resolve_pixel_size
 from iscale.slide.reader import open_slide
 from iscale.store.place import is_url, store_url
 from iscale.store.run_store import RunStore
+
+if TYPE_CHECKING:
+    from iscale.annotate.markers import Markers
+
+HoldOut = Literal["capture", "region", "spots"]
 
 OUTPUT_FOLDER = "iSCALE_output"
 
@@ -161,6 +167,39 @@ class Job:
         self.notices += spots.notices
         release()
         return spots
+
+    @functools.cached_property
+    def markers(self) -> Markers | None:
+        """The user's marker genes, those that the run imputes; None without a ``markers.csv``."""
+        from iscale.annotate.markers import read_markers
+
+        if self.files.markers is None:
+            return None
+        markers = read_markers(self.files.markers, self.spots.genes)
+        self.notices += markers.notices
+        return markers
+
+    @functools.cached_property
+    def hold_out(self) -> HoldOut | None:
+        """What the model is tested on, trained without it.
+
+        Raises
+        ------
+        InputError
+            If whole captures are to be held out, one after the other, and there is one.
+        """
+        wanted, captures = self.options.hold_out, self.spots.captures
+        if wanted == "capture" and len(captures) < 2:
+            raise InputError(
+                f"--hold-out capture: there is one capture, {captures[0]}; without it there is nothing to learn from.",
+                "Hold out parts of it: --hold-out region.",
+            )
+        if wanted == "auto":
+            if self.options.recipe == "published":
+                self.notices.append("nothing is held out: with the published recipe that is slow; iscale evaluate does")
+                return None
+            return "capture" if len(captures) > 1 else "region"
+        return None if wanted == "none" else wanted
 
     @functools.cached_property
     def crew(self) -> Crew:

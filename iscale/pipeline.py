@@ -11,7 +11,7 @@ from typing import Any
 from iscale.align.command import align_missing
 from iscale.captures.on_tissue import check_on_tissue
 from iscale.config import load_options
-from iscale.engine.drivers import Driver, open_driver
+from iscale.engine.drivers import Driver, batch_file, open_driver
 from iscale.engine.execute import StepReport, execute, pending
 from iscale.engine.ledger import Ledger
 from iscale.engine.plan import format_bytes
@@ -21,7 +21,7 @@ from iscale.job import Job
 from iscale.progress import Silence
 from iscale.report.planned import logs_folder, plan_table
 from iscale.report.taken import write_report
-from iscale.stages import STAGES, steps
+from iscale.stages import STAGES, steps, uses_captures
 from iscale.status import StatusFile
 from iscale.store.run_store import RunStore
 
@@ -35,12 +35,20 @@ def check_inputs(job: Job, stage: str) -> None:
         from iscale.tissue.user_mask import read_user_mask
 
         read_user_mask(job.files.user_mask, job.grid)
-    if "fit" in STAGES[stage]:
+    if uses_captures(stage):
         _ = job.spots
+    if "annotate" in STAGES[stage]:
+        _ = job.markers
+    if "holdout" in STAGES[stage]:
+        _ = job.hold_out
+    if "refine" in STAGES[stage] and job.files.user_cells:
+        from iscale.tissue.user_mask import read_user_mask
+
+        read_user_mask(job.files.user_cells, job.grid)
 
 
 def run(
-    project: str | Path, *, stage: str = "plot", restart: bool = False, watcher: Any = None, **options: Any
+    project: str | Path, *, stage: str = "report", restart: bool = False, watcher: Any = None, **options: Any
 ) -> Path:
     """Run the pipeline on a project, or what is missing of it.
 
@@ -69,7 +77,12 @@ def run(
     """
     watcher = watcher or Silence()
     root = Path(project).expanduser()
-    job = Job(root, load_options(root, options), with_captures="fit" in STAGES[stage])
+    job = Job(root, load_options(root, options), with_captures=uses_captures(stage))
+    if file := batch_file(job.options.dask):
+        from iscale.batch.clusters import check_can_submit
+        from iscale.batch.settings import read_site
+
+        check_can_submit(read_site(file))
     if job.with_captures:
         align_missing(root, job.options, watcher)
     check_inputs(job, stage)
@@ -108,6 +121,8 @@ def _run_steps(job: Job, stage: str, driver: Driver, watcher: Any) -> None:
     start, how = time.time(), "stopped by an error"
     try:
         for step in steps(job, stage):
+            if step.name == "report":
+                write_report(job, stage, reports, start)  # it tells of what steps took
             ledger = Ledger(job.store.ledgers, step.name)
             _mark_outdated(job.store, step, ledger)
             execute(step, driver, ledger, status, reports)
@@ -160,12 +175,27 @@ def _check_same_slide(job: Job) -> None:
         )
 
 
+FILLS = {
+    "image": ("image",),
+    "tissue": ("tissue",),
+    "features": ("features",),
+    "predict": ("expression", "embedding"),
+    "cluster": ("clusters",),
+    "annotate": ("annotation",),
+}
+"""A step's family, and the groups of the store that it fills."""
+
+_OF_MODEL = ("expression", "embedding", "clusters", "annotation")
+
 MADE_OF = {
-    "image": ("tissue", "features", "expression"),
-    "tissue": ("features", "expression"),
-    "features": ("expression",),
-    "integrate": ("expression",),
-    "fit": ("expression",),
+    "image": ("tissue", "features", *_OF_MODEL),
+    "tissue": ("features", *_OF_MODEL),
+    "features": _OF_MODEL,
+    "integrate": _OF_MODEL,
+    "fit": _OF_MODEL,
+    "predict": ("clusters", "annotation"),
+    "refine": ("clusters", "annotation"),
+    "cluster": ("annotation",),
 }
 """A step's family, and the groups of the store that are made, by way of others, of what it makes."""
 
@@ -178,7 +208,8 @@ def _mark_outdated(store: RunStore, step: Step, ledger: Ledger) -> None:
         for group in MADE_OF.get(family, ()):
             store.mark(group, f"{step.name} was made anew since")
     elif not missing:
-        store.mark("expression" if family == "predict" else family, "")
+        for group in FILLS.get(family, (family,)):
+            store.mark(group, "")
 
 
 def _check_disk(job: Job, stage: str, *, restart: bool) -> None:
@@ -201,13 +232,13 @@ COMPRESSION = 10
 """Glass compresses to nothing: only below a tenth of the uncompressed size is a run sure not to fit."""
 
 
-def describe_plan(project: str | Path, *, stage: str = "plot", restart: bool = False, **options: Any) -> str:
+def describe_plan(project: str | Path, *, stage: str = "report", restart: bool = False, **options: Any) -> str:
     """What a run would do, as text.
 
     Nothing is written. Raises what :func:`run` would raise before its first step.
     """
     root = Path(project).expanduser()
-    job = Job(root, load_options(root, options), with_captures="fit" in STAGES[stage])
+    job = Job(root, load_options(root, options), with_captures=uses_captures(stage))
     check_inputs(job, stage)
     if not restart:
         job.store.check()

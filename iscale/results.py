@@ -6,7 +6,7 @@ import functools
 import json
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -19,10 +19,29 @@ from iscale.store.layout import GENES_PER_CHUNK, SHARD_SUPERPIXELS
 from iscale.store.place import is_url, store_url
 from iscale.store.run_store import RunStore
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 READ_GENES = 2 * GENES_PER_CHUNK
 READ_SIDE = 8 * SHARD_SUPERPIXELS
 """Genes, and side in superpixels, of a Dask chunk of the opened arrays: few tasks for a whole slide; a slice reads only
 the stored chunks that it touches, a list of genes the Dask chunks that hold them."""
+
+
+PARTS = ("image", "tissue", "features", "captures", "training", "expression", "embedding", "clusters", "annotation")
+"""Groups of the store."""
+
+MADE_BY = {
+    "image": "ingest",
+    "tissue/cells": "refine",
+    "captures": "fit",
+    "training": "fit",
+    "expression": "predict",
+    "embedding": "predict",
+    "clusters": "cluster",
+    "annotation": "annotate",
+}
+"""Stage that makes a group or array, where it is not called as the group."""
 
 
 def open_run(path: str | Path) -> Run:
@@ -85,6 +104,63 @@ class Run:
     def depth(self) -> xr.DataArray:
         """Expected counts of all genes together: (y, x) float32; ``expression / depth`` is composition."""
         return self._expression("depth")
+
+    @functools.cached_property
+    def refined(self) -> xr.DataArray:
+        """`expression`, 0 in tissue superpixels that are unlikely to hold cells: computed as it is read."""
+        expression = self.expression
+        refined = expression.where(self.cells | expression.isnull(), np.float32(0))
+        return refined.assign_attrs(expression.attrs).rename("refined")
+
+    @functools.cached_property
+    def cells(self) -> xr.DataArray:
+        """Which superpixels are likely to hold cells: (y, x) bool."""
+        return self._open("tissue", "cells")
+
+    @functools.cached_property
+    def embedding(self) -> xr.DataArray:
+        """What clusters are made from: (component, y, x) float32; NaN off tissue."""
+        return self._open("embedding", "embedding")
+
+    @functools.cached_property
+    def clusters(self) -> xr.DataArray:
+        """Cluster of every tissue superpixel: (n_clusters, y, x) uint8; 1 is the largest, 0 is off tissue."""
+        return self._open("clusters", "labels")
+
+    @functools.cached_property
+    def clusters_refined(self) -> xr.DataArray:
+        """The same, of clusters found among superpixels with cells alone; 0 elsewhere."""
+        return self._open("clusters", "refined")
+
+    @functools.cached_property
+    def annotation(self) -> xr.DataArray:
+        """Label of every tissue superpixel: (threshold, y, x) uint8.
+
+        A number k above 0 is ``attrs["labels"][k - 1]``, of which the last is "Unclassified"; 0 is off tissue.
+        """
+        names = [*self.annotation_scores["label"].to_numpy().tolist(), "Unclassified"]
+        return self._open("annotation", "labels").assign_attrs(labels=names)
+
+    @functools.cached_property
+    def annotation_scores(self) -> xr.DataArray:
+        """Score of every label: (label, y, x) float32, the mean of its markers' expression, each scaled to [0, 1]."""
+        return self._open("annotation", "score")
+
+    @functools.cached_property
+    def trust(self) -> pd.DataFrame:
+        """How well each gene is predicted where it was held out, the best first; ``word`` says it in one.
+
+        Of the way of holding out that is the hardest of those that were tried: whole captures, regions, single spots.
+        """
+        import pandas as pd
+
+        for how in ("capture", "region", "spots"):
+            path = self.store.folder / "evaluation" / f"trust-{how}.tsv"
+            if path.is_file():
+                return pd.read_csv(path, sep="\t", index_col="gene")
+        raise InputError(
+            f"{self.store.place}: no gene has been held out yet.", "Make it: iscale evaluate PROJECT --hold-out region."
+        )
 
     @functools.cached_property
     def tissue(self) -> xr.DataArray:
@@ -161,11 +237,7 @@ class Run:
             lines += [f"made by: iscale {last['iscale']}, from {last['project']}"]
             lines += [f"  {key} = {value}" for key, value in last["options"].items() if value not in (None, {})]
             lines += [f"  {notice}" for notice in last["notices"]]
-        lines += [
-            line
-            for part in ("image", "tissue", "features", "captures", "training", "expression")
-            if (line := self._describe(part))
-        ]
+        lines += [line for part in PARTS if (line := self._describe(part))]
         return "\n".join(lines)
 
     def _describe(self, part: str) -> str:
@@ -207,8 +279,8 @@ class Run:
 
     def _need(self, path: str) -> None:
         if not self.store.has(path):
-            stage = {"expression": "predict", "training": "fit", "captures": "fit", "image": "ingest"}
-            verb = stage.get(path.split("/")[0], path.split("/")[0])
+            group = path.split("/")[0]
+            verb = MADE_BY.get(path, MADE_BY.get(group, group))
             raise InputError(f"{self.store.place}: has no {path} yet.", f"Make it: iscale {verb} PROJECT.")
         if old := self.store.outdated(path.split("/")[0]):
             warnings.warn(f"{path} is of an earlier run: {old}. Run the project again.", stacklevel=4)

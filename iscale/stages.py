@@ -2,91 +2,198 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from iscale.crew import Crew
 from iscale.engine.step import Step
 from iscale.job import Job
 
+_IMAGE = ("ingest", "tissue", "features")
+_MODEL = (*_IMAGE, "integrate", "fit", "predict")
+
 STAGES = {
     "ingest": ("ingest",),
     "tissue": ("ingest", "tissue"),
-    "features": ("ingest", "tissue", "features"),
-    "fit": ("ingest", "tissue", "features", "fit"),
-    "predict": ("ingest", "tissue", "features", "fit", "predict"),
-    "plot": ("ingest", "tissue", "features", "fit", "predict", "plot"),
+    "features": _IMAGE,
+    "fit": (*_IMAGE, "integrate", "fit"),
+    "predict": _MODEL,
+    "refine": ("ingest", "tissue", "refine"),
+    "cluster": (*_MODEL, "refine", "cluster"),
+    "annotate": (*_MODEL, "refine", "cluster", "annotate"),
+    "evaluate": (*_IMAGE, "integrate", "holdout"),
+    "plot": (*_MODEL, "refine", "plot"),
+    "report": (*_MODEL, "refine", "cluster", "annotate", "holdout", "plot", "report"),
 }
-"""A stage, and the stages to run for it, in order."""
+"""A stage by its command, and all that is run for it, in order."""
+
+Made = dict[str, str]
+"""Fingerprint of what each stage made: of its last step."""
 
 
 def steps(job: Job, stage: str) -> Iterator[Step]:
     """Steps of a stage and of all that it needs, in order; each is made when the ones before are through."""
-    wanted = STAGES[stage]
     # Captures stay in the driving process, which in a serial run computes all steps beside them.
     crew = job.crew if job.options.dask else job.crew.beside(job.held_bytes)
-    resources = crew.of("cpu")
+    made: Made = {}
+    for name in STAGES[stage]:
+        for step in STEPS[name](job, crew, made):
+            made[name] = step.fingerprint
+            yield step
+
+
+def uses_captures(stage: str) -> bool:
+    """Whether a stage, or one that it needs, reads captures."""
+    return "integrate" in STAGES[stage]
+
+
+def _ingest(job: Job, crew: Crew, made: Made) -> Iterator[Step]:
     from iscale.slide.stage import ingest_steps
 
-    image = ""
     device = "cpu" if crew.device == "auto" else crew.device
-    for step in ingest_steps(
-        job.store, job.files.mother_image, job.grid, job.slide_fingerprint, resources=resources, device=device
-    ):
-        image = step.fingerprint
-        yield step
-    if "tissue" not in wanted:
-        return
+    yield from ingest_steps(
+        job.store, job.files.mother_image, job.grid, job.slide_fingerprint, resources=crew.of("cpu"), device=device
+    )
+
+
+def _tissue(job: Job, crew: Crew, made: Made) -> Iterator[Step]:
     from iscale.tissue.stage import tissue_steps
 
-    tissue = ""
-    for step in tissue_steps(job.store, job.grid, job.files.user_mask, inputs=(image,), resources=resources):
-        tissue = step.fingerprint
-        yield step
-    if "features" not in wanted:
-        return
+    yield from tissue_steps(
+        job.store, job.grid, job.files.user_mask, inputs=(made["ingest"],), resources=crew.of("cpu")
+    )
+
+
+def _features(job: Job, crew: Crew, made: Made) -> Iterator[Step]:
     from iscale.features.stage import feature_steps
 
-    features = ""
-    for step in feature_steps(job.store, job.grid, job.encoder, inputs=(image, tissue), resources=crew.of("gpu")):
-        features = step.fingerprint
-        yield step
-    if "fit" in wanted:
-        yield from _model_steps(job, features, wanted, crew)
+    inputs = made["ingest"], made["tissue"]
+    yield from feature_steps(job.store, job.grid, job.encoder, inputs=inputs, resources=crew.of("gpu"))
 
 
-def _model_steps(job: Job, features: str, wanted: tuple[str, ...], crew: Crew) -> Iterator[Step]:
+def _integrate(job: Job, crew: Crew, made: Made) -> Iterator[Step]:
     from iscale.captures.stage import integrate_step
+
+    yield integrate_step(job.store, job.captures, job.spots, job.grid, job.crew.of("here"))
+
+
+def _fit(job: Job, crew: Crew, made: Made) -> Iterator[Step]:
     from iscale.encoders import get_encoder
     from iscale.model.fit_stage import FitContext, fit_step
-    from iscale.model.predict_stage import PredictContext, predict_step
 
     options = job.options
-    integrate = integrate_step(job.store, job.captures, job.spots, job.grid, job.crew.of("here"))
-    yield integrate
     groups = get_encoder(job.encoder).groups
     context = FitContext(job.store, job.grid, groups, options.recipe, options.seed, crew.device)
-    fit = fit_step(context, job.spots, inputs=(features, integrate.fingerprint), resources=crew.of("gpu"))
-    yield fit
-    if "predict" not in wanted:
-        return
-    genes = job.spots.genes
-    predict = predict_step(
-        PredictContext(job.store, job.grid, groups, len(genes), crew.device, fit.fingerprint),
+    yield fit_step(context, job.spots, inputs=(made["features"], made["integrate"]), resources=crew.of("gpu"))
+
+
+def _predict(job: Job, crew: Crew, made: Made) -> Iterator[Step]:
+    from iscale.encoders import get_encoder
+    from iscale.model.predict_stage import PredictContext, predict_step
+
+    genes, groups = job.spots.genes, get_encoder(job.encoder).groups
+    yield predict_step(
+        PredictContext(job.store, job.grid, groups, len(genes), crew.device, made["fit"]),
         genes,
-        recipe=options.recipe,
-        seed=options.seed,
-        inputs=(features, fit.fingerprint),
+        recipe=job.options.recipe,
+        seed=job.options.seed,
+        inputs=(made["features"], made["fit"]),
         resources=crew.of("gpu"),
     )
-    yield predict
-    if "plot" in wanted:
-        from iscale.plots.stage import plot_steps
 
-        yield from plot_steps(
-            job.store,
-            job.grid,
-            job.spots.captures,
-            genes[: options.n_plots],
-            inputs=(integrate.fingerprint, predict.fingerprint),
-            resources=crew.of("cpu"),
-        )
+
+def _refine(job: Job, crew: Crew, made: Made) -> Iterator[Step]:
+    from iscale.refine.stage import refine_steps
+
+    inputs = made["ingest"], made["tissue"]
+    yield from refine_steps(job.store, job.grid, job.files.user_cells, inputs=inputs, resources=crew.of("cpu"))
+
+
+def _cluster(job: Job, crew: Crew, made: Made) -> Iterator[Step]:
+    from iscale.cluster.stage import cluster_steps
+
+    options = job.options
+    yield from cluster_steps(
+        job.store,
+        job.grid,
+        options.n_clusters,
+        options.seed,
+        job.spots.genes,
+        inputs=(made["predict"], made["refine"]),
+        resources=crew.of("cpu"),
+    )
+
+
+def _annotate(job: Job, crew: Crew, made: Made) -> Iterator[Step]:
+    if job.markers is None:
+        return
+    from iscale.annotate.stage import annotate_steps
+
+    yield from annotate_steps(
+        job.store,
+        job.grid,
+        job.markers,
+        job.options.n_clusters,
+        inputs=(made["predict"], made["cluster"]),
+        resources=crew.of("cpu"),
+    )
+
+
+def _holdout(job: Job, crew: Crew, made: Made) -> Iterator[Step]:
+    how = job.hold_out
+    if how is None:
+        return
+    from iscale.encoders import get_encoder
+    from iscale.holdout.stage import holdout_steps
+    from iscale.model.fit_stage import FitContext
+
+    options = job.options
+    groups = get_encoder(job.encoder).groups
+    context = FitContext(job.store, job.grid, groups, options.recipe, options.seed, crew.device)
+    inputs = made["features"], made["integrate"]
+    yield from holdout_steps(context, job.spots, how, inputs=inputs, resources=crew.of("gpu"))
+
+
+def _plot(job: Job, crew: Crew, made: Made) -> Iterator[Step]:
+    from iscale.plots.stage import plot_steps
+
+    yield from plot_steps(
+        job.store,
+        job.grid,
+        job.spots.captures,
+        job.spots.genes[: job.options.n_plots],
+        inputs=(made["integrate"], made["predict"]),
+        resources=crew.of("cpu"),
+        cells=made["refine"],
+        all_genes=job.spots.genes,
+    )
+
+
+def _report(job: Job, crew: Crew, made: Made) -> Iterator[Step]:
+    from iscale.report.stage import report_steps
+
+    yield from report_steps(
+        job.store,
+        job.grid,
+        job.project,
+        job.options.model_dump(mode="json"),
+        tuple(job.notices),
+        inputs=tuple(made.values()),
+        resources=crew.of("here"),
+    )
+
+
+STEPS: dict[str, Callable[[Job, Crew, Made], Iterator[Step]]] = {
+    "ingest": _ingest,
+    "tissue": _tissue,
+    "features": _features,
+    "integrate": _integrate,
+    "fit": _fit,
+    "predict": _predict,
+    "refine": _refine,
+    "cluster": _cluster,
+    "annotate": _annotate,
+    "holdout": _holdout,
+    "plot": _plot,
+    "report": _report,
+}
+"""What makes the steps of each."""

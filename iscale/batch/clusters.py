@@ -60,13 +60,7 @@ def job_cluster(site: Site, pool_name: PoolName, logs: Path, *, death_timeout_s:
 
     jobs = _jobs()
     keywords = _keywords(site, pool_name, logs, death_timeout_s)
-    submit = SUBMIT[site.scheduler]
-    if shutil.which(submit) is None:
-        raise InputError(
-            f"{submit} is not on the PATH of this machine: it cannot submit jobs of {site.scheduler.upper()}.",
-            "Start from a machine that can, such as a login node; where none may, run all in one allocation (deploy/).",
-        )
-    _check_interface(site.interface)
+    check_can_submit(site)
     logs.mkdir(parents=True, exist_ok=True)
     cluster = {"slurm": jobs.SlurmCluster, "lsf": jobs.LsfCluster}[site.scheduler]
     with dask.config.set(SETTINGS):
@@ -76,6 +70,23 @@ def job_cluster(site: Site, pool_name: PoolName, logs: Path, *, death_timeout_s:
             scheduler_options={"dashboard_address": "127.0.0.1:0"},
             **keywords,
         )
+
+
+def check_can_submit(site: Site) -> None:
+    """Refuse a machine that cannot submit jobs, or has not the interface by which workers are to reach it.
+
+    Raises
+    ------
+    InputError
+        In either case.
+    """
+    submit = SUBMIT[site.scheduler]
+    if shutil.which(submit) is None:
+        raise InputError(
+            f"{submit} is not on the PATH of this machine: it cannot submit jobs of {site.scheduler.upper()}.",
+            "Start from a machine that can, such as a login node; where none may, run all in one allocation (deploy/).",
+        )
+    _check_interface(site.interface)
 
 
 def _check_interface(interface: str | None) -> None:

@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from iscale.batch.walltime import has_seconds, parse_walltime
+from iscale.config import MemorySize
 from iscale.engine.plan import BASELINE_BYTES, format_bytes, parse_bytes
 from iscale.errors import InputError
 
@@ -46,22 +47,13 @@ class Pool(_Keys):
     account: str | None = Field(None, min_length=1)
     cores: int = Field(ge=1)
     workers: int = Field(1, ge=1)
-    memory: str
+    memory: MemorySize
     gpus: int = Field(0, ge=0)
     gpu_directive: str | None = None
     walltime: str
     jobs: int = Field(ge=1)
     directives: list[str] = []
     environment: list[str] = []
-
-    @field_validator("memory")
-    @classmethod
-    def _memory_is_a_size(cls, value: str) -> str:
-        try:
-            parse_bytes(value)
-        except ValueError:
-            raise ValueError("not a size: write it with its unit, such as 16GB") from None
-        return value
 
     @field_validator("walltime")
     @classmethod

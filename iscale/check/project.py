@@ -263,7 +263,7 @@ def _resources(check: _Check, job: Job, tissue_share: float) -> None:
     from iscale.pipeline import check_inputs
 
     def plan() -> None:
-        check_inputs(job, "plot")
+        check_inputs(job, "report")
         job.store.check()
         found, facts = plan_findings(job)
         check.findings.extend(found)

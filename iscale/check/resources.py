@@ -71,7 +71,7 @@ def plan_findings(job: Job) -> tuple[list[Finding], dict[str, str]]:
         Where an input that the plan reads cannot be used.
     """
     try:
-        plan = list(steps(job, "plot"))
+        plan = list(steps(job, "report"))
     except MemoryBudgetError as error:
         return [Finding("memory-short", error.problem, error.remedy)], {}
     peak = max(step.plan.worker_bytes for step in plan)

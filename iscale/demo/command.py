@@ -130,9 +130,11 @@ def _where(found: Run) -> str:
     folder = found.store.folder
     return "\n".join(
         [
+            f"The report, for a browser: {folder / 'report.html'}",
             f"The store, for `iscale.open_run`, xarray or any Zarr reader: {found.store.place}",
             f"Maps of predicted expression: {folder / 'super_res_ST_plots'}",
             f"Measured spots over the image: {folder / 'spot_level_st_plots'}",
+            f"Clusters and their marker genes: {folder / 'clusters-gene_10'}",
             f"What each step took: {folder / 'report.json'}",
         ]
     )

@@ -75,7 +75,7 @@ def test_a_site_without_cards_has_no_gpu_pool(tmp_path: Path) -> None:
         ("interface:", "interfaces: ib0", ["interfaces = 'ib0'", "no such key", "interface"]),
         ("workers: 4", "workers: 9", ["9 workers share 8 cores"]),
         ("memory: 16GB", "memory: 16", ["cpu.memory = 16", "such as 16GB"]),
-        ("memory: 16GB", "memory: plenty", ["cpu.memory = 'plenty'", "such as 16GB"]),
+        ("memory: 16GB", "memory: plenty", ["cpu.memory = 'plenty'", "such as 2GB or 1500MB"]),
         ("memory: 16GB", "memory: 2GB", ["memory 2GB leaves 474 MB to each of 4 workers", "2.62 GB"]),
         ("'04:00:00'", "12:00:00", ["cpu.walltime = 43200", "quotes"]),
         ("'04:00:00'", "'04:00'", ["cpu.walltime = '04:00'", "'04:00:00'"]),
