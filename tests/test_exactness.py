@@ -32,17 +32,17 @@ OPTIONS: dict[str, Any] = {"n_genes": 12, "n_plots": 1}
 @pytest.fixture(scope="module")
 def undisturbed(demo_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A serial run in regions of one shard."""
-    return run(demo_project, out=tmp_path_factory.mktemp("undisturbed"), region_shards=1, **OPTIONS)
+    return run(demo_project, stage="annotate", out=tmp_path_factory.mktemp("undisturbed"), region_shards=1, **OPTIONS)
 
 
 def same_model(project: Path, reference: Path, out: Path, **options: Any) -> None:
-    """Features anew, then expression by the model of the reference run."""
+    """Features anew, then what follows by the model of the reference run."""
     run(project, stage="features", out=out, **options, **OPTIONS)
     job = Job(project, load_options(project, {"out": out, **options, **OPTIONS}))
     shutil.copytree(reference / "model", out / "model")
     with open_driver(job.options.dask, job.options.workers, job.options.memory_bytes) as driver:
-        for step in steps(job, "predict"):
-            if step.name in ("integrate", "predict"):
+        for step in steps(job, "annotate"):
+            if step.name.split("/")[0] in ("integrate", "predict", "refine", "cluster", "annotate"):
                 execute(step, driver, Ledger(job.store.ledgers, step.name), Silence())
 
 
@@ -75,6 +75,10 @@ def test_the_same_for_any_regions_driver_and_workers(
         assert ulps(np.asarray(one), np.asarray(other)) <= 1, name
     for name in ("expression", "uncertainty", "depth"):
         assert ulps(getattr(a, name).values, getattr(b, name).values) <= 1, name
+    assert bool((a.cells == b.cells).all())
+    for name in ("clusters", "clusters_refined", "annotation"):
+        agree = (getattr(a, name) == getattr(b, name)).values
+        assert agree.mean() > 0.999, name
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -86,7 +90,7 @@ def digests(folder: Path) -> dict[str, str]:
 def test_the_same_plan_gives_the_same_bytes_training_included(
     demo_project: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
-    run(demo_project, out=tmp_path, region_shards=1, **OPTIONS)
+    run(demo_project, stage="annotate", out=tmp_path, region_shards=1, **OPTIONS)
     assert digests(tmp_path) == digests(undisturbed)
 
 
@@ -94,8 +98,8 @@ def test_the_same_plan_gives_the_same_bytes_training_included(
 def test_a_killed_run_resumes_and_redoes_only_what_is_missing(
     demo_project: Path, undisturbed: Path, tmp_path: Path, stage: str
 ) -> None:
-    command = [sys.executable, "-m", "iscale", "run", str(demo_project), "--out", str(tmp_path), "--region-shards", "1"]
-    command += ["--n-genes", str(OPTIONS["n_genes"]), "--n-plots", "1"]
+    command = [sys.executable, "-m", "iscale", "annotate", str(demo_project), "--out", str(tmp_path)]
+    command += ["--region-shards", "1", "--n-genes", str(OPTIONS["n_genes"]), "--n-plots", "1"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     ledger = tmp_path / ".iscale" / f"{stage}.jsonl"
     finished = 0
@@ -139,7 +143,7 @@ def test_other_genes_redo_fit_and_predict_but_not_features(
     demo_project: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(undisturbed, tmp_path / "out")
-    run(demo_project, out=tmp_path / "out", region_shards=1, n_genes=5, n_plots=1)
+    run(demo_project, stage="predict", out=tmp_path / "out", region_shards=1, n_genes=5, n_plots=1)
     steps_run = {r["step"]: r for r in json.loads((tmp_path / "out" / "report.json").read_text())["steps"]}
     assert open_run(tmp_path / "out").expression.sizes["gene"] == 5
     assert steps_run["predict"]["reused"] == 0
