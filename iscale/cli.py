@@ -177,8 +177,15 @@ def evaluate(
     if truth is not None:
         from iscale.evaluate.command import evaluate_run
 
+        given = {name: value for name, value in options.items() if value is not None}
+        run = given.pop("out", project)
+        if unused := [f"--{name.replace('_', '-')}" for name in given if name not in ("memory", "platform")]:
+            raise InputError(
+                f"--truth compares a run as it is: {', '.join(unused)} can change nothing.",
+                "Leave them out; with --truth there are --out, --memory and --platform (of the truth).",
+            )
         with interruptible():
-            typer.echo(evaluate_run(project, truth, watcher=for_terminal()))
+            typer.echo(evaluate_run(run, truth, watcher=for_terminal(), **given))
         return
     if options["hold_out"] in (None, "none"):
         raise InputError(
