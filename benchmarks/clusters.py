@@ -4,7 +4,8 @@
 type of region that has the largest share of a superpixel; it is *clear* where that share is 0.9 or more. Every
 embedding is smoothed, clustered and tidied as the stage ``cluster`` does. The embedding in use is compared with
 principal components of `log1p` of relative expression (``PCA``), the same of genes scaled to variance 1, the model's
-factors as they are, the one in use with genes scaled to variance 1 or with depth left in, and the published recipe's.
+factors as they are, the one in use with genes scaled to variance 1 or with depth left in, and, if wanted, the
+published recipe's.
 """
 
 from __future__ import annotations
@@ -121,13 +122,14 @@ def demo(folder: Path, side_px: int, **options: Any) -> tuple[iscale.Run, Job]:
     return iscale.open_run(out), Job(project, load_options(project, chosen))
 
 
-def region_rows(folder: Path, side_px: int) -> list[list[str]]:
+def region_rows(folder: Path, side_px: int, with_published: bool) -> list[list[str]]:
     """Lines of the table for a demo of one size."""
     run, job = demo(folder, side_px)
     tissue = run.tissue.to_numpy()
     found = embeddings(run, job, tissue)
-    published, _ = demo(folder, side_px, recipe="published")
-    found["published"] = published.embedding.to_numpy()[:, tissue].T
+    if with_published:
+        published, _ = demo(folder, side_px, recipe="published")
+        found["published"] = published.embedding.to_numpy()[:, tissue].T
     kind, share = known_regions(tissue.shape, side_px)
     clear = tissue & (share >= CLEAR)
     lines = []
@@ -143,8 +145,10 @@ def region_rows(folder: Path, side_px: int) -> list[list[str]]:
 
 def inertia_row(folder: Path, source: Path) -> str:
     """What k-means loses on her2st C4 by its batches."""
-    layout = lay_out_her2st(source, folder / "C4", "C4", "covered")
-    out = iscale.run(layout.project, stage="predict", n_genes=100, pixel_size=PIXEL_SIZE_UM, out=folder / "C4-out")
+    project = folder / "C4"
+    if not project.exists():
+        lay_out_her2st(source, project, "C4", "covered")
+    out = iscale.run(project, stage="predict", n_genes=100, pixel_size=PIXEL_SIZE_UM, out=folder / "C4-out")
     (rows,) = draw_samples(iscale.open_run(out).store, ("tissue/mask",), 0)
     lines = []
     for k in CLUSTERS:
@@ -162,12 +166,13 @@ def inertia_row(folder: Path, source: Path) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--sides", type=int, nargs="+", default=[4096, 5120])
+    parser.add_argument("--published", action="store_true", help="with the published recipe, which trains for long")
     parser.add_argument("--work", type=Path, help="folder to keep runs in")
     parser.add_argument("--print", action="store_true", help="only print the tables; docs/benchmarks.md stays")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = arguments.work or Path(name)
-        lines = [line for side in arguments.sides for line in region_rows(folder, side)]
+        lines = [line for side in arguments.sides for line in region_rows(folder, side, arguments.published)]
         second = inertia_row(folder, Path(os.environ["ISCALE_DATA"]) / "her2st")
     head = ["demo", "embedding", *(f"{k}, {what}" for k in CLUSTERS for what in ("clear", "all"))]
     text = f"Adjusted Rand index against the demo's regions, for 6, 8 and 10 clusters; {machine()}.\n\n"

@@ -32,12 +32,14 @@ from iscale.engine.ledger import Ledger
 from iscale.engine.plan import Resources
 from iscale.holdout.apart import ApartSpots, spots_apart
 from iscale.holdout.folds import Folds, How, cut_folds
+from iscale.holdout.predict import LEAST_COVERED
 from iscale.holdout.score import blocks_of_tissue, correlation
 from iscale.holdout.stage import holdout_steps
 from iscale.holdout.table import Trust, read_trust, trust_path
 from iscale.holdout.words import WORDS
 from iscale.job import Job
 from iscale.model.baselines import disc_mean_features, predict_ridge
+from iscale.model.discs import disc_sizes
 from iscale.model.fit_stage import FitContext
 from iscale.model.gather import gather_discs
 from iscale.progress import Silence
@@ -82,17 +84,19 @@ def case(source: Path, work: Path, mother: str, **options: Any) -> Case:
 
 
 def ridge_held_out(context: FitContext, spots: ApartSpots, folds: Folds) -> dict[str, NDArray[np.float64]]:
-    """Plain ridge's held-out scores of both kinds, (gene,) each."""
+    """Plain ridge's held-out scores of both kinds on the spots that ours is scored on, (gene,) each."""
     discs = gather_discs(context.store, context.groups, spots, context.grid)
     features = disc_mean_features(discs, len(spots.depth))
     known = np.isfinite(features).all(axis=1) & (spots.depth > 0)
+    rows = np.bincount(discs.spot, minlength=len(known))
+    tested = known & (rows >= LEAST_COVERED * disc_sizes(spots.radius_um, context.grid.superpixel_um))
     measured = logs(spots.counts.astype(np.float64), np.maximum(spots.depth, 1).astype(np.float64))
     scores = {}
     for score, values in measured.items():
         guess = np.full_like(values, np.nan)
         for fold in range(len(folds.names)):
             train, test = folds.trained(fold) & known, folds.tested(fold)
-            test = test[known[test]]
+            test = test[tested[test]]
             guess[test] = predict_ridge(features[train], values[train], features[test])
         at = np.flatnonzero(np.isfinite(guess).all(axis=1))
         group = spots.capture[at]

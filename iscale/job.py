@@ -180,26 +180,52 @@ class Job:
         return markers
 
     @functools.cached_property
+    def test_spots(self) -> TrainingSpots:
+        """The spots as they are held out: merged within captures only."""
+        from iscale.holdout.apart import spots_apart
+
+        spots = spots_apart(
+            self.captures,
+            self.spots,
+            dist_st_px=self.options.dist_st,
+            analysis_shape_px=self.grid.content_shape_px,
+            pixel_size_um=self.grid.pixel_size_um,
+        )
+        release()
+        return spots
+
+    @functools.cached_property
     def hold_out(self) -> HoldOut | None:
-        """What the model is tested on, trained without it.
+        """What the model is tested on, trained without it; by default the hardest way that there are spots for.
 
         Raises
         ------
         InputError
-            If whole captures are to be held out, one after the other, and there is one.
+            If the user named a way, and too little would be left to learn from.
         """
-        wanted, captures = self.options.hold_out, self.spots.captures
-        if wanted == "capture" and len(captures) < 2:
-            raise InputError(
-                f"--hold-out capture: there is one capture, {captures[0]}; without it there is nothing to learn from.",
-                "Hold out parts of it: --hold-out region.",
+        from iscale.holdout.folds import cut_folds
+
+        wanted = self.options.hold_out
+        if wanted == "none":
+            return None
+        if wanted == "auto" and self.options.recipe == "published":
+            self.notices.append(
+                "no gene is held out, as training with the published recipe takes long: "
+                "`iscale evaluate PROJECT --hold-out region` does"
             )
-        if wanted == "auto":
-            if self.options.recipe == "published":
-                self.notices.append("nothing is held out: with the published recipe that is slow; iscale evaluate does")
-                return None
-            return "capture" if len(captures) > 1 else "region"
-        return None if wanted == "none" else wanted
+            return None
+        ways: tuple[HoldOut, ...] = ("capture", "region") if wanted == "auto" else (wanted,)
+        for how in ways:
+            try:
+                cut_folds(self.test_spots, how, seed=self.options.seed)
+            except InputError as error:
+                if wanted != "auto":
+                    raise
+                problem = error.problem
+            else:
+                return how
+        self.notices.append(f"no gene is held out: {problem}")
+        return None
 
     @functools.cached_property
     def crew(self) -> Crew:

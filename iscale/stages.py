@@ -150,7 +150,7 @@ def _holdout(job: Job, crew: Crew, made: Made) -> Iterator[Step]:
     groups = get_encoder(job.encoder).groups
     context = FitContext(job.store, job.grid, groups, options.recipe, options.seed, crew.device)
     inputs = made["features"], made["integrate"]
-    yield from holdout_steps(context, job.spots, how, inputs=inputs, resources=crew.of("gpu"))
+    yield from holdout_steps(context, job.test_spots, how, inputs=inputs, resources=crew.of("gpu"))
 
 
 def _plot(job: Job, crew: Crew, made: Made) -> Iterator[Step]:

@@ -12,8 +12,22 @@ import numpy as np
 import pytest
 from doc_pages import DOCS, PAGES, ROOT, anchors, blocks, links, read
 
+from iscale.annotate.by_cluster import COLUMNS as annotation_columns
+from iscale.annotate.context import THRESHOLDS
 from iscale.cli import app
+from iscale.cluster.components import SMALL
+from iscale.cluster.markers import COLUMNS as marker_columns
+from iscale.cluster.markers import TOP
+from iscale.cluster.smooth import SIGMA
 from iscale.config import CaptureOptions, Options
+from iscale.evaluate.metrics import METRICS
+from iscale.holdout import words
+from iscale.holdout.table import COLUMNS as trust_columns
+from iscale.holdout.words import MEANINGS, WORDS
+from iscale.refine import threshold
+from iscale.refine.nuclei import DENSE_SHARE
+from iscale.refine.stage import NUCLEI_SEEN_UM
+from iscale.results import Run
 from iscale.stages import STAGES
 
 LINKING = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", *PAGES)
@@ -82,3 +96,40 @@ def test_the_encoder_of_the_docs_is_one() -> None:
     image = np.random.default_rng(0).integers(0, 255, (3, 32, 48), np.uint8)
     found = encoder.encode(image, np.ones((2, 3), bool))["mean"]
     np.testing.assert_allclose(found[:, 1, 2], image[:, 16:, 32:].mean(axis=(1, 2)), rtol=1e-5)
+
+
+def test_everything_of_a_run_is_documented() -> None:
+    page = read("docs/reference/api.md")
+    public = [name for name in vars(Run) if not name.startswith("_") and name not in ("describe",)]
+    assert [name for name in public if f"`{name}`" not in page] == []
+
+
+def test_tables_have_the_columns_that_are_documented() -> None:
+    page = read("docs/reference/files.md")
+    for columns in (trust_columns, marker_columns, annotation_columns, ("gene", "block", *METRICS, "cells")):
+        assert f"`{' '.join(columns)}`" in page
+
+
+def test_the_words_of_trust_are_explained() -> None:
+    page = read("docs/concepts/after-prediction.md")
+    rows = re.findall(r"^\| ([a-z ]+) \| .+ \| (.+) \|$", page[page.index("| word | when |") :], re.M)
+    assert rows[1:] == list(MEANINGS.items())
+    assert tuple(MEANINGS) == WORDS
+
+
+def test_numbers_of_the_text_are_those_of_the_program() -> None:
+    text = " ".join(read("docs/concepts/after-prediction.md").split())
+    for said in (
+        f"the haematoxylin that {100 * DENSE_SHARE:g} % of its pixels reach",
+        f"kept within {threshold.LEAST:g} and {threshold.MOST:g}, and at least {threshold.CLEAR_OF_PALE:g} standard",
+        f"it is {threshold.RARE:g} standard deviations above the mean of all",
+        f"With pixels above {NUCLEI_SEEN_UM:g} um no nucleus is seen",
+        f"a Gaussian of {SIGMA:g} superpixels",
+        f"fewer than {SMALL} superpixels",
+        f"at most {TOP} genes",
+        f"({', '.join(f'{value:.2f}' for value in THRESHOLDS)})",
+        f"score at least {words.RELIABLE} of the ceiling, and the interval's lower end at least {words.SURE} of it",
+        f"score at least {words.USABLE} of the ceiling |",
+        f"a ceiling under {words.LEAST_CEILING}, or none",
+    ):
+        assert said in text

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import matplotlib
 import pytest
-from doc_pages import PAGES, blocks, prose
+from doc_pages import PAGES, blocks, prose, read
 
 NOT_HERE = ("napari", "spatialdata")
 """Packages that cannot be installed beside ours; a block behind whose language one stands is not run."""
 
 ELSEWHERE = ("docs/reference/captures.md", "docs/reference/encoders.md")
 """Pages whose code other tests run: tests/vendors/test_read_capture.py, tests/test_docs.py."""
+
+pytestmark = pytest.mark.timeout(900)  # the demo is run to its end
 
 WITH_CODE = [page for page in PAGES if blocks(page, "python") and page not in ELSEWHERE]
 
@@ -53,3 +56,16 @@ def test_code_that_is_not_run_is_said_to_be_untried(page: str) -> None:
     assert set(skipped) <= set(NOT_HERE)
     if skipped:
         assert "not tried here" in prose(page).lower()
+
+
+def test_a_run_leaves_the_files_that_are_documented(project: Path) -> None:
+    not_here = {"alignment", "logs"}  # of captures that the program aligned, and of batch systems
+    page = read("docs/reference/files.md")
+    for title, folder in (("output folder", "iSCALE_output"), ("store", "iSCALE_output/run.zarr")):
+        table = re.search(rf"^## The {title}\n(.*?)(?=^## |\Z)", page, re.M | re.S)
+        assert table is not None
+        cells = re.findall(r"^\| (`.+?) \|", table[1], re.M)
+        named = {name.strip("/") for cell in cells for name in re.findall(r"`([^`]+)`", cell)} - not_here
+        assert len(named) > 10
+        missing = [n for n in sorted(named) if not list((project / folder).glob(re.sub("<[^>]+>", "*", n)))]
+        assert not missing

@@ -1,4 +1,4 @@
-"""Labels of superpixels, one shard at a time."""
+"""Labels of superpixels: written by shards, computed by smaller tiles."""
 
 from __future__ import annotations
 
@@ -32,20 +32,35 @@ def label_region(context: AnnotateContext, region: Region) -> list[list[int]]:
     """Score and label a region; returns how many superpixels have each label (threshold, label), Unclassified last."""
     store, n = context.store, len(context.labels)
     markers = _markers(context)
-    array = store.array(EXPRESSION)
     counts = np.zeros((len(THRESHOLDS), n + 2), np.int64)
-    for shard in region.tiles(layout.SHARD_SUPERPIXELS):
+    for shard in region.tiles(layout.MASK_SHARD_SUPERPIXELS):
         tissue = np.asarray(store.array("tissue/mask")[shard.slices])
-        if not tissue.any():
-            continue
-        score = label_scores(_scaled_markers(array, markers, shard), [m.labels for m in markers], n, shard.shape)
-        score[:, ~tissue] = np.nan
-        labels, confidence = classify(score, THRESHOLDS)
-        store.write("annotation/score", shard, score)
-        store.write("annotation/labels", shard, labels)
-        store.write("annotation/confidence", shard, confidence)
-        counts += [np.bincount(plane.ravel(), minlength=n + 2) for plane in labels]
+        if tissue.any():
+            score, labels, confidence = _label_shard(context, markers, shard, tissue)
+            store.write("annotation/score", shard, score)
+            store.write("annotation/labels", shard, labels)
+            store.write("annotation/confidence", shard, confidence)
+            counts += [np.bincount(plane.ravel(), minlength=n + 2) for plane in labels]
     return [[int(count) for count in row[1:]] for row in counts]
+
+
+def _label_shard(
+    context: AnnotateContext, markers: list[_Marker], shard: Region, tissue: NDArray[np.bool_]
+) -> tuple[NDArray[np.float16], NDArray[np.uint8], NDArray[np.float16]]:
+    """Score (label, y, x), labels (threshold, y, x) and confidence (y, x) of a shard, a tile at a time."""
+    array, n = context.store.array(EXPRESSION), len(context.labels)
+    score = np.full((n, *shard.shape), np.nan, np.float16)
+    labels = np.zeros((len(THRESHOLDS), *shard.shape), np.uint8)
+    confidence = np.full(shard.shape, np.nan, np.float16)
+    labels_of = [marker.labels for marker in markers]
+    for tile in shard.tiles(layout.SHARD_SUPERPIXELS):
+        within = tile.within(shard)
+        if tissue[within].any():
+            found = label_scores(_scaled_markers(array, markers, tile), labels_of, n, tile.shape)
+            found[:, ~tissue[within]] = np.nan
+            score[:, *within] = found
+            labels[:, *within], confidence[within] = classify(found, THRESHOLDS)
+    return score, labels, confidence
 
 
 def _markers(context: AnnotateContext) -> list[_Marker]:
@@ -65,8 +80,8 @@ def _limits(store: RunStore) -> dict[str, tuple[float, float]]:
 
 
 def _scaled_markers(
-    array: zarr.Array[Any], markers: list[_Marker], shard: Region
+    array: zarr.Array[Any], markers: list[_Marker], tile: Region
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Number of each marker, and its scaled values (y, x) in a shard."""
-    for number, (_, values) in enumerate(read_rows(array, [marker.row for marker in markers], shard)):
+    """Number of each marker, and its scaled values (y, x) in a tile."""
+    for number, (_, values) in enumerate(read_rows(array, [marker.row for marker in markers], tile)):
         yield number, scaled(values, markers[number].low, markers[number].high)

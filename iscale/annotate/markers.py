@@ -69,14 +69,7 @@ def read_markers(path: Path, genes: Sequence[str]) -> Markers:
     InputError
         If the file is not such a table, names no marker, or none that the run has.
     """
-    of_label: dict[str, dict[str, None]] = {}
-    for line, gene, label in _rows(path):
-        _check_label(path, line, label, of_label)
-        of_label.setdefault(label, {})[gene] = None
-    if not of_label:
-        raise InputError(f"{path} names no markers.", EXAMPLE)
-    known = set(genes)
-    named = dict.fromkeys(gene for markers in of_label.values() for gene in markers)
+    of_label, known, named = _by_label(path), set(genes), named_markers(path)
     missing = tuple(gene for gene in named if gene not in known)
     if len(missing) == len(named):
         raise InputError(
@@ -88,6 +81,22 @@ def read_markers(path: Path, genes: Sequence[str]) -> Markers:
     kept = {label: markers for label, markers in there.items() if markers}
     notices = tuple(_notices(path, len(named), missing, lost, genes))
     return Markers(tuple(kept), tuple(kept.values()), missing, notices)
+
+
+def named_markers(path: Path) -> tuple[str, ...]:
+    """Genes that the table names, each once; raises as :func:`read_markers` does where it is not one."""
+    return tuple(dict.fromkeys(gene for markers in _by_label(path).values() for gene in markers))
+
+
+def _by_label(path: Path) -> dict[str, dict[str, None]]:
+    """Genes of every label, in the order of the file."""
+    of_label: dict[str, dict[str, None]] = {}
+    for line, gene, label in _rows(path):
+        _check_label(path, line, label, of_label)
+        of_label.setdefault(label, {})[gene] = None
+    if not of_label:
+        raise InputError(f"{path} names no markers.", EXAMPLE)
+    return of_label
 
 
 def _notices(path: Path, named: int, missing: Sequence[str], lost: list[str], genes: Sequence[str]) -> Iterator[str]:

@@ -105,9 +105,13 @@ def _range_step(context: AnnotateContext, labelled: str, expression: str, resour
 
 
 def _label_step(context: AnnotateContext, labelled: str, resources: Resources) -> Step:
-    store, shape, side, n = context.store, context.grid.superpixel_shape, layout.SHARD_SUPERPIXELS, len(context.labels)
-    score, labels = layout.annotation(n, len(THRESHOLDS), shape)
-    confidence = layout.plane("annotation/confidence", shape)
+    store, shape, side, n = (
+        context.store,
+        context.grid.superpixel_shape,
+        layout.MASK_SHARD_SUPERPIXELS,
+        len(context.labels),
+    )
+    score, labels, confidence = layout.annotation(n, len(THRESHOLDS), shape)
     described = {
         score: "scores of the labels: the mean of their markers, each scaled to [0, 1] over the tissue",
         labels: "best label: 0 off tissue, 1 to n in the order of `label`, n + 1 where its score is below the "
@@ -135,14 +139,16 @@ def _label_step(context: AnnotateContext, labelled: str, resources: Resources) -
                     table.writerow((f"{threshold:.2f}", label, count, f"{count / max(1, row.sum()):.6f}"))
         part.replace(shares)
 
-    # Of a superpixel: the sum, the rounded score and what ranks it per label; a chunk of genes; a byte per threshold.
-    per_superpixel = 20 * n + 2 * 2 * layout.GENES_PER_CHUNK + 24 * len(THRESHOLDS)
+    # Of a tile's superpixels: the sum, the rounded score and what ranks it per label; a chunk of genes. Of a shard's:
+    # score, labels and confidence, and as much again while they are compressed.
+    tile_bytes = layout.SHARD_SUPERPIXELS**2 * (20 * n + 2 * 4 * layout.GENES_PER_CHUNK + 24 * len(THRESHOLDS))
+    shard_bytes = 2 * (min(side, shape[0]) * min(side, shape[1])) * (2 * n + len(THRESHOLDS) + 2)
     return Step(
         name="annotate/label",
         kernel=label_region,
         context=context,
         plan=plan_regions(
-            "annotate/label", shape, (side, side), lambda _: per_superpixel * side * side + SPARE_BYTES, resources
+            "annotate/label", shape, (side, side), lambda _: tile_bytes + shard_bytes + SPARE_BYTES, resources
         ),
         fingerprint=labelled,
         outputs=(

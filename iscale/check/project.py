@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from iscale.align.landmarks import find_landmarks
+from iscale.annotate.markers import named_markers
 from iscale.capture_files import CaptureFiles, find_captures
 from iscale.captures.integrate import LEAST_SPOTS
 from iscale.captures.merge import least_merged, merge_labels
@@ -229,15 +229,8 @@ def _named_genes(check: _Check, genes: Mapping[str, tuple[str, ...]], image: Job
         named = check.tried(read_gene_names, files.gene_names)
         check.findings += check_named("genes-not-measured", files.gene_names.name, named or (), genes)
     if files.markers is not None:
-        named = check.tried(_marker_genes, files.markers)
+        named = check.tried(named_markers, files.markers)
         check.findings += check_named("markers-not-measured", files.markers.name, named or (), genes)
-
-
-def _marker_genes(path: Path) -> tuple[str, ...]:
-    """The first column of ``markers.csv``."""
-    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-        rows = [row[0].strip() for row in csv.reader(file) if row and row[0].strip()]
-    return tuple(dict.fromkeys(rows[1:]))
 
 
 def _merging(check: _Check, samples: list[Sample], image: Job) -> None:

@@ -11,14 +11,19 @@ component that goes on beyond, 20 superpixels are found within 19 more: 38 super
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
-from skimage.measure import label as connected
+from skimage import measure
 
 SMALL = 20
 """Superpixels of the smallest component that stays (method, section 5)."""
 HALO = 2 * (SMALL - 1)
 """Superpixels around a tile that decide all that happens in it."""
+
+_components: Any = measure.label
+"""Numbers the components of one value in an array."""
 
 
 def join_small(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -41,7 +46,7 @@ def join_small(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     >>> bool((join_small(labels) == 1).all())
     True
     """
-    component = np.asarray(connected(labels, background=0, connectivity=1))
+    component = np.asarray(_components(labels, background=0, connectivity=1))
     size = np.bincount(component.ravel())
     small = size < SMALL
     small[0] = False

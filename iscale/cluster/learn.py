@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
@@ -14,10 +16,12 @@ from iscale.store.run_store import RunStore
 
 SAMPLE_BYTES = 64_000_000
 """Of a sample's float32 values: half a million superpixels of 32 components."""
-BATCH = 4096
+BATCH = 1024
 """Superpixels of a batch of k-means."""
-STARTS = 5
-"""K-means is run from this many starts; the centres nearest to the sample are kept."""
+STARTS, FINISHED, PASSES = 24, 4, 20
+"""K-means in batches is run from so many starts; so many of the best are finished by passes over the whole sample, at
+most so many. Starts matter most, as one may end 10 % above the best; batches alone leave up to 1 % (`make
+bench-clusters`)."""
 ROWS_AT_ONCE = 16_384
 DISTINCT_ROWS = 10_000
 """Rows that are looked at first when different ones are counted."""
@@ -106,26 +110,40 @@ def fit_centres(rows: NDArray[np.float32], k: int, seed: int) -> NDArray[np.floa
     ndarray
         (k, component) float32.
     """
-    from sklearn.cluster import MiniBatchKMeans
     from threadpoolctl import threadpool_limits
 
-    best, least = np.empty((k, rows.shape[1]), np.float32), np.inf
     with threadpool_limits(limits=1):
-        for start in range(STARTS):
-            kmeans = MiniBatchKMeans(
-                k,
-                batch_size=BATCH,
-                max_iter=100,
-                max_no_improvement=20,
-                n_init=3,
-                compute_labels=False,
-                random_state=(seed + start * 1_000_003) % 2**32,
-            )
-            centres = np.asarray(kmeans.fit(rows).cluster_centers_, dtype=np.float32)
-            if (found := inertia(rows, centres)) < least:
-                best, least = centres, found
+        begun = [_in_batches(rows, k, (seed + start * 1_000_003) % 2**32) for start in range(STARTS)]
+        begun.sort(key=lambda centres: inertia(rows, centres))
+        best = min((_finished(rows, centres) for centres in begun[:FINISHED]), key=lambda c: inertia(rows, c))
     sizes = np.bincount(nearest(rows, best), minlength=k)
     return best[np.lexsort((*best.T[::-1], -sizes))]
+
+
+def _in_batches(rows: NDArray[np.float32], k: int, seed: int) -> NDArray[np.float32]:
+    """(k, component) centres from one start."""
+    from sklearn.cluster import MiniBatchKMeans
+
+    kmeans = MiniBatchKMeans(
+        k,
+        batch_size=BATCH,
+        max_iter=100,
+        max_no_improvement=20,
+        n_init=3,
+        compute_labels=False,
+        random_state=seed,
+    )
+    return np.asarray(kmeans.fit(rows).cluster_centers_, dtype=np.float32)
+
+
+def _finished(rows: NDArray[np.float32], centres: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The centres after some passes over all rows."""
+    from sklearn.cluster import KMeans
+
+    kmeans = KMeans(len(centres), init=centres, n_init=1, max_iter=PASSES, random_state=0)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Number of distinct clusters")  # centres that coincide stay so
+        return np.asarray(kmeans.fit(rows).cluster_centers_, dtype=np.float32)
 
 
 def nearest(rows: NDArray[np.float32], centres: NDArray[np.float32]) -> NDArray[np.int64]:

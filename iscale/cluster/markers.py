@@ -105,7 +105,7 @@ def _in_and_out(
 
 
 def write_markers(path: Path, found: Mapping[str, NDArray[np.floating]], genes: Sequence[str]) -> None:
-    """Write the leading genes of every cluster, those that are higher in it than elsewhere, as a table.
+    """Write the leading genes of every cluster, those that are higher in it by both measures, as a table.
 
     Parameters
     ----------
@@ -120,7 +120,8 @@ def write_markers(path: Path, found: Mapping[str, NDArray[np.floating]], genes: 
     lines = ["\t".join(COLUMNS)]
     for cluster in range(effect.shape[1]):
         column = np.nan_to_num(effect[:, cluster], nan=0.0)
-        leading = [gene for gene in np.argsort(-column, kind="stable")[:TOP] if column[gene] > 0]
+        higher = (column > 0) & (found["log2_fold_change"][:, cluster] > 0)
+        leading = [gene for gene in np.argsort(-column, kind="stable") if higher[gene]][:TOP]
         for rank, gene in enumerate(leading, start=1):
             values = (f"{found[name][gene, cluster]:.4g}" for name in COLUMNS[3:])
             lines.append("\t".join([str(cluster + 1), str(rank), genes[gene], *values]))

@@ -76,7 +76,7 @@ def cluster_steps(
         )
     context = ClusterContext(store, grid, n_clusters, seed)
     parameters = {"n_clusters": list(n_clusters), "seed": seed, "genes": list(genes), "version": VERSION}
-    common = {"context": context, "fingerprint": fingerprint("cluster", parameters, *inputs)}
+    common: dict[str, Any] = {"context": context, "fingerprint": fingerprint("cluster", parameters, *inputs)}
     yield _learn_step(context, common, inputs, resources)
     yield from _label_steps(context, common, resources)
     yield _marker_step(context, common, genes, resources)

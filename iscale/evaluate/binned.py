@@ -70,12 +70,12 @@ class BinnedMaps:
             self.frame.x0 + int(columns[-1]) + 1,
         )
         what = f"{int(there.sum()):,} superpixels in {region.shape[0]} x {region.shape[1]}"
-        return MapTruth("", self.genes, self, region, what, held_bytes=self.held_bytes)
+        return MapTruth("", self.genes, self, region, what, held_bytes=self.held_bytes, tight=True)
 
     def read(self, genes: Sequence[int], region: Region) -> NDArray[np.float32]:
-        """(gene, y, x) of a region within the frame: few genes by gene, many by place."""
+        """(gene, y, x) of a region within the frame: few genes of a large part by gene, else by place."""
         place = region.within(self.frame)
-        if len(genes) <= GENES_PER_CHUNK:
+        if len(genes) <= GENES_PER_CHUNK and 4 * region.area >= self.frame.area:
             flat = gather(self.by_gene, np.asarray(genes, np.int64))
             values = np.stack([_unfold(row.toarray()[0], self.frame)[place] for row in flat])
         else:

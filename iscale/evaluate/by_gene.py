@@ -17,14 +17,17 @@ from iscale.evaluate.truth import MapTruth
 from iscale.geometry import Region
 from iscale.store.layout import GENES_PER_CHUNK
 
-BYTES_PER_CELL = 14 * GENES_PER_CHUNK + 90
+BYTES_PER_CELL = 8 * GENES_PER_CHUNK + 90
 """Of the truth's area: the genes of a chunk, of both maps, and one gene's maps scaled, its pairs and their copies."""
 
-BYTES_PER_RANKED = 110
+BYTES_PER_RANKED = 150
 """Rank statistics sort both maps, and both together."""
 
-BYTES_PER_TILE_CELL = 260
+BYTES_PER_TILE_CELL = 200
 """Structural similarity holds a score of maps of a tile."""
+
+BUFFERS = 4 << 20
+"""Of whatever reads and decodes."""
 
 STRIP = 256
 """Rows that are looked at together when the truth's extent is found."""
@@ -63,12 +66,15 @@ class Ranges:
 
 def task_bytes(area: int) -> int:
     """Projected peak of the comparison of genes over an area of superpixels."""
-    return BYTES_PER_CELL * area + BYTES_PER_RANKED * min(area, MOST_RANKED) + BYTES_PER_TILE_CELL * min(area, TILE**2)
+    compared = max(BYTES_PER_RANKED * min(area, MOST_RANKED), BYTES_PER_TILE_CELL * min(area, TILE**2))
+    return BYTES_PER_CELL * area + compared + BUFFERS
 
 
 def extent(truth: MapTruth, common: Common) -> Region | None:
     """Superpixels, whole blocks of every size, around all that was measured of these genes; None where nothing was."""
     region, found = truth.region, []
+    if truth.tight:
+        return whole_blocks(region)
     for start in range(0, len(common.truth), GENES_PER_CHUNK):
         genes = common.truth[start : start + GENES_PER_CHUNK]
         for y in range(region.y0, region.y1, STRIP):

@@ -13,13 +13,13 @@ from scipy.stats import pearsonr
 from sklearn.metrics import root_mean_squared_error
 
 from iscale.evaluate.blocks import BLOCKS, block_means, paired
-from iscale.evaluate.by_gene import Ranges
+from iscale.evaluate.by_gene import BUFFERS, Ranges
 from iscale.evaluate.genes import Common
 from iscale.evaluate.metrics import scaled_by
 from iscale.evaluate.prediction import Prediction
 from iscale.evaluate.truth import MapTruth
 from iscale.geometry import Region
-from iscale.store.layout import SHARD_SUPERPIXELS
+from iscale.store.layout import GENES_PER_CHUNK, SHARD_SUPERPIXELS
 
 MEASURES = ("pearson", "rmse")
 
@@ -49,7 +49,8 @@ class PlaceScores:
 
 def tile_bytes(side: int, n_genes: int, all_genes: int) -> int:
     """Projected peak of the comparison of a tile; all genes of the run that share a file are read with those wanted."""
-    return READ_BYTES * max(n_genes, min(all_genes, 8)) * side**2 + COMPARED_BYTES * n_genes * ROWS * side
+    read = READ_BYTES * max(n_genes, min(all_genes, GENES_PER_CHUNK)) * side**2
+    return read + COMPARED_BYTES * n_genes * ROWS * side + BUFFERS
 
 
 def map_bytes(area: int) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 from iscale.engine.execute import Watcher
 from iscale.engine.memory import give_back
 from iscale.engine.plan import BASELINE_BYTES, format_bytes, parse_bytes
-from iscale.errors import InputError, MemoryBudgetError
+from iscale.errors import InputError, MemoryBudgetError, StoreError
 from iscale.evaluate import by_gene, by_place, spots
 from iscale.evaluate.blocks import BLOCKS
 from iscale.evaluate.by_gene import GeneScore
@@ -20,7 +20,7 @@ from iscale.evaluate.genes import Common, genes_in_common
 from iscale.evaluate.metrics import MOST_RANKED, rank_stride
 from iscale.evaluate.prediction import Prediction, open_prediction
 from iscale.evaluate.tables import SPOT, gene_table, place_table, summary, write_table
-from iscale.evaluate.truth import MapTruth, Reading, SpotTruth, Truth, open_truth
+from iscale.evaluate.truth import PICKLES, MapTruth, Reading, SpotTruth, Truth, open_truth
 from iscale.geometry import Region
 from iscale.plots.draw import draw_map
 from iscale.plots.names import file_name
@@ -31,7 +31,7 @@ FOLDER = "evaluation"
 
 SCALING = (
     "Both maps of a gene are min-max scaled before they are compared: that the prediction is expected counts, and that "
-    "the truth may be of another efficiency, changes no score."
+    "the truth may be of another efficiency, changes no score. Values are compared as they are, without logarithm."
 )
 
 
@@ -77,16 +77,18 @@ def evaluate_run(
     """
     opened = open_run(run)
     prediction = open_prediction(opened)
+    if Path(truth).suffix.lower() in PICKLES and Path(truth).is_file():
+        _check_memory(f"{truth}, which is read whole", 2 * Path(truth).stat().st_size, parse_bytes(memory))
     reading = Reading(frozenset(prediction.genes), bin_um, platform, radius_um)
     found = open_truth(Path(truth), prediction.grid, reading)
     all_genes = found.all_genes if isinstance(found, MapTruth) else ()
     common = genes_in_common(prediction.genes, found.genes, str(truth), all_genes or None)
     out = opened.store.folder / FOLDER / f"truth-{file_name(found.name)}"
-    head = [found.what, *found.notices, *common.notices, *_seen(opened, found)]
+    head = [f"Truth: {found.what}", *found.notices, *common.notices, *_seen(opened, found)]
     compare = _compare_maps if isinstance(found, MapTruth) else _compare_spots
     text = compare(prediction, found, common, out, parse_bytes(memory), watcher)
     give_back()
-    return "\n".join([f"Truth: {line}" if line == found.what else line for line in head] + ["", text])
+    return "\n".join([*head, "", text])
 
 
 def _compare_maps(
@@ -213,8 +215,16 @@ def _blocks_note() -> str:
 
 
 def _write(out: Path, genes: Any, quantiles: Any) -> None:
-    write_table(out / "genes.tsv", genes)
-    write_table(out / "superpixels.tsv", quantiles)
+    """Write the tables; figures of an earlier truth of this name go."""
+    try:
+        for figure in out.glob("superpixels-*.png"):
+            figure.unlink()
+        write_table(out / "genes.tsv", genes)
+        write_table(out / "superpixels.tsv", quantiles)
+    except OSError as error:
+        raise StoreError(
+            f"{out}: cannot be written ({error.strerror}).", "Make room, or the folder writable."
+        ) from None
 
 
 def _draw(out: Path, places: by_place.PlaceScores, superpixel_um: float) -> None:
@@ -224,8 +234,9 @@ def _draw(out: Path, places: by_place.PlaceScores, superpixel_um: float) -> None
             if not np.isfinite(values).any():
                 continue
             factor = reduction(values.shape)
-            title = f"{name} over {places.genes} genes, blocks of {block} x {block} superpixels"
             unit = "Pearson correlation" if name == "pearson" else "RMSE of scaled expression"
+            per = "superpixel" if block == 1 else f"block of {block} x {block} superpixels"
+            title = f"{unit} over {places.genes} genes, per {per}"
             path = out / f"superpixels-{name}-{block}.png"
             draw_map(path, block_mean(values, factor), superpixel_um * block * factor, title, unit)
 

@@ -47,7 +47,7 @@ def genes_in_common(
     Raises
     ------
     InputError
-        There is none in common.
+        There is none in common, or the truth names one twice.
 
     Examples
     --------
@@ -58,6 +58,8 @@ def genes_in_common(
     ("1 of the run's 3 genes are not in truth.npz: B. 1 are there in another case: B as b.",)
     """
     place = {gene: i for i, gene in enumerate(truth)}
+    if len(place) < len(truth):
+        raise InputError(f"{source} names {len(truth) - len(place)} of {len(truth)} genes twice.", "Keep one of each.")
     both = [(gene, i, place[gene]) for i, gene in enumerate(run) if gene in place]
     missing = [gene for gene in run if gene not in place]
     hint = _case_hint(missing, all_genes or truth)

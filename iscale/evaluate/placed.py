@@ -75,8 +75,8 @@ def open_capture_truth(path: Path, grid: SlideGrid, reading: Reading) -> Truth:
     if measured.platform in IMAGING + BINNED:
         return _maps(files, measured, grid, reading, in_bins=bin_um is not None or measured.platform in BINNED)
     transform = read_transform(files.transform)
-    stated = reading.radius_um or measured_radius_um(measured, transform, grid)
-    return _spots(place_capture(files, measured, transform, grid, radius_um=_radius_um(files, project, grid, stated)))
+    radius_um = reading.radius_um or _radius_um(files, project, grid, measured_radius_um(measured, transform, grid))
+    return _spots(place_capture(files, measured, transform, grid, radius_um=radius_um))
 
 
 def truth_files(path: Path) -> tuple[CaptureFiles, Path | None]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from iscale.evaluate.by_gene import GeneScore
+from iscale.evaluate.by_gene import BUFFERS, GeneScore
 from iscale.evaluate.by_place import over_genes
 from iscale.evaluate.genes import Common
 from iscale.evaluate.metrics import compare_values, limits, scaled_by
@@ -22,7 +22,7 @@ from iscale.evaluate.truth import SpotTruth
 from iscale.geometry import SUPERPIXEL_PX, Region
 from iscale.model.discs import disc_rows, disc_sizes
 from iscale.store.layout import GENES_PER_CHUNK, SHARD_SUPERPIXELS
-from iscale.vendors.counts import Counts
+from iscale.vendors.counts import Counts, StoredCounts
 from iscale.vendors.rearrange import gather, select_genes, transposed
 
 BYTES_PER_CELL = 8 * GENES_PER_CHUNK + 24
@@ -33,8 +33,11 @@ BYTES_PER_MEMBER = 60
 
 BYTES_PER_SPOT = 300
 
-BYTES_PER_GENE_CELL = 14
-"""Of a shard with all genes: as read, and as it is summed."""
+BYTES_PER_GENE_CELL = 24
+"""Of a shard and what discs reach of its neighbours, for the genes of a chunk: as read, and as summed."""
+
+BYTES_PER_GENE_SPOT = 100
+"""Of a shard's spots with all genes: measured and predicted, scaled, and compared."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +88,13 @@ def task_bytes(truth: SpotTruth, superpixel_um: float, n_genes: int) -> int:
     """Projected peak of the comparison of spots."""
     span = np.ptp(truth.xy_px, axis=0) / SUPERPIXEL_PX + 2 * truth.radius_um / superpixel_um + 2
     per_disc = int(disc_sizes([truth.radius_um], superpixel_um)[0])
-    by_gene = BYTES_PER_CELL * int(span.prod()) + (BYTES_PER_MEMBER * per_disc + BYTES_PER_SPOT) * len(truth.xy_px)
+    per_spot = BYTES_PER_MEMBER * per_disc + BYTES_PER_SPOT
+    by_gene = BYTES_PER_CELL * int(span.prod()) + per_spot * len(truth.xy_px)
     around = (SHARD_SUPERPIXELS + 2 * truth.radius_um / superpixel_um + 2) ** 2
-    return max(by_gene, int(BYTES_PER_GENE_CELL * n_genes * around))
+    most = max(len(spots) for spots in shards_of(truth.xy_px))
+    by_place = BYTES_PER_GENE_CELL * GENES_PER_CHUNK * int(around) + (per_spot + BYTES_PER_GENE_SPOT * n_genes) * most
+    counts = 0 if isinstance(truth.counts, StoredCounts) else 3 * 8 * truth.counts.nnz
+    return counts + max(by_gene, by_place) + BUFFERS
 
 
 def score_spots(

@@ -53,6 +53,8 @@ class MapTruth:
         What the user should know of it, one sentence each.
     all_genes
         Names of all genes that were measured, where `genes` are not all of them.
+    tight
+        Whether something was measured at every side of the region.
     """
 
     name: str
@@ -63,6 +65,7 @@ class MapTruth:
     held_bytes: int = 0
     notices: tuple[str, ...] = ()
     all_genes: tuple[str, ...] = ()
+    tight: bool = False
 
 
 @dataclass(frozen=True)

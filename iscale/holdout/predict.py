@@ -17,6 +17,9 @@ from iscale.model.data import TrainingData
 from iscale.model.ensemble import recipe_module
 from iscale.model.fit import predict_spots
 
+LEAST_COVERED = 0.5
+"""Share of a spot's disc that lies on the mother's tissue, of spots that are tested. Sections differ at their edges:
+what a capture measured where the mother has glass tells of the alignment, not of the gene."""
 GENES_AT_ONCE = 128
 """Genes of which all spots are held in float64 at a time."""
 
@@ -28,7 +31,7 @@ class Held:
     Attributes
     ----------
     train, test
-        Indices of spots with features and counts: those that the model learns from, and those held out.
+        Indices of the spots that the model learns from, and of those that it is tested on.
     """
 
     train: NDArray[np.int64]
@@ -36,8 +39,9 @@ class Held:
 
     @classmethod
     def of(cls, folds: Folds, fold: int, data: TrainingData) -> Held:
-        """The spots of a fold, those left out that lie off tissue or that nothing was measured in."""
-        known = data.usable & (data.depth.cpu().numpy() > 0)
+        """The spots of a fold; not tested are those that lie off tissue for the most part, or are empty."""
+        covered = np.diff(data.starts) >= LEAST_COVERED * data.disc_size.cpu().numpy()
+        known = covered & data.usable & (data.depth.cpu().numpy() > 0)
         test = folds.tested(fold)
         return cls(np.flatnonzero(folds.trained(fold) & data.usable), test[known[test]])
 

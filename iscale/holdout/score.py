@@ -117,7 +117,7 @@ def correlation(measured: Values, predicted: Values, group: NDArray[np.int64], b
 
 def _member(label: NDArray[np.int64]) -> Values:
     """(label, spot) of 0 and 1."""
-    return (np.unique(label)[:, None] == label).astype(np.float64)
+    return np.asarray(np.unique(label)[:, None] == label, np.float64)
 
 
 def _centred(a: Values, b: Values, group: NDArray[np.int64]) -> tuple[Values, Values]:

@@ -122,10 +122,10 @@ def summary(genes: list[Trust], how: str) -> str:
     for word in WORDS:
         n = sum(gene.word == word for gene in genes)
         lines.append(f"  {n:6d}  {word:<14}  {MEANINGS[word]}")
-    medians = {name: _median([getattr(g, name) for g in genes]) for name in ("score", "knn", "ridge", "ceiling")}
+    medians = {name: _median([getattr(gene, name) for gene in genes]) for name in COLUMNS[1:-1]}
     lines.append(
-        "Median correlation on held-out spots: {score:.2f}; nearest spots {knn:.2f}, ridge regression {ridge:.2f}; "
-        "a perfect prediction {ceiling:.2f}.".format(**medians)
+        "Median correlation on held-out spots: {score:.2f} (of counts per 10,000: {score_depth_normalised:.2f}); "
+        "nearest spots {knn:.2f}, ridge regression {ridge:.2f}; a perfect prediction {ceiling:.2f}.".format(**medians)
     )
     return "\n".join(lines)
 

@@ -162,8 +162,8 @@ def relative_axes(loading: Tensor) -> Tensor:
     centred = centred - centred.mean(dim=1, keepdim=True)
     values, vectors = torch.linalg.eigh(centred @ centred.T / centred.shape[1])
     largest = vectors.gather(0, vectors.abs().argmax(dim=0, keepdim=True))
-    axes = vectors * largest.sign() * values.clamp_min(0).sqrt()
-    return axes.flip(1).float().contiguous().to(loading.device)
+    axes: Tensor = vectors * largest.sign() * values.clamp_min(0).sqrt()
+    return axes.flip(1).to(loading).contiguous()
 
 
 def hidden_bytes(n_features: int, n_states: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,6 +16,8 @@ from iscale.plots.draw import plain, save_figure
 INK, SOFT = "#202020", "#8a8a8a"
 BAR, MARKED = "#0072b2", "#d55e00"
 SERIES = ("#0072b2", "#e69f00", "#009e73", "#cc79a7")
+LINE = 60
+"""Letters to a line of a title."""
 MARKERS = "osD^"
 """Series differ in shape as well as in colour."""
 
@@ -121,7 +124,7 @@ def draw_sorted_scores(path: Path, scores: Mapping[str, NDArray[np.floating]], t
 def _chart(width: float, height: float, title: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.add_subplot()
-    axes.set_title(plain(title), fontsize=11, color=INK)
+    axes.set_title(plain(fill(title, LINE)), fontsize=11, color=INK)
     axes.tick_params(labelsize=8)
     axes.set_axisbelow(True)
     for side in ("top", "right"):

@@ -12,6 +12,9 @@ from matplotlib.collections import EllipseCollection
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+Place = tuple[float, float, float, float]
+"""Left, bottom, width and height of axes, as shares of the figure."""
+
 COLOURS = "viridis"
 SPREAD_COLOURS = "magma"
 """Both run from dark to light evenly, also for colour-blind readers."""
@@ -40,12 +43,19 @@ def colour_range(values: NDArray[np.floating]) -> tuple[float, float]:
     return (low, high) if high > low else (low, low + 1.0)
 
 
-def draw_map(path: Path, values: NDArray[np.floating], um_per_cell: float, title: str, unit: str) -> None:
-    """Draw a (y, x) map of cells of ``um_per_cell``; NaN stays white."""
-    figure = _figure(values.shape)
-    axes = figure.add_axes((0.02, 0.02, 0.83, 0.9))
+def draw_map(
+    path: Path,
+    values: NDArray[np.floating],
+    um_per_cell: float,
+    title: str,
+    unit: str,
+    *,
+    width: float = WIDTH_INCHES,
+) -> None:
+    """Draw a (y, x) map of cells of ``um_per_cell``, ``width`` inches wide; NaN stays white."""
+    figure, axes, bar = _with_bar(values.shape, width)
     shown = _show_map(axes, values, um_per_cell, COLOURS)
-    _finish(figure, axes, shown, title, unit, values.shape[1] * um_per_cell)
+    _finish(figure, axes, shown, bar, title, unit, values.shape[1] * um_per_cell)
     save_figure(figure, path)
 
 
@@ -107,8 +117,7 @@ def draw_spots(
     unit: str,
 ) -> None:
     """Draw spots, coloured by value, over a (y, x, c) image that covers left, right, bottom, top in um."""
-    figure = _figure(image.shape[:2])
-    axes = figure.add_axes((0.02, 0.02, 0.83, 0.9))
+    figure, axes, bar = _with_bar(image.shape[:2], WIDTH_INCHES)
     axes.imshow(image, extent=extent_um, alpha=0.6)
     low, high = colour_range(values)
     discs = EllipseCollection(
@@ -123,7 +132,7 @@ def draw_spots(
         clim=(low, high),
     )
     axes.add_collection(discs, autolim=False)
-    _finish(figure, axes, discs, title, unit, abs(extent_um[1] - extent_um[0]))
+    _finish(figure, axes, discs, bar, title, unit, abs(extent_um[1] - extent_um[0]))
     save_figure(figure, path)
 
 
@@ -174,9 +183,14 @@ def save_figure(figure: Figure, path: Path) -> None:
     part.replace(path)
 
 
-def _figure(shape: tuple[int, ...]) -> Figure:
-    height = WIDTH_INCHES * 0.83 / 0.9 * shape[0] / shape[1]
-    return Figure(figsize=(WIDTH_INCHES, float(np.clip(height, 2.5, TALLEST_INCHES))))
+def _with_bar(shape: tuple[int, ...], width: float) -> tuple[Figure, Axes, Place]:
+    """A figure so many inches wide, axes for a (y, x) picture, and the place of its colour bar."""
+    panel = width - BAR_INCHES - 0.1
+    tall = float(np.clip(panel * shape[0] / shape[1], 2.0, TALLEST_INCHES))
+    height = tall + TITLE_INCHES + 0.1
+    figure = Figure(figsize=(width, height))
+    axes = figure.add_axes((0.1 / width, 0.1 / height, panel / width, tall / height))
+    return figure, axes, ((panel + 0.18) / width, (0.1 + 0.1 * tall) / height, 0.14 / width, 0.8 * tall / height)
 
 
 def _show_map(axes: Axes, values: NDArray[np.floating], um_per_cell: float, colours: str) -> ScalarMappable:
@@ -185,14 +199,16 @@ def _show_map(axes: Axes, values: NDArray[np.floating], um_per_cell: float, colo
     return axes.imshow(values, cmap=colours, vmin=low, vmax=high, extent=extent, interpolation="nearest")
 
 
-def _finish(figure: Figure, axes: Axes, shown: ScalarMappable, title: str, unit: str, width_um: float) -> None:
+def _finish(
+    figure: Figure, axes: Axes, shown: ScalarMappable, bar: Place, title: str, unit: str, width_um: float
+) -> None:
     axes.set_axis_off()
     axes.set_title(plain(title), fontsize=11)
     scale_bar(axes, width_um)
-    _colour_bar(figure, shown, (0.87, 0.1, 0.025, 0.7), unit)
+    _colour_bar(figure, shown, bar, unit)
 
 
-def _colour_bar(figure: Figure, shown: ScalarMappable, place: tuple[float, float, float, float], unit: str) -> None:
+def _colour_bar(figure: Figure, shown: ScalarMappable, place: Place, unit: str) -> None:
     """A colour bar that says at which quantiles colours end."""
     bar = figure.colorbar(shown, cax=figure.add_axes(place))
     bar.set_label(f"{unit}, {QUANTILES[0]:.0%} to {QUANTILES[1]:.0%}", fontsize=8)

@@ -131,6 +131,8 @@ def draw_labels(
     colours: Sequence[str],
     um_per_cell: float,
     title: str,
+    *,
+    width: float = WIDTH_INCHES,
 ) -> None:
     """Draw a map of classes with its legend and a scale bar.
 
@@ -146,24 +148,26 @@ def draw_labels(
         Side of a cell, in um.
     title
         Above the map.
+    width
+        Of the map, in inches.
     """
     if labels.size and int(labels.max()) > len(names):
         raise ValueError(f"label {labels.max()} of {len(names)} names")
-    height, width = labels.shape
-    tall = float(np.clip(WIDTH_INCHES * height / width, 1.5, TALLEST_INCHES))
+    rows, cells = labels.shape
+    tall = float(np.clip(width * rows / cells, 1.5, TALLEST_INCHES))
     columns = max(1, ceil(len(names) * ROW_INCHES / tall))
     longest = max((len(_short(name)) for name in names), default=0)
     column_inches = SWATCH_INCHES + LETTER_INCHES * longest + 0.25
-    size = WIDTH_INCHES + columns * column_inches + 0.3, tall + TITLE_INCHES + 0.1
+    size = width + columns * column_inches + 0.3, tall + TITLE_INCHES + 0.1
     figure = Figure(figsize=size)
-    axes = figure.add_axes((0.1 / size[0], 0.1 / size[1], WIDTH_INCHES / size[0], tall / size[1]))
+    axes = figure.add_axes((0.1 / size[0], 0.1 / size[1], width / size[0], tall / size[1]))
     rgb = np.array([to_rgb("white"), *(to_rgb(colour) for colour in colours)])
-    axes.imshow((255 * rgb[labels]).round().astype(np.uint8), interpolation="nearest", extent=(0, width, height, 0))
+    axes.imshow((255 * rgb[labels]).round().astype(np.uint8), interpolation="nearest", extent=(0, cells, rows, 0))
     axes.set_axis_off()
     axes.set_title(plain(title), fontsize=11)
-    scale_bar(axes, width * um_per_cell)
+    scale_bar(axes, cells * um_per_cell)
     legend = figure.add_axes(
-        ((WIDTH_INCHES + 0.2) / size[0], 0.1 / size[1], columns * column_inches / size[0], tall / size[1])
+        ((width + 0.2) / size[0], 0.1 / size[1], columns * column_inches / size[0], tall / size[1])
     )
     _legend(legend, names, colours, columns * column_inches, tall, column_inches)
     save_figure(figure, path)

@@ -16,7 +16,7 @@ area under the curve of 0.998; the mean of the superpixel with 0.97, its standar
 STAINED = 0.07
 """Pixels of less density of green than this, against glass, have neither stain: holes in the tissue."""
 
-LOWEST, HIGHEST, BINS = -0.2, 1.8, 200
+LOWEST, HIGHEST, BINS = -0.2, 2.4, 260
 """Histograms of density: from the lowest to the highest, which hold all beyond."""
 
 

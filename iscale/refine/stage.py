@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,30 +11,24 @@ from numpy.typing import NDArray
 from iscale.engine.ledger import fingerprint
 from iscale.engine.plan import Resources, plan_regions
 from iscale.engine.step import Kernel, Step
-from iscale.geometry import SUPERPIXEL_PX, Region, SlideGrid
+from iscale.geometry import SUPERPIXEL_PX, SlideGrid
 from iscale.plots.charts import draw_histogram
-from iscale.refine.nuclei import (
-    DENSE_SHARE,
-    HIGHEST,
-    LOWEST,
-    STAINED,
-    blocks,
-    dense_part,
-    edges,
-    green,
-    haematoxylin,
-    haematoxylin_weights,
-    histogram,
-    no_counts,
+from iscale.refine.kernels import (
+    CELLS,
+    STATISTIC,
+    RefineContext,
+    cells_region,
+    glass_of,
+    measure_region,
+    tissue_region,
+    user_cells_region,
 )
+from iscale.refine.nuclei import DENSE_SHARE, HIGHEST, LOWEST, edges
 from iscale.refine.threshold import find_threshold
 from iscale.slide.fingerprint import file_fingerprint
 from iscale.store import layout
 from iscale.store.run_store import RunStore
-from iscale.tissue.colour import Glass, Mask
-from iscale.tissue.user_mask import UserMask, read_user_mask
 
-STATISTIC, CELLS = "tissue/haematoxylin", "tissue/cells"
 STATISTIC_NAME = f"optical density of haematoxylin that {DENSE_SHARE:.0%} of a superpixel reach"
 FIGURE = "refine/threshold.png"
 
@@ -48,106 +40,12 @@ NUCLEI_SEEN_UM = 2.5
 nuclei."""
 
 BYTES_PER_PX = 44
-BYTES_PER_SUPERPIXEL = 4
+SPARE_BYTES = 2**20
 MASK_BYTES = 64 * 2**20
 """The user's mask is held at its own size."""
 
 VERSION = 1
 """Raised when the cells of the same slide change."""
-
-
-@dataclass(frozen=True)
-class RefineContext:
-    """What a task needs to know.
-
-    Attributes
-    ----------
-    level
-        Pyramid level on which haematoxylin is measured.
-    user_cells
-        The user's mask, which is taken instead.
-    """
-
-    store: RunStore
-    grid: SlideGrid
-    level: int = 0
-    user_cells: Path | None = None
-
-
-def measure_region(context: RefineContext, region: Region) -> dict[str, list[int]]:
-    """Measure haematoxylin in a region, a shard at a time; returns histograms of its pixels and of its superpixels."""
-    store, side = context.store, SUPERPIXEL_PX // 2**context.level
-    image, of_pixels, of_superpixels = store.array(f"image/{context.level}"), no_counts(), no_counts()
-    glass = _glass(store)
-    for shard in region.tiles(layout.SHARD_SUPERPIXELS):
-        tissue = np.asarray(store.array("tissue/mask")[shard.slices])
-        if not tissue.any():
-            continue
-        pixels = np.asarray(image[(slice(None), *shard.scaled(side).slices)])
-        at = _density_of_glass(glass, context.grid, shard)[tissue]
-        density = blocks(haematoxylin(pixels), side)[tissue]
-        density -= (at @ haematoxylin_weights()).astype(np.float32)[:, None]
-        stained = blocks(green(pixels), side)[tissue] > at[:, 1, None] + STAINED
-        statistic = np.full(shard.shape, np.nan, np.float16)
-        statistic[tissue] = dense_part(density)
-        store.write(STATISTIC, shard, statistic)
-        of_pixels += histogram(density[stained])
-        of_superpixels += histogram(statistic[tissue].astype(np.float32))
-    return {"pixels": of_pixels.tolist(), "superpixels": of_superpixels.tolist()}
-
-
-def _glass(store: RunStore) -> Glass | None:
-    """The colour of glass, where the tissue was found by it; a user's mask of the tissue leaves it unknown."""
-    model = store.attributes("tissue").get("model")
-    return Glass.from_json(model["glass"]) if model else None
-
-
-def _density_of_glass(glass: Glass | None, grid: SlideGrid, shard: Region) -> NDArray[np.float32]:
-    """Density (y, x, 3) of glass at the superpixels of a shard; that of pure white where it is not known."""
-    if glass is None:
-        return np.zeros((*shard.shape, 3), np.float32)
-    height, width = grid.superpixel_shape
-    rows, columns = (np.arange(shard.y0, shard.y1) + 0.5) / height, (np.arange(shard.x0, shard.x1) + 0.5) / width
-    return glass.density(rows, columns)
-
-
-def tissue_region(context: RefineContext, region: Region) -> list[int]:
-    """Take all tissue of a region as cells; returns what `cells_region` does."""
-    return _write_cells(context.store, region, lambda shard: np.ones(shard.shape, bool))
-
-
-def cells_region(context: RefineContext, region: Region) -> list[int]:
-    """Tell the cells of a region by the threshold; returns how many superpixels are tissue, and how many cells."""
-    threshold = np.float32(context.store.attributes(STATISTIC)["threshold"])
-    return _write_cells(context.store, region, lambda shard: _above(context.store, shard, threshold))
-
-
-def _above(store: RunStore, shard: Region, threshold: np.float32) -> Mask:
-    # NaN, off tissue, is above nothing.
-    return np.asarray(np.asarray(store.array(STATISTIC)[shard.slices]).astype(np.float32) > threshold)
-
-
-@lru_cache(maxsize=1)
-def _user_mask(path: Path, grid: SlideGrid) -> UserMask:
-    return read_user_mask(path, grid)
-
-
-def user_cells_region(context: RefineContext, region: Region) -> list[int]:
-    """Take the cells of a region from the user's mask, where it is on tissue; returns what `cells_region` does."""
-    assert context.user_cells is not None
-    return _write_cells(context.store, region, _user_mask(context.user_cells, context.grid).superpixels)
-
-
-def _write_cells(store: RunStore, region: Region, cells_of: Callable[[Region], Mask]) -> list[int]:
-    counts = [0, 0]
-    for shard in region.tiles(layout.MASK_SHARD_SUPERPIXELS):
-        tissue = np.asarray(store.array("tissue/mask")[shard.slices])
-        if not tissue.any():
-            continue
-        cells = tissue & cells_of(shard)
-        store.write(CELLS, shard, cells)
-        counts = [counts[0] + int(tissue.sum()), counts[1] + int(cells.sum())]
-    return counts
 
 
 def refine_steps(
@@ -178,7 +76,7 @@ def refine_steps(
     """
     if user_cells:
         made = fingerprint("refine", {"user_cells": file_fingerprint(user_cells)}, *inputs)
-        context = RefineContext(store, grid, 0, user_cells)
+        context = RefineContext(store, grid, 0, user_cells, made)
         yield _cells_step(context, user_cells_region, f"from {user_cells.name}", made, inputs, resources)
         return
     finer = 2 * grid.pixel_size_um <= COARSEST_UM
@@ -207,12 +105,11 @@ def _nuclei_step(context: RefineContext, made: str, resources: Resources) -> Ste
             STATISTIC,
             threshold=threshold.value,
             how=threshold.how,
-            glass="of the slide" if _glass(store) else "pure white",
+            glass="of the slide" if glass_of(store) else "pure white",
             pixel_size_um=context.grid.pixel_size_um * 2**context.level,
             histogram={"low": LOWEST, "high": HIGHEST, **{kind: count.tolist() for kind, count in counts.items()}},
         )
-        title = "superpixels by haematoxylin: those above the threshold are likely to hold nuclei"
-        draw_histogram(store.folder / FIGURE, counts["superpixels"], edges(), threshold.value, title, STATISTIC_NAME)
+        _draw(store.folder / FIGURE, counts["superpixels"], threshold.value)
 
     return Step(
         name="refine/nuclei",
@@ -228,12 +125,21 @@ def _nuclei_step(context: RefineContext, made: str, resources: Resources) -> Ste
     )
 
 
+def _draw(path: Path, counts: NDArray[np.int64], threshold: float) -> None:
+    """Draw what the threshold splits, without empty ends."""
+    there = np.flatnonzero((counts > 0) | (edges()[:-1] <= threshold) & (threshold < edges()[1:]))
+    shown = slice(there[0], there[-1] + 1)
+    title = "superpixels by haematoxylin: above the threshold they are likely to hold nuclei"
+    draw_histogram(path, counts[shown], edges()[there[0] : there[-1] + 2], threshold, title, STATISTIC_NAME)
+
+
 def _cells_step(
     context: RefineContext, kernel: Kernel, note: str, made: str, inputs: tuple[str, str], resources: Resources
 ) -> Step:
     store, shape, user_cells = context.store, context.grid.superpixel_shape, context.user_cells
     array, side = layout.mask(CELLS, shape), layout.MASK_SHARD_SUPERPIXELS
-    shard = min(side, max(shape))
+    per_superpixel = 32 if user_cells else 8
+    task_bytes = per_superpixel * side**2 + SPARE_BYTES + MASK_BYTES * bool(user_cells)
 
     def prepare() -> None:
         made_of = dict(zip(("image", "tissue"), inputs, strict=True))
@@ -248,13 +154,7 @@ def _cells_step(
         name="refine/cells",
         kernel=kernel,
         context=context,
-        plan=plan_regions(
-            "refine/cells",
-            shape,
-            (side, side),
-            lambda _: BYTES_PER_SUPERPIXEL * shard**2 * (8 if user_cells else 2) + MASK_BYTES * bool(user_cells),
-            resources,
-        ),
+        plan=plan_regions("refine/cells", shape, (side, side), lambda _: task_bytes, resources),
         fingerprint=made,
         outputs=store.metadata(CELLS),
         prepare=prepare,

@@ -6,10 +6,12 @@ slide shows both.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
 LEAST, MOST = 0.15, 0.6
@@ -64,11 +66,10 @@ def find_threshold(counts: NDArray[np.integer], edges: NDArray[np.float64]) -> T
     if not counts.any():
         return Threshold(MOST, "no stained pixels on the tissue: as high as it may be")
     values = _even_sample(counts, edges)
-    start = np.quantile(values, (0.25, 0.95))
-    model = GaussianMixture(2, means_init=start[:, None], reg_covar=_STEP**2, random_state=0).fit(values[:, None])
-    order = np.argmax(model.means_.ravel())
-    pale, dense = (float(model.means_[k, 0]) for k in (1 - order, order))
-    spreads = [float(np.sqrt(model.covariances_[k, 0, 0])) for k in (1 - order, order)]
+    model = _two_groups(values)
+    nuclei = int(np.argmax(model.means_))
+    pale, dense = (float(model.means_[k, 0]) for k in (1 - nuclei, nuclei))
+    spreads = [float(np.sqrt(model.covariances_[k, 0, 0])) for k in (1 - nuclei, nuclei)]
     apart = (dense - pale) / max(float(np.sqrt(np.mean(np.square(spreads)))), _STEP)
     groups = f"{pale:.2f} +- {spreads[0]:.2f} and {dense:.2f} +- {spreads[1]:.2f}"
     if apart < FEWEST_APART or dense < PALEST_NUCLEI:
@@ -76,9 +77,18 @@ def find_threshold(counts: NDArray[np.integer], edges: NDArray[np.float64]) -> T
         how = f"no group of nuclei stands out ({groups}): {RARE:g} standard deviations above the mean"
         return _bounded(found, how, RARE_LEAST)
     at = np.arange(pale, edges[-1], _STEP)
-    likely = model.predict_proba(at[:, None])[:, order] >= 0.5
+    likely = model.predict_proba(at[:, None])[:, nuclei] >= 0.5
     found = float(at[likely.argmax()]) if likely.any() else MOST
     return _bounded(found, f"between two groups of pixels ({groups})", max(LEAST, pale + CLEAR_OF_PALE * spreads[0]))
+
+
+def _two_groups(values: NDArray[np.float64]) -> GaussianMixture:
+    start = np.quantile(values, (0.25, 0.95))
+    with warnings.catch_warnings():
+        # Where there is but one value, or two groups cannot be told, what was reached is judged by its numbers.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model = GaussianMixture(2, means_init=start[:, None], reg_covar=_STEP**2, random_state=0)
+        return model.fit(values[:, None])
 
 
 def _bounded(found: float, how: str, least: float) -> Threshold:

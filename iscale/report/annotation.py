@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import numpy as np
+
+from iscale.annotate.maps import NOTHING
+from iscale.annotate.markers import UNCLASSIFIED
 from iscale.plots.draw import draw_map
+from iscale.plots.labels import class_colours, draw_labels, label_map
 from iscale.plots.overview import reduction
 from iscale.report.items import Facts, Figure, Item, Missing, Section, Text, table_of
-from iscale.report.planes import kept_plane, mean_plane
-from iscale.report.scene import Scene, share_of
+from iscale.report.planes import kept_plane, mean_plane, tissue_box
+from iscale.report.scene import LONGEST, MAP_INCHES, Scene, share_of
 from iscale.report.values import Row, count, percent, plural, read_tsv
 
 FOLDER = "annotation"
 SHOWN_THRESHOLD = "0.10"
-LONGEST = 500
+CELL_COLOURS = (class_colours(1)[0], "#e3e3e3")
 
 
 def annotation_section(scene: Scene) -> Section:
@@ -29,9 +34,7 @@ def annotation_section(scene: Scene) -> Section:
     rows = read_tsv(scene.store.folder / FOLDER / "shares.tsv")
     thresholds = list(dict.fromkeys(row.get("threshold", "") for row in rows))
     shown = SHOWN_THRESHOLD if SHOWN_THRESHOLD in thresholds else next(iter(thresholds), SHOWN_THRESHOLD)
-    if path := scene.taken(scene.store.folder / FOLDER / f"{shown}.png", f"annotation-{shown}"):
-        alt = f"Map of the labels at threshold {shown}, each in a colour of its own."
-        items.append(Figure(path, alt, f"Labels at threshold {shown}. Other thresholds: {FOLDER}/.", size="half"))
+    items.append(_map(scene, thresholds.index(shown) if shown in thresholds else 0, shown))
     if scene.store.has("annotation/confidence"):
         items.append(_confidence(scene))
     if rows:
@@ -39,12 +42,26 @@ def annotation_section(scene: Scene) -> Section:
     return Section("annotation", title, tuple(items))
 
 
+def _map(scene: Scene, row: int, threshold: str) -> Figure:
+    array = scene.store.array("annotation/labels")
+    labels = [str(label) for label in np.asarray(scene.store.array("annotation/label")[...])]
+    factor = reduction(array.shape, LONGEST)
+    path, um = scene.figure(f"annotation-{threshold}"), scene.grid.superpixel_um * factor
+    names, colours = [*labels, UNCLASSIFIED], [*class_colours(len(labels)), NOTHING]
+    title = f"Labels at threshold {threshold}"
+    shown = label_map(array, row, factor)[tissue_box(scene.store, factor)]
+    draw_labels(path, shown, names, colours, um, title, width=MAP_INCHES)
+    alt = f"Map of the labels at threshold {threshold}, each in a colour of its own."
+    return Figure(path, alt, f"Labels at threshold {threshold}. Other thresholds: {FOLDER}/.", "half")
+
+
 def _confidence(scene: Scene) -> Figure:
     array = scene.store.array("annotation/confidence")
     factor = reduction(array.shape, LONGEST)
     path = scene.figure("annotation-confidence")
     title, unit = "Confidence of the annotation", "best score minus second-best"
-    draw_map(path, mean_plane(array, factor), scene.grid.superpixel_um * factor, title, unit)
+    values = mean_plane(array, factor)[tissue_box(scene.store, factor)]
+    draw_map(path, values, scene.grid.superpixel_um * factor, title, unit, width=MAP_INCHES)
     alt = "Map of how far the best label's score is above the second-best's."
     return Figure(path, alt, "Dark: two labels score alike, the label is a toss-up.", size="half")
 
@@ -88,6 +105,10 @@ def _kept_map(scene: Scene) -> Figure:
     path = scene.figure("refine-cells")
     mask = scene.store.array("tissue/mask")
     factor = reduction(mask.shape, LONGEST)
-    values = kept_plane(mask, scene.store.array("tissue/cells"), factor)
-    draw_map(path, values, scene.grid.superpixel_um * factor, "Superpixels with nuclei", "share of tissue superpixels")
-    return Figure(path, "Map of where nuclei are likely.", "Bright: superpixels that are kept.", size="half")
+    share = kept_plane(mask, scene.store.array("tissue/cells"), factor)[tissue_box(scene.store, factor)]
+    labels = np.where(np.isnan(share), 0, np.where(share >= 0.5, 1, 2))
+    names, um = ("likely", "unlikely"), scene.grid.superpixel_um * factor
+    draw_labels(path, labels, names, CELL_COLOURS, um, "Nuclei", width=MAP_INCHES)
+    return Figure(
+        path, "Map of where nuclei are likely.", "Where expression is kept, and where it is set to 0.", "half"
+    )

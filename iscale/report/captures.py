@@ -87,9 +87,8 @@ def captures_section(scene: Scene, captures: list[CaptureFacts]) -> Section:
     placed = [capture for capture in captures if capture.placed]
     if placed:
         items.append(_placed(placed))
-        items += [
-            Text(f"{capture.name}: {reason}") for capture in placed for reason in capture.placed.get("reasons", [])
-        ]
+        reasons = {capture.name: " ".join(map(str, capture.placed.get("reasons", []))) for capture in placed}
+        items += [Text(f"{name}: {text}") for name, text in reasons.items() if text]
     else:
         items.append(Text("All captures were given by tables that are aligned already: there is nothing to judge."))
     if agreement := training.get("agreement"):

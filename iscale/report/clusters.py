@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
 
+from iscale.plots.labels import class_colours, draw_labels, label_map
+from iscale.plots.overview import reduction
 from iscale.report.items import NOT_KNOWN, Figure, Heading, Item, Missing, Section, Text, table_of
-from iscale.report.scene import Scene, label_counts
+from iscale.report.planes import tissue_box
+from iscale.report.scene import LONGEST, MAP_INCHES, Scene, label_counts
 from iscale.report.values import Row, count, percent, plural, read_tsv, tidy
 
 FOLDER = "clusters-gene_{}"
@@ -46,25 +48,31 @@ def _numbers(scene: Scene) -> list[int]:
 
 
 def _clusters(scene: Scene, row: int, k: int) -> list[Item]:
-    folder = scene.store.folder / FOLDER.format(k)
-    found: list[Item] = []
-    for part, name, caption in (
-        ("labels.png", f"clusters-{k}", f"{k} clusters of all tissue."),
-        ("refined/labels.png", f"clusters-{k}-refined", f"The same where nuclei are likely ({k} clusters)."),
-    ):
-        if path := scene.taken(folder / part, name):
-            found.append(Figure(path, f"Map of {k} clusters, each in a colour of its own.", caption, size="half"))
-    return [*found, _table(scene, folder, row, k)]
+    sizes = label_counts(scene.store.array("clusters/labels"), row, k)[1:]
+    names = [f"{c} ({percent(n / max(1, sum(sizes)))})" for c, n in enumerate(sizes, start=1)]
+    found: list[Item] = [_map(scene, "labels", row, names, f"{k} clusters of all tissue")]
+    if scene.store.has("clusters/refined"):
+        found.append(_map(scene, "refined", row, names, f"{k} clusters, where nuclei are likely"))
+    return [*found, _table(scene, scene.store.folder / FOLDER.format(k), sizes)]
 
 
-def _table(scene: Scene, folder: Path, row: int, k: int) -> Item:
-    array = scene.store.array("clusters/labels")
-    sizes = label_counts(array, row, k)[1:]
-    markers = _markers(folder / "markers.tsv")
+def _map(scene: Scene, part: str, row: int, names: list[str], caption: str) -> Figure:
+    array = scene.store.array(f"clusters/{part}")
+    factor = reduction(array.shape, LONGEST)
+    path = scene.figure(f"clusters-{len(names)}" + ("-refined" if part == "refined" else ""))
+    colours, um = class_colours(len(names)), scene.grid.superpixel_um * factor
+    labels = label_map(array, row, factor)[tissue_box(scene.store, factor)]
+    draw_labels(path, labels, names, colours, um, caption, width=MAP_INCHES)
+    alt = f"Map of {len(names)} clusters, each in a colour of its own."
+    return Figure(path, alt, f"{caption}; in brackets: share of the tissue.", "half")
+
+
+def _table(scene: Scene, folder: Path, sizes: list[int]) -> Item:
+    k, (effect, markers) = len(sizes), _markers(folder / "markers.tsv")
     called = _called(read_tsv(folder / "annotation.tsv"))
-    head = ["cluster", "superpixels", "share of the tissue", "marker genes, strongest first"]
+    head = ["cluster", "share", f"marker genes, strongest first{effect}", "superpixels"]
     rows = [
-        [str(c), count(n), percent(n / max(1, sum(sizes))), markers.get(str(c), NOT_KNOWN)]
+        [str(c), percent(n / max(1, sum(sizes))), markers.get(str(c), NOT_KNOWN), count(n)]
         for c, n in enumerate(sizes, start=1)
     ]
     if called:
@@ -73,17 +81,16 @@ def _table(scene: Scene, folder: Path, row: int, k: int) -> Item:
     return table_of(f"{k} clusters; all marker genes with their figures: {folder.name}/markers.tsv", head, rows)
 
 
-def _markers(path: Path) -> dict[str, str]:
-    """The first marker genes of every cluster, with the first effect size that the table gives."""
-    rows = read_tsv(path)
-    effect = next((name for name in (rows[0] if rows else ()) if re.search("fold|effect|auc|difference", name)), "")
+def _markers(path: Path) -> tuple[str, dict[str, str]]:
+    """What is said of the marker genes in brackets, and the first of them for every cluster."""
+    rows, effect = read_tsv(path), "effect_size"
     found: dict[str, list[str]] = {}
     for row in rows:
         names = found.setdefault(row.get("cluster", ""), [])
         if len(names) < TOP and row.get("gene"):
             names.append(f"{row['gene']} ({tidy(row[effect], 2)})" if row.get(effect) else row["gene"])
-    head = f"{effect.replace('_', ' ')}: " if effect else ""
-    return {cluster: head + ", ".join(names) for cluster, names in found.items()}
+    head = " (effect size)" if rows and effect in rows[0] else ""
+    return head, {cluster: ", ".join(names) for cluster, names in found.items()}
 
 
 def _called(rows: list[Row]) -> dict[str, str]:

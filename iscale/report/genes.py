@@ -10,15 +10,14 @@ from iscale.plots.draw import draw_map, draw_with_uncertainty
 from iscale.plots.names import MAPS_FOLDER
 from iscale.plots.overview import mean_map, mean_maps, reduction
 from iscale.report.items import Figure, Heading, Item, Missing, Section, Text
-from iscale.report.scene import Scene
+from iscale.report.planes import tissue_box
+from iscale.report.scene import LONGEST, MAP_INCHES, Scene
 from iscale.report.scores import Scores
 from iscale.report.values import number, percent, plural, shown
 from iscale.store.layout import GENES_PER_CHUNK
 
 EACH = 3
 """Best genes that are shown, and as many worst."""
-LONGEST = 400
-"""Cells on the longer side of the page's maps."""
 PANEL_INCHES = 3.4
 """Of a map: on the page letters are then of the size of the text's."""
 UNIT = "expected counts per superpixel"
@@ -72,7 +71,8 @@ def _chosen(genes: tuple[str, ...], scores: Scores | None) -> list[tuple[str, li
 def _map(scene: Scene, row: int, gene: str, said: str) -> Figure:
     expression, spread = (scene.store.array(f"expression/{name}") for name in ("expression", "uncertainty"))
     factor = reduction(expression.shape, LONGEST)
-    values, deviation = mean_map(expression, row, factor), mean_map(spread, row, factor)
+    box = tissue_box(scene.store, factor)
+    values, deviation = mean_map(expression, row, factor)[box], mean_map(spread, row, factor)[box]
     path = scene.figure(f"gene-{gene}")
     draw_with_uncertainty(path, values, deviation, scene.grid.superpixel_um * factor, gene, UNIT, panel=PANEL_INCHES)
     alt = f"Map of the predicted expression of {gene}, and of its uncertainty beside it."
@@ -92,8 +92,11 @@ def uncertainty_section(scene: Scene) -> Section:
     relative[~np.isfinite(total)] = np.nan
     path = scene.figure("uncertainty")
     n = rows.stop
-    title = f"Spread over the ensemble, relative to expression ({plural(n, 'gene')})"
-    draw_map(path, relative, scene.grid.superpixel_um * factor, title, "spread / expected counts")
+    title = f"Relative spread, {plural(n, 'gene')}"
+    box = tissue_box(scene.store, factor)
+    draw_map(
+        path, relative[box], scene.grid.superpixel_um * factor, title, "spread / expected counts", width=MAP_INCHES
+    )
     there = relative[np.isfinite(relative)]
     middle, high = (float(np.quantile(there, q)) for q in (0.5, 0.95)) if there.size else (math.nan, math.nan)
     text = (

@@ -143,7 +143,7 @@ NOT_KNOWN = "–"
 
 def _is_number(text: str) -> bool:
     try:
-        float(text.replace(",", "").removesuffix(" %"))
+        float(text.replace(",", "").removeprefix("<").removesuffix(" %"))
     except ValueError:
         return False
     return True

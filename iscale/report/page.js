@@ -14,7 +14,7 @@ for (const table of document.querySelectorAll("table[data-sortable]")) {
       const rows = [...table.tBodies[0].rows];
       rows.sort((a, b) => {
         const x = key(a), y = key(b);
-        const n = parseFloat(x.replace(/,/g, "")), m = parseFloat(y.replace(/,/g, ""));
+        const n = parseFloat(x.replace(/[<,]/g, "")), m = parseFloat(y.replace(/[<,]/g, ""));
         if (isNaN(n) !== isNaN(m)) return isNaN(n) ? 1 : -1;
         const order = isNaN(n) ? x.localeCompare(y) : n - m;
         return up ? order : -order;

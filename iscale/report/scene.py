@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shlex
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,12 @@ from iscale.store.run_store import RunStore
 
 FOLDER = "report"
 """Folder of the output that holds every figure of the page as PNG."""
+
+LONGEST = 400
+"""Cells on the longer side of the page's maps."""
+
+MAP_INCHES = 4.0
+"""Width of a map that stands beside another: on the page its letters are then of the size of the text's."""
 
 TILE = 2048
 """Superpixels read at a time, per side, of a mask or of labels."""
@@ -81,7 +88,7 @@ class Scene:
 
     def command(self, verb: str, *more: str) -> str:
         """A command line for this project."""
-        return " ".join(["iscale", verb, self.project.name, *more])
+        return shlex.join(["iscale", verb, self.project.name, *more])
 
 
 @functools.lru_cache(maxsize=8)

@@ -20,7 +20,7 @@ SHOWN = 10
 MOST_ROWS = 3000
 """Rows of the table of all genes: a page of more is slow to open; the file has all."""
 PEERS = {"knn": "nearest spots (kNN)", "ridge": "ridge regression", "ceiling": "noise ceiling"}
-HOWS = {"capture": "a whole capture at a time", "region": "a region at a time", "spots": "single spots"}
+HOWS = {"capture": "each capture in turn", "region": "a part of the tissue at a time", "spots": "some spots at a time"}
 
 
 @dataclass(frozen=True)
@@ -112,8 +112,8 @@ def _explained(scores: Scores) -> str:
             "optimistic for tissue far from any capture."
         )
     return (
-        f"The model was fitted again without {HOWS[scores.how]}, and asked for what was left out. The score is the "
-        "Pearson correlation of measured and predicted log counts over these spots, with its 95 % interval. "
+        f"The model was fitted again, {HOWS[scores.how]} left out, and asked for what it had not seen. The score is "
+        "the Pearson correlation of measured and predicted log counts over these spots, with its 95 % interval. "
         "kNN takes the mean of the nearest spots that were shown, ridge is a linear model of the image features; the "
         "ceiling is what a perfect model would reach, given the noise of the counts."
     )
@@ -216,7 +216,7 @@ def scores_findings(scores: Scores | None) -> list[Finding]:
     if not np.isfinite(values).any():
         return [Finding("doubtful", "Held-out scores could not be computed for any gene.")]
     median = float(np.nanmedian(values))
-    of = "spots that the fit kept back" if scores.file is None else f"what was held out, {HOWS[scores.how]}"
+    of = "spots that the fit kept back" if scores.file is None else f"what was left out ({HOWS[scores.how]})"
     found = [Finding("note", f"Median score of {plural(len(values), 'gene')} on {of}: {shown(median)}.")]
     if scores.words:
         parts = ", ".join(f"{count} {word}" for word, count in scores.words.items())

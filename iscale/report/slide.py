@@ -55,6 +55,4 @@ def _figure(scene: Scene, captures: dict[str, NDArray[np.float64]]) -> Figure:
     draw_slide(path, image, extent, mean_plane(mask, factor), grid.superpixel_um * factor, captures)
     names = ", ".join(captures) or "no captures"
     alt = f"The stained slide with the outline of its tissue, and frames where captures lie: {names}."
-    return Figure(
-        path, alt, "Black: outline of the tissue. Coloured: the captures, where they lie on the slide.", "full"
-    )
+    return Figure(path, alt, "Black: outline of the tissue. Coloured: the captures, where they lie on the slide.")

@@ -19,6 +19,7 @@ from iscale.report.clusters import clusters_section
 from iscale.report.genes import genes_section, uncertainty_section
 from iscale.report.items import Finding
 from iscale.report.page import render, write_page
+from iscale.report.planes import tissue_box
 from iscale.report.provenance import parameters_section, provenance_section, timings_section
 from iscale.report.scene import FOLDER, Scene, share_of
 from iscale.report.scores import read_scores, scores_findings, scores_section
@@ -44,6 +45,7 @@ def write_report_page(scene: Scene, region: Region) -> None:
     """Draw the figures, and write the page."""
     del region
     share_of.cache_clear()
+    tissue_box.cache_clear()
     for figure in scene.folder.glob("*.png"):
         figure.unlink()
     captures, scores = read_captures(scene), read_scores(scene)

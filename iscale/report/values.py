@@ -61,11 +61,13 @@ def shown(value: float | None, digits: int = 2) -> str:
 def percent(value: float | None) -> str:
     """A share in percent.
 
-    >>> percent(0.256), percent(0.004), percent(None)
-    ('26 %', '0.4 %', '–')
+    >>> percent(0.256), percent(0.004), percent(1e-5), percent(None)
+    ('26 %', '0.4 %', '<0.1 %', '–')
     """
     if value is None or not math.isfinite(value):
         return NOT_KNOWN
+    if 0 < value < 0.0005:
+        return "<0.1 %"
     return f"{value:.1%}".replace("%", " %") if 0 < abs(value) < 0.0095 else f"{value:.0%}".replace("%", " %")
 
 

@@ -171,19 +171,23 @@ def labels(path: str, n_maps: int, shape: tuple[int, int]) -> ArrayLayout:
     return ArrayLayout(path, ("n_clusters", "y", "x"), (n_maps, *shape), "uint8", chunk, (n_maps, side, side))
 
 
-def annotation(n_labels: int, n_thresholds: int, shape: tuple[int, int]) -> tuple[ArrayLayout, ArrayLayout]:
-    """Scores (label, y, x) float16, NaN off tissue, and labels (threshold, y, x) uint8, 0 off tissue.
+def annotation(n_labels: int, n_thresholds: int, shape: tuple[int, int]) -> tuple[ArrayLayout, ...]:
+    """Scores (label, y, x) and confidence (y, x) float16, NaN off tissue; labels (threshold, y, x) uint8, 0 off tissue.
 
-    >>> [layout.shards for layout in annotation(9, 6, (6272, 6272))]
-    [(9, 128, 128), (6, 128, 128)]
+    >>> [(layout.path, layout.shards, layout.files) for layout in annotation(9, 6, (6272, 6272))]  # doctest: +ELLIPSIS
+    [('annotation/score', (9, 512, 512), 170), ('annotation/labels', (6, 512, 512), 170), ...(512, 512), 170)]
     """
-    side = SHARD_SUPERPIXELS
-    kinds = ("score", "label", n_labels, "float16", float("nan")), ("labels", "threshold", n_thresholds, "uint8", 0)
-    score, labels = (
-        ArrayLayout(f"annotation/{name}", (dim, "y", "x"), (n, *shape), dtype, (1, side, side), (n, side, side), fill)
-        for name, dim, n, dtype, fill in kinds
+    side, chunk, nan = MASK_SHARD_SUPERPIXELS, (SHARD_SUPERPIXELS, SHARD_SUPERPIXELS), float("nan")
+
+    def maps(name: str, dim: str, n: int, dtype: str, fill: float) -> ArrayLayout:
+        dims = (dim, "y", "x")
+        return ArrayLayout(f"annotation/{name}", dims, (n, *shape), dtype, (1, *chunk), (n, side, side), fill)
+
+    return (
+        maps("score", "label", n_labels, "float16", nan),
+        maps("labels", "threshold", n_thresholds, "uint8", 0),
+        ArrayLayout("annotation/confidence", ("y", "x"), shape, "float16", chunk, (side, side), nan),
     )
-    return score, labels
 
 
 def gene_statistics(path: str, n_genes: int, n_statistics: int, n_clusters: int, genes_per_file: int) -> ArrayLayout:

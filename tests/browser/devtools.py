@@ -81,6 +81,8 @@ async def _look(devtools: str, url: str, width: int, dark: bool, questions: dict
         return Seen(answers, page.errors, page.requests, base64.b64decode(picture["data"]))
     finally:
         await page.call("Page.close")
+        while await page.socket.read_message() is not None:
+            pass
         page.socket.close()
 
 

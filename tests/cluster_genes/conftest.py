@@ -21,7 +21,7 @@ def predicted(tmp_path: Path) -> Predicted:
     """Make a store as the stages before leave it: an embedding and genes that follow blobs, on tissue with holes."""
 
     def make(
-        shape: tuple[int, int] = (304, 208), n_components: int = 4, cells: float = 0.7, seed: int = 0
+        shape: tuple[int, int] = (208, 144), n_components: int = 4, cells: float = 0.7, seed: int = 0
     ) -> tuple[RunStore, SlideGrid]:
         store, grid = RunStore(tmp_path / "out"), SlideGrid((shape[0] * 16, shape[1] * 16), 0.5, 0.5)
         assert grid.superpixel_shape == shape

@@ -11,11 +11,12 @@ from scipy.stats import pearsonr, spearmanr
 from skimage.metrics import structural_similarity
 from small_runs import true_and_guess, write_run
 
-from iscale.errors import InputError, MemoryBudgetError
+from iscale.errors import InputError, MemoryBudgetError, StoreError
 from iscale.evaluate import by_gene, by_place, command
 from iscale.evaluate import metrics as metrics_module
 from iscale.evaluate.blocks import BLOCKS, block_means, paired
 from iscale.evaluate.command import evaluate_run
+from iscale.evaluate.genes import genes_in_common
 from iscale.evaluate.metrics import METRICS, scaled
 from iscale.plots.draw import draw_map
 from iscale.progress import Silence
@@ -169,7 +170,7 @@ def test_an_unfinished_run_is_one_clear_error(tmp_path: Path) -> None:
 def test_too_large_an_area_fails_before_any_work_with_numbers(tmp_path: Path) -> None:
     true, guess = true_and_guess()
     with pytest.raises(MemoryBudgetError, match=r"evaluate needs .* for the truth's area \(48 x 64 superpixels\)"):
-        evaluated(tmp_path, true, guess, memory="630MB")
+        evaluated(tmp_path, true, guess, memory="602MB")
     assert not (tmp_path / "run" / "evaluation").exists()
 
 
@@ -193,3 +194,21 @@ def test_large_areas_say_what_ranks_are_of(tmp_path: Path, monkeypatch: pytest.M
     there = np.isfinite(a)
     table = pd.read_csv(out / "genes.tsv", sep="\t")
     assert table["spearman"][0] == pytest.approx(spearmanr(a[there], b[there]).statistic, abs=1e-6)
+
+
+def test_a_folder_that_cannot_be_written_and_genes_named_twice_are_one_clear_error(tmp_path: Path) -> None:
+    true, guess = true_and_guess()
+    write_run(tmp_path / "run", guess, GENES)
+    np.savez(tmp_path / "t.npz", genes=np.array(GENES), expected=true)
+    (tmp_path / "run" / "evaluation").write_text("a file in the way")
+    with pytest.raises(StoreError, match="cannot be written"):
+        evaluate_run(tmp_path / "run", tmp_path / "t.npz", watcher=Silence())
+    with pytest.raises(InputError, match="names 1 of 3 genes twice"):
+        genes_in_common(GENES, ["G0", "G1", "G0"], "t.npz")
+
+
+def test_a_pickle_is_not_read_where_it_does_not_fit(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", true_and_guess()[1], GENES)
+    (tmp_path / "t.pickle").write_bytes(bytes(4_000_000))
+    with pytest.raises(MemoryBudgetError, match=r"t\.pickle, which is read whole"):
+        evaluate_run(tmp_path / "run", tmp_path / "t.pickle", watcher=Silence(), memory="635MB")

@@ -21,6 +21,7 @@ from iscale.evaluate.truth import MapTruth, Reading, open_truth
 from iscale.geometry import Region, SlideGrid
 from iscale.progress import Silence
 from iscale.vendors import counts as counts_module
+from iscale.vendors.base import Measured
 from iscale.vendors.read import read_measured
 
 GRID = SlideGrid((2560, 2560), 0.5, 0.5)
@@ -117,10 +118,14 @@ def test_maps_are_the_same_by_gene_and_by_place_and_from_disk(monkeypatch: pytes
 
     def both() -> tuple[BinnedMaps, list[np.ndarray]]:
         maps = bin_squares(capture, frozenset(genes), GRID, 8.0, np.eye(2))
+        assert maps.frame == Region(0, 128, 0, 128)
         region = Region(72, 120, 56, 104)
         return maps, [maps.read(range(12), region), np.concatenate([maps.read([g], region) for g in range(12)])]
 
-    _, (by_place, by_gene) = both()
+    maps, (by_place, by_gene) = both()
+    few = maps.read([3, 4], maps.frame)
+    assert few.shape == (2, *maps.frame.shape)
+    np.testing.assert_array_equal(few[:, 72:120, 56:104], by_place[3:5])
     np.testing.assert_allclose(by_place, by_gene, rtol=1e-6)
     assert np.isfinite(by_place).any()
     monkeypatch.setattr(counts_module, "MOST_IN_MEMORY", 1000)
@@ -163,6 +168,24 @@ def test_real_visium_hd_bins_keep_their_counts(data_dir: Path, tmp_path: Path) -
     assert isinstance(truth.maps, BinnedMaps)
     kept = float(truth.maps.by_place.sum())
     assert kept == pytest.approx(float(measured.counts.sum()), rel=1e-4)
+
+
+def test_cells_without_transcripts_are_counted_at_their_middles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(5)
+    xy_px = rng.uniform(1000, 1400, (4000, 2))
+    values = rng.poisson(2, (4000, 3)).astype(np.float32)
+    names = [f"c{i}" for i in range(4000)]
+    cells = Measured("xenium", names, list(GENES), list(GENES), sparse.csr_matrix(values), xy_px, 9.0, 0.5)
+    monkeypatch.setattr("iscale.evaluate.placed.detect_platform", lambda _: "xenium")
+    monkeypatch.setattr("iscale.evaluate.placed.read_measured", lambda *_, **__: cells)
+    (tmp_path / "X").mkdir()
+    write_transform(tmp_path / "X" / "transform.json", Transform(np.eye(3)))
+    truth = open_truth(tmp_path / "X", GRID, Reading(frozenset(GENES)))
+    assert isinstance(truth, MapTruth)
+    assert any("has no transcripts: a cell's counts lie in one superpixel" in notice for notice in truth.notices)
+    assert np.nansum(truth.maps.read([0, 1, 2], truth.region)) == values.sum()
 
 
 def write_spots(folder: Path, counts: np.ndarray, xy_px: np.ndarray, genes: tuple[str, ...]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -50,10 +49,11 @@ class Scene:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def one_core() -> Iterator[None]:
-    """Small problems train on one core: threads that wait for each other on a busy machine cost more than they do."""
+def small_work() -> Iterator[None]:
+    """One core, as threads that wait for each other on a busy machine cost more than they do; and two states."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("iscale.model.threads.available_cores", lambda: 1)
+        patch.setattr("iscale.holdout.stage.STATES", 2)
         yield
 
 
@@ -74,8 +74,8 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
     store.make(layout.features("random", n_features, (side, side), 1))
     store.write("features/random", everywhere, features)
 
-    centre = np.stack(np.meshgrid(np.arange(4, side, 8), np.arange(4, side, 8)), axis=-1).reshape(-1, 2)[:, ::-1]
-    centre = np.concatenate([centre, centre[::3] + [2, 3]]).clip(0, side - 1)
+    centre = np.stack(np.meshgrid(np.arange(4, side, 9), np.arange(4, side, 9)), axis=-1).reshape(-1, 2)[:, ::-1]
+    centre = np.concatenate([centre, centre[::3] + np.array([2, 3])]).clip(0, side - 1)
     radius_um = np.full(len(centre), 24.0)
     spot, at = disc_rows(centre, radius_um, grid.superpixel_um, (side, side))
     mean = np.stack([np.bincount(spot, f[at[:, 0], at[:, 1]].astype(float)) for f in features]) / np.bincount(spot)
@@ -96,7 +96,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
         depth=(counts.sum(axis=1) + 200).astype(np.float32),
         xy_px=(centre[:, ::-1] * 16 + 8).astype(np.float64),
         radius_um=radius_um,
-        capture=np.repeat([0, 1], [len(centre) - len(centre[::4]) - 22, len(centre[::4]) + 22]),
+        capture=(centre[:, 1] > 0.6 * side).astype(np.int64),
         captures=("A", "B"),
         capture_scale=(1.0, 1.0),
     )

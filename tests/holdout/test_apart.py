@@ -29,10 +29,10 @@ def capture(name: str, xy: np.ndarray, depth: float, genes: tuple[str, ...], see
 def captures() -> tuple[Capture, Capture]:
     """Two captures, one as far from the other as spots are merged; in the first, two spots of each pair are as near."""
     lattice = np.stack(np.meshgrid(np.arange(100, 900, 100.0), np.arange(100, 900, 100.0)), axis=-1).reshape(-1, 2)
-    pairs = np.concatenate([lattice, lattice[:20] + [4, 0]])
+    pairs = np.concatenate([lattice, lattice[:20] + np.array([4, 0])])
     return (
         capture("A", pairs, 20, ("G0", "G1", "G2", "only A"), 0),
-        capture("B", lattice + [0, 8], 5, ("G2", "G1", "G0"), 1),
+        capture("B", lattice + np.array([0, 8]), 5, ("G2", "G1", "G0"), 1),
     )
 
 

@@ -38,11 +38,12 @@ def test_the_terminal_says_how_many_genes_to_believe(tmp_path) -> None:
     assert "Trust in 3 genes (a fifth of the tissue held out at a time)" in text
     assert "     1  reliable " in text
     assert "     0  usable " in text
-    assert "held-out spots: 0.50; nearest spots 0.30, ridge regression 0.40; a perfect prediction 0.93" in text
+    assert "held-out spots: 0.50 (of counts per 10,000: 0.35); nearest spots 0.30, ridge regression 0.40" in text
+    assert "a perfect prediction 0.93" in text
     write_trust(trust_path(tmp_path, "capture"), GENES)
     assert "each capture held out in turn" in describe_trust(tmp_path)
 
 
 def test_what_was_not_held_out_has_no_table(tmp_path) -> None:
-    with pytest.raises(InputError, match="trust-region.tsv is not there"):
+    with pytest.raises(InputError, match=r"trust-region\.tsv is not there"):
         describe_trust(tmp_path, "region")

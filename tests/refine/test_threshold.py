@@ -53,6 +53,10 @@ def test_pale_stains_are_split_too() -> None:
     assert LEAST <= threshold.value < 0.2
 
 
+def test_pixels_that_are_all_alike_have_no_nuclei() -> None:
+    assert "no group of nuclei stands out" in found(np.full(5000, 0.1, np.float32)).how
+
+
 def test_no_pixels_at_all_give_the_highest_threshold() -> None:
     assert found(np.empty(0, np.float32)).value == MOST
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,15 @@ def test_pictures_that_are_too_large_together_become_smaller(tmp_path: Path) -> 
         with Image.open(io.BytesIO(base64.b64decode(picture.uri.split(",")[1]))) as shown:
             assert shown.size == (picture.width, picture.height)
             assert shown.format == "WEBP"
+
+
+def test_all_that_the_page_is_made_of_is_installed() -> None:
+    import iscale.report
+
+    named = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    files = {path.name for path in Path(iscale.report.__file__).parent.glob("page.*")} - {"page.py"}
+    assert set(named["tool"]["setuptools"]["package-data"]["iscale.report"]) == files
+    assert len(files) == 3
 
 
 def test_small_pictures_are_not_blown_up(tmp_path: Path) -> None:

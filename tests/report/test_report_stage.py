@@ -127,7 +127,7 @@ def test_the_trust_table_wins_over_the_fit_and_is_told_in_words(job: Job) -> Non
     _write_trust(job, [(f"G{i}", 0.1 * i) for i in (0, 1, 2, 4, 5, 6, 7)])
     page = _reported(job)
     assert "Genes by how far they can be believed: 3 reliable, 4 weak." in page
-    assert "a whole capture at a time" in page
+    assert "each capture in turn" in page
     assert (job.store.folder / "report" / "scores-best-and-worst.png").exists()
     rows = re.findall(r'<th scope="row">(G\d)</th>', page)
     assert rows[:7] == ["G7", "G6", "G5", "G4", "G2", "G1", "G0"]
@@ -164,10 +164,11 @@ def test_clusters_labels_and_nuclei_are_shown_where_they_are(job: Job) -> None:
     store.put("clusters/n_clusters", np.array([2]), ("n_clusters",))
     store.make_group("annotation", {})
     store.put("annotation/labels", labels[None], ("threshold", "y", "x"))
+    store.put("annotation/label", ["tumour & co"], ("label",))
     picture = Image.fromarray(np.zeros((20, 30, 3), np.uint8))
-    for name in ("clusters-gene_2/labels.png", "annotation/0.10.png", "refine/threshold.png"):
-        (out / name).parent.mkdir(exist_ok=True)
-        picture.save(out / name)
+    for folder in ("clusters-gene_2", "annotation", "refine"):
+        (out / folder).mkdir()
+    picture.save(out / "refine" / "threshold.png")
     columns = "cluster\trank\tgene\teffect_size\tlog2_fold_change\tmean_in\tmean_out"
     (out / "clusters-gene_2" / "markers.tsv").write_text(
         f"{columns}\n1\t1\tG5\t1.25\t2\t3\t1\n2\t1\tG1\t0.5\t1\t2\t1\n"

@@ -53,10 +53,11 @@ def whole_slide(encoder: str) -> list[layout.ArrayLayout]:
         arrays += [layout.features(name, n, shape, stride) for name, n, stride in groups]
         arrays += [layout.vectors(384, shape, 4)]
     arrays += [layout.genes(f"expression/{name}", 3000, shape) for name in ("expression", "uncertainty")]
-    return [*arrays, layout.plane("expression/depth", shape)]
+    arrays += [layout.plane("expression/depth", shape), layout.embedding(32, shape)]
+    return arrays + [layout.labels(f"clusters/{name}", 1, shape) for name in ("labels", "refined")]
 
 
-@pytest.mark.parametrize(("encoder", "files"), [("texture", 44_270), ("hipt", 44_270)])
+@pytest.mark.parametrize(("encoder", "files"), [("texture", 47_012), ("hipt", 47_012)])
 def test_a_whole_slide_with_3000_genes_stays_under_60000_files(encoder: str, files: int) -> None:
     assert sum(array.files for array in whole_slide(encoder)) == files < 60_000
 
@@ -78,8 +79,10 @@ def test_the_plan_of_a_whole_slide_counts_everything_and_stays_under_60000_files
     files = planned_files(tmp_path, encoder="texture", n_genes=3000, n_plots=30)
     image = sum(n for name, n in files.items() if name.startswith("image"))
     large = {name: files[name] for name in ("tissue/mask", "features", "predict")}
-    assert (image, large) == (3276, {"tissue/mask": 172, "features": 9608, "predict": 31_221})
-    assert sum(files.values()) < image + sum(large.values()) + 300 < 60_000
+    assert (image, large) == (3276, {"tissue/mask": 172, "features": 9608, "predict": 33_628})
+    refined = sum(n for name, n in files.items() if name.startswith("refine"))
+    assert refined < 2700  # one value and one mark per superpixel
+    assert sum(files.values()) < image + sum(large.values()) + refined + 300 < 60_000
 
 
 @pytest.mark.real
