@@ -33,7 +33,7 @@ def plan(project: Path, genes: int, shards: int | None, plots: int) -> list[Step
     """The steps of a whole run."""
     settings = {"encoder": "texture", "n_genes": genes, "n_plots": plots, "region_shards": shards}
     job = Job(project, load_options(project, settings))
-    return list(steps(job, "plot"))
+    return list(steps(job, "report"))
 
 
 def emptied(step: Step) -> Step:

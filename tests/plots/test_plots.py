@@ -9,6 +9,7 @@ import zarr
 from PIL import Image
 
 from iscale.pipeline import run
+from iscale.plots.names import is_sheet
 from iscale.plots.overview import block_mean, mean_map, reduction
 
 
@@ -32,11 +33,12 @@ def test_a_block_off_the_end_is_the_mean_of_its_part() -> None:
 
 
 def test_published_folders_hold_a_picture_per_gene(tiny_project: Path) -> None:
-    out = run(tiny_project, n_plots=3)
+    out = run(tiny_project, stage="plot", n_plots=3)
     folders = ["spot_level_st_plots/D1", "spot_level_st_plots/D2", "spot_level_st_plots/spots-integrated"]
-    for folder in [*folders, "super_res_ST_plots"]:
-        pictures = sorted((out / folder).glob("*.png"))
+    for folder in [*folders, "super_res_ST_plots", "super_res_ST_plots/refined"]:
+        pictures = sorted(path for path in (out / folder).glob("*.png") if not is_sheet(path))
         assert len(pictures) == 3, folder
         pixels = np.asarray(Image.open(pictures[0]).convert("RGB"))
         assert pixels.shape[1] >= 840
         assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 100, "a picture with next to no colours shows nothing"
+    assert (out / "super_res_ST_plots" / "contact-sheet.png").exists()

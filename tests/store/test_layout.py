@@ -71,7 +71,7 @@ def test_no_file_of_a_whole_slide_is_too_large_to_write_at_once() -> None:
 def planned_files(project: Path, **options: Any) -> dict[str, int]:
     """Files of every step of the plan, by step."""
     job = Job(project, load_options(project, options))
-    return {step.name: step.files for step in steps(job, "plot")}
+    return {step.name: step.files for step in steps(job, "report")}
 
 
 def test_the_plan_of_a_whole_slide_counts_everything_and_stays_under_60000_files(tmp_path: Path) -> None:
@@ -82,7 +82,9 @@ def test_the_plan_of_a_whole_slide_counts_everything_and_stays_under_60000_files
     assert (image, large) == (3276, {"tissue/mask": 172, "features": 9608, "predict": 33_628})
     refined = sum(n for name, n in files.items() if name.startswith("refine"))
     assert refined < 2700  # one value and one mark per superpixel
-    assert sum(files.values()) < image + sum(large.values()) + refined + 300 < 60_000
+    clusters = sum(n for name, n in files.items() if name.startswith("cluster"))
+    assert clusters < 1200  # a byte per superpixel, in large shards
+    assert sum(files.values()) < image + sum(large.values()) + refined + clusters + 300 < 60_000
 
 
 @pytest.mark.real
