@@ -157,20 +157,12 @@ def interval_rows(cases: list[Case]) -> list[list[str]]:
     return lines
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--sections", nargs="+", default=list(SECTIONS), choices=SECTIONS, help="mothers")
-    parser.add_argument("--print", action="store_true", help="only print the tables; docs/benchmarks.md stays")
-    arguments = parser.parse_args()
-    if "ISCALE_DATA" not in os.environ:
-        raise SystemExit("ISCALE_DATA is not set: it names the folder that holds her2st/")
-    source = Path(os.environ["ISCALE_DATA"]) / "her2st"
-    with tempfile.TemporaryDirectory() as folder:
-        cases = [case(source, Path(folder), mother) for mother in arguments.sections]
+def report(cases: list[Case]) -> str:
+    """All tables."""
     ranks = ["held out", "score", *(f"{c.mother} (ours / ridge)" for c in cases), "mean (ours / ridge)", "difference"]
     words = ["held out", "word", "genes", *(f"on the mother's spots, {score}: median (10 %)" for score in SCORES)]
     medians = ["held out", "score", "low", "high", "kNN", "ridge", "ceiling", "mother's spots", "in the interval"]
-    text = "\n\n".join(
+    return "\n\n".join(
         [
             f"Mothers {', '.join(c.mother for c in cases)}, {GENES} genes each ({machine()}). Rank correlation over "
             "genes between the held-out score and the score on the mother's own spots:",
@@ -182,6 +174,19 @@ def main() -> None:
             table(medians, interval_rows(cases)),
         ]
     )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--sections", nargs="+", default=list(SECTIONS), choices=SECTIONS, help="mothers")
+    parser.add_argument("--print", action="store_true", help="only print the tables; docs/benchmarks.md stays")
+    arguments = parser.parse_args()
+    if "ISCALE_DATA" not in os.environ:
+        raise SystemExit("ISCALE_DATA is not set: it names the folder that holds her2st/")
+    source = Path(os.environ["ISCALE_DATA"]) / "her2st"
+    with tempfile.TemporaryDirectory() as folder:
+        cases = [case(source, Path(folder), mother) for mother in arguments.sections]
+    text = report(cases)
     if arguments.print:
         print(text)
     else:

@@ -87,7 +87,7 @@ def run(
         align_missing(root, job.options, watcher)
     check_inputs(job, stage)
     if job.with_captures:
-        _check_first(root, options, watcher, job)
+        _check_first(root, options, job)
     if not restart:
         job.store.check()
         _check_same_slide(job)
@@ -144,8 +144,8 @@ def _run_steps(job: Job, stage: str, driver: Driver, watcher: Any) -> None:
             write_report(job, stage, reports, start)
 
 
-def _check_first(root: Path, options: dict[str, Any], watcher: Any, job: Job) -> None:
-    """What ``iscale check`` finds: errors stop the run before any work, warnings are told."""
+def _check_first(root: Path, options: dict[str, Any], job: Job) -> None:
+    """What ``iscale check`` finds: errors stop the run before any work, warnings become notices."""
     from iscale.check.project import run_check
 
     report = run_check(root, options, job)
@@ -153,7 +153,7 @@ def _check_first(root: Path, options: dict[str, Any], watcher: Any, job: Job) ->
     errors = [finding for finding in report.findings if finding.severity == "error"]
     for finding in report.findings:
         if finding not in errors:
-            watcher.say(f"Warning ({finding.code}): {finding.text}")
+            job.notices.append(f"Warning ({finding.code}): {finding.text}")
     if errors:
         more = f" ({len(errors) - 1} more: iscale check {root})" if len(errors) > 1 else ""
         raise InputError(errors[0].text, f"{errors[0].remedy}{more}")

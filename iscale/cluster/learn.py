@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from importlib import import_module
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +17,8 @@ from iscale.store.run_store import RunStore
 
 SAMPLE_BYTES = 64_000_000
 """Of a sample's float32 values: half a million superpixels of 32 components."""
-BATCH = 1024
-"""Superpixels of a batch of k-means."""
+BATCH, BATCH_ROWS = 1024, 65_536
+"""Superpixels of a batch of k-means, and those, evenly from the sample, that batches are drawn from."""
 STARTS, FINISHED, PASSES = 24, 4, 20
 """K-means in batches is run from so many starts; so many of the best are finished by passes over the whole sample, at
 most so many. Starts matter most, as one may end 10 % above the best; batches alone leave up to 1 % (`make
@@ -110,11 +111,11 @@ def fit_centres(rows: NDArray[np.float32], k: int, seed: int) -> NDArray[np.floa
     ndarray
         (k, component) float32.
     """
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(limits=1):
-        begun = [_in_batches(rows, k, (seed + start * 1_000_003) % 2**32) for start in range(STARTS)]
-        begun.sort(key=lambda centres: inertia(rows, centres))
+    # What scikit-learn itself limits its threads with, and requires.
+    with import_module("threadpoolctl").threadpool_limits(limits=1):
+        some = np.ascontiguousarray(rows[:: -(-len(rows) // BATCH_ROWS)])
+        begun = [_in_batches(some, k, (seed + start * 1_000_003) % 2**32) for start in range(STARTS)]
+        begun.sort(key=lambda centres: inertia(some, centres))
         best = min((_finished(rows, centres) for centres in begun[:FINISHED]), key=lambda c: inertia(rows, c))
     sizes = np.bincount(nearest(rows, best), minlength=k)
     return best[np.lexsort((*best.T[::-1], -sizes))]

@@ -127,6 +127,10 @@ def summary(genes: list[Trust], how: str) -> str:
         "Median correlation on held-out spots: {score:.2f} (of counts per 10,000: {score_depth_normalised:.2f}); "
         "nearest spots {knn:.2f}, ridge regression {ridge:.2f}; a perfect prediction {ceiling:.2f}.".format(**medians)
     )
+    lines.append(
+        "The word is of counts, which also follow how much RNA there is at a place; score_depth_normalised is of a "
+        "gene's share of it."
+    )
     return "\n".join(lines)
 
 

@@ -115,7 +115,10 @@ class AdditiveEnsemble(Ensemble):
     def embedding(self, hidden: Tensor) -> Tensor:
         """(n, 32): relative expression of all genes, by its principal axes: see :func:`relative_axes`.
 
-        Factors are averaged over the states, in each of which they mean the same.
+        Factors are averaged over the states, in each of which they mean the same. Clusters agree with known regions
+        about as well as by principal components of predicted composition, for which all genes would have to be read.
+        By the factors as they are, or with depth left in, as many clusters as regions agree as well, but more clusters
+        fall apart on one demo of two (docs/benchmarks.md, Clusters).
         """
         factors = hidden[..., :-1].mean(dim=0)
         result = factors.new_zeros(len(factors), EMBEDDING_WIDTH)

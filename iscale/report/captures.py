@@ -83,7 +83,7 @@ def captures_section(scene: Scene, captures: list[CaptureFacts]) -> Section:
     training = scene.attributes("training")
     if scene.store.has("training/depth"):
         spots = scene.store.array("training/depth").shape[0]
-        items.append(Facts((("training spots", f"{count(spots)}, after merging what is closer than --dist-st"),)))
+        items.append(Facts((("training spots", f"{count(spots)}, after close ones were merged"),)))
     placed = [capture for capture in captures if capture.placed]
     if placed:
         items.append(_placed(placed))
@@ -162,7 +162,7 @@ def _figures(scene: Scene, placed: list[CaptureFacts]) -> list[Item]:
     return found
 
 
-def captures_findings(scene: Scene, captures: list[CaptureFacts]) -> list[Finding]:
+def captures_findings(captures: list[CaptureFacts]) -> list[Finding]:
     """What the verdict says of the captures."""
     if not captures:
         return [Finding("bad", "The run holds no captures.")]
@@ -173,12 +173,8 @@ def captures_findings(scene: Scene, captures: list[CaptureFacts]) -> list[Findin
         if word in ("doubtful", "bad"):
             reasons = " ".join(str(reason) for reason in capture.placed.get("reasons", []))
             weight: Weight = "doubtful" if word == "doubtful" else "bad"
-            found.append(Finding(weight, f"Capture {capture.name} lies in a {word} place. {reasons}".strip()))
+            found.append(Finding(weight, f"Capture {capture.name}: its alignment is {word}. {reasons}".strip()))
     placed = [capture for capture in captures if capture.placed]
     if placed and all(capture.placed.get("verdict") == "good" for capture in placed):
         found.append(Finding("good", f"{plural(len(placed), 'capture')} aligned, all in a good place."))
-    for pair in scene.attributes("training").get("agreement", []):
-        if pair.get("disagree"):
-            names = " and ".join(str(name) for name in pair.get("captures", ()))
-            found.append(Finding("doubtful", f"{names} do not agree at the places that both measured."))
     return found

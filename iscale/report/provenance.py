@@ -69,7 +69,7 @@ def timings_section(scene: Scene) -> Section:
     items: list[Item] = [
         Facts((("all steps", duration(total)), ("highest memory of a worker", format_bytes(peak)))),
         table_of(
-            "What every step took when it last ran",
+            "What every step took when it last ran; the peak is the process's until then, with all it did before",
             ("step", "regions", "time (s)", "processor (s)", "memory, peak (MB)", "projected (MB)", "written (MB)"),
             rows,
         ),

@@ -11,7 +11,7 @@ import numpy as np
 
 from iscale.holdout.words import MEANINGS, WORDS
 from iscale.plots.charts import draw_intervals, draw_sorted_scores
-from iscale.report.items import Facts, Figure, Finding, Item, Missing, Section, Table, Text, table_of
+from iscale.report.items import Facts, Figure, Finding, Item, Missing, Section, Table, Text, Weight, table_of
 from iscale.report.scene import Scene
 from iscale.report.values import Row, number, percent, plural, read_tsv, shown
 
@@ -19,6 +19,9 @@ SHOWN = 10
 """Best genes, and as many worst, of a chart and of a table."""
 MOST_ROWS = 3000
 """Rows of the table of all genes: a page of more is slow to open; the file has all."""
+FIT_TO_READ = WORDS[:2]
+MOSTLY, HALF = 0.8, 0.5
+"""Where so many genes can be read, the page calls that good; where fewer than half, doubtful."""
 PEERS = {"knn": "nearest spots (kNN)", "ridge": "ridge regression", "ceiling": "noise ceiling"}
 HOWS = {"capture": "each capture in turn", "region": "a part of the tissue at a time", "spots": "some spots at a time"}
 
@@ -220,7 +223,9 @@ def scores_findings(scores: Scores | None) -> list[Finding]:
     found = [Finding("note", f"Median score of {plural(len(values), 'gene')} on {of}: {shown(median)}.")]
     if scores.words:
         parts = ", ".join(f"{count} {word}" for word, count in scores.words.items())
-        found.insert(0, Finding("note", f"Genes by how far they can be believed: {parts}."))
+        share = sum(scores.words.get(word, 0) for word in FIT_TO_READ) / len(scores.rows)
+        weight: Weight = "good" if share >= MOSTLY else "doubtful" if share < HALF else "note"
+        found.insert(0, Finding(weight, f"Genes by how far they can be believed: {parts}."))
     for column, label in (("ridge", "ridge regression"), ("knn", "the nearest spots")):
         peer = scores.column(column)
         both = np.isfinite(peer) & np.isfinite(values)

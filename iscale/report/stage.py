@@ -63,13 +63,15 @@ def write_report_page(scene: Scene, region: Region) -> None:
         provenance_section(scene),
         timings_section(scene),
     ]
-    findings = [*_outdated(scene), *scores_findings(scores), *captures_findings(scene, captures)]
+    said = scene.notices or tuple(str(text) for text in scene.report().get("notices", ()))
+    warnings = [Finding("doubtful", text.replace("Warning: ", "")) for text in said if "Warning: " in text]
+    findings = [*_outdated(scene), *scores_findings(scores), *captures_findings(captures), *warnings]
     findings.sort(key=lambda finding: WEIGHTS.index(finding.weight))
     lead = (
         f"Spatial gene expression of {plural(len(scene.genes()), 'gene')}, predicted for every "
         f"{scene.grid.superpixel_um:g} µm of tissue from the stained slide and from what was measured on parts of it."
     )
-    notices = scene.notices or tuple(str(text) for text in scene.report().get("notices", ()))
+    notices = [text for text in said if "Warning: " not in text]
     write_page(scene.store.folder / PAGE, render(scene.project.name, lead, findings, notices, sections))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from iscale.report.items import Heading, Item, Missing, Section, Text, table_of
+from iscale.report.items import Figure, Heading, Item, Missing, Section, Text, table_of
 from iscale.report.scene import Scene
 from iscale.report.values import Row, number, plural, read_tsv, shown
 
@@ -21,6 +21,9 @@ MEASURES = {
 }
 
 
+SHOWN_MAPS = ("pearson", "rmse")
+
+
 def truth_section(scene: Scene) -> Section:
     """Medians over genes of what was found against each truth."""
     title = "Against a measured truth"
@@ -29,7 +32,7 @@ def truth_section(scene: Scene) -> Section:
     items: list[Item] = []
     for folder, rows in tables:
         if rows:
-            items += [Heading(folder.name.removeprefix("truth-")), _table(folder, rows)]
+            items += [Heading(folder.name.removeprefix("truth-")), _table(folder, rows), *_maps(scene, folder)]
     if not items:
         text = "The run has not been compared with a measured map of the same tissue; most users have none."
         return Section("truth", title, (Missing(text, scene.command("evaluate", "--truth", "PATH")),))
@@ -39,15 +42,25 @@ def truth_section(scene: Scene) -> Section:
 
 def _table(folder: Path, rows: list[Row]) -> Item:
     there = [name for name in MEASURES if name in rows[0]]
-    blocks = sorted({int(number(row.get("block"))) for row in rows if np.isfinite(number(row.get("block")))})
     body = []
-    for block in blocks:
-        of = [row for row in rows if number(row.get("block")) == block]
+    for block in dict.fromkeys(row.get("block", "") for row in rows):
+        of = [row for row in rows if row.get("block") == block]
         cells = [shown(_median([number(row.get(name)) for row in of]), 3) for name in there]
-        body.append([f"{block} x {block}", str(len(of)), *cells])
+        body.append([f"{block} x {block}" if block.isdigit() else block, str(len(of)), *cells])
     genes = plural(len({row.get("gene") for row in rows}), "gene")
     caption = f"Medians over {genes}; every gene: {folder.parent.name}/{folder.name}/genes.tsv"
     return table_of(caption, ("block (superpixels)", "genes", *(MEASURES[name] for name in there)), body)
+
+
+def _maps(scene: Scene, folder: Path) -> list[Figure]:
+    """Maps of the scores that single superpixels have over the genes."""
+    found = []
+    for name in SHOWN_MAPS:
+        if path := scene.taken(folder / f"superpixels-{name}-1.png", f"{folder.name}-{name}"):
+            measure = MEASURES[name]
+            alt = f"Map of every superpixel's {measure} over the genes, predicted against measured."
+            found.append(Figure(path, alt, f"{measure} over the genes, in every superpixel.", "half"))
+    return found
 
 
 def _median(values: list[float]) -> float:

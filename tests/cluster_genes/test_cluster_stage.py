@@ -64,12 +64,12 @@ def test_labels_are_those_of_the_whole_map_at_once(predicted) -> None:
 
 
 def test_the_same_bits_for_any_regions(predicted, monkeypatch) -> None:
-    store, grid = predicted(shape=(1040, 528))
+    store, grid = predicted(shape=(576, 528))
     found = []
     monkeypatch.setattr(learn, "SAMPLE_BYTES", 4 * 4 * 5000)
     for side in (1, 2):
         cluster(store, grid, side=side)
-        assert [len(step.plan.regions) for step in steps(store, grid, side=side)][1] == (6 if side == 1 else 2)
+        assert [len(step.plan.regions) for step in steps(store, grid, side=side)][1] == (4 if side == 1 else 1)
         paths = [f"clusters/{name}" for name in ("labels", "refined", "labels_sizes", "markers_5/labels")]
         found.append([read(store, path) for path in paths])
         for step in steps(store, grid):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from html.parser import HTMLParser
@@ -44,7 +45,7 @@ class _Tags(HTMLParser):
 
 def _report_step(job: Job) -> Step:
     options = job.options.model_dump(mode="json")
-    notices = (f"a notice of {EVIL}",)
+    notices = (f"a notice of {EVIL}", *(text for text in job.notices if "Warning" in text))
     resources = job.crew.of("here")
     (step,) = report_steps(job.store, job.grid, job.project, options, notices, inputs=("a",), resources=resources)
     return step
@@ -185,6 +186,38 @@ def test_clusters_labels_and_nuclei_are_shown_where_they_are(job: Job) -> None:
     assert f"{kept:,} of {of:,} tissue superpixels" in page
     for command in ("iscale cluster", "iscale annotate", "iscale refine"):
         assert command not in page
+
+
+def test_alignments_and_warnings_come_first(job: Job) -> None:
+    folder = job.store.folder / "alignment"
+    folder.mkdir()
+    placed = {"how": "images", "verdict": "doubtful", "reasons": ["Outlines agree by 54%."], "quality": {"iou": 0.54}}
+    (folder / "alignment.json").write_text(json.dumps({"D1": placed, "gone": placed}))
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(folder / "D1.png")
+    job.notices.append("Warning: 3 of 36 spots (D2) lie off the tissue.")
+    page = _reported(job)
+    findings = re.findall(r'<li class="(\w+)"><span class="mark">\w+</span> <span>(.*?)</span>', page)
+    assert findings[:2] == [
+        ("doubtful", "Capture D1: its alignment is doubtful. Outlines agree by 54%."),
+        ("doubtful", "3 of 36 spots (D2) lie off the tissue."),
+    ]
+    assert "Alignment of D1." in page
+    assert "gone" not in page
+
+
+def test_a_truth_is_told_by_medians_over_genes(job: Job) -> None:
+    folder = job.store.folder / "evaluation" / "truth-xenium <b>"
+    folder.mkdir(parents=True)
+    rows = ["G0 1 0.2 0.5", "G1 1 0.4 NA", "G0 spot 0.1 0.9", "G1 spot 0.3 0.7"]
+    lines = ["\t".join(row.split()) for row in ("gene block rmse pearson", *rows)]
+    (folder / "genes.tsv").write_text("\n".join(lines) + "\n")
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(folder / "superpixels-pearson-1.png")
+    page = _reported(job)
+    assert "xenium &lt;b&gt;" in page
+    cell = '<td class="n">(.*?)</td>'
+    cells = re.findall(f'<th scope="row">(1 x 1|spot)</th><td class="n">2</td>{cell}{cell}', page)
+    assert cells == [("1 x 1", "0.300", "0.500"), ("spot", "0.200", "0.800")]
+    assert "Pearson over the genes, in every superpixel." in page
 
 
 def test_a_damaged_table_is_as_good_as_none(job: Job) -> None:
