@@ -53,7 +53,7 @@ lint: env ## formatting, lint and types
 	$(BIN)/mypy
 
 .PHONY: bench-%
-bench-%: env ## run a benchmark: accuracy, alignment, context, features, fit, hipt_memory, memory, reading, scale, scaling, scheduler, workers
+bench-%: env ## run a benchmark: accuracy, alignment, clusters, context, dense, features, fit, fit_memory, hipt_memory, memory, reading, scale, scaling, scheduler, trust, workers
 	$(BIN)/python -m benchmarks.$*
 
 .PHONY: clean

@@ -118,10 +118,11 @@ def main() -> None:
 
 
 def results(rounds: dict[str, list[dict[str, float]]]) -> str:
-    """The table: a row per stage."""
+    """The table: a row per stage, and one of both together."""
     rows = []
-    for stage in TIMED:
-        seconds = {way: [found[stage] for found in rounds[way]] for way in WAYS}
+    for stage in (*TIMED, "both"):
+        stages = [stage] if stage in TIMED else list(TIMED)
+        seconds = {way: [sum(found[name] for name in stages) for found in rounds[way]] for way in WAYS}
         serial, one, two = (statistics.median(seconds[way]) for way in WAYS)
         told = [f"{statistics.median(s):.1f} ({min(s):.1f} to {max(s):.1f})" for s in seconds.values()]
         rows.append([stage, *told, f"{one / two:.2f}", f"{one / serial - 1:+.1%}"])

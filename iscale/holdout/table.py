@@ -53,7 +53,7 @@ class Trust:
     @property
     def word(self) -> Word:
         """One of :data:`iscale.holdout.words.WORDS`."""
-        return word_of(self.score, self.low, self.ceiling)
+        return word_of(self.score, self.low, self.high, self.ceiling)
 
     @property
     def numbers(self) -> tuple[float, ...]:

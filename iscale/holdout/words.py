@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-Word = Literal["reliable", "usable", "weak", "not predicted", "too few counts"]
+Word = Literal["reliable", "usable", "weak", "not predicted", "cannot be told"]
 
 WORDS: tuple[Word, ...] = get_args(Word)
 """Best first; the last is of genes of which nothing can be told."""
@@ -14,7 +14,7 @@ MEANINGS: dict[Word, str] = {
     "usable": "the map has the gene's large pattern; look at the measured spots too before you rely on a detail",
     "weak": "something of the pattern is right, most of it is not",
     "not predicted": "on spots that the model had not seen, the map was no better than chance",
-    "too few counts": "so few molecules were counted that even a perfect map could not be told from a wrong one",
+    "cannot be told": "too few molecules were counted, or too few spots, to tell a right map from a wrong one",
 }
 """What to tell a reader."""
 
@@ -26,36 +26,39 @@ USABLE = 0.5
 """Share of the ceiling that the score of a usable gene reaches."""
 
 
-def word_of(score: float, low: float, ceiling: float) -> Word:
+def word_of(score: float, low: float, high: float, ceiling: float) -> Word:
     """Judge a gene by its held-out score, as a share of the best score that counting noise leaves possible.
 
     The share, ``score / ceiling``, is about the correlation of the map with what the spots would measure without
     counting noise: squared, the part of its variation that the map has. 0.7 is half of it, 0.5 a quarter.
 
-    - *too few counts*: the ceiling is unknown or under 0.4;
-    - *not predicted*: else, if 0 is in the score's interval or above it;
+    - *cannot be told*: the ceiling is unknown or under 0.4, or the score's interval is so wide that it holds both 0 and
+      the share of a usable gene;
+    - *not predicted*: else, if 0 is in the interval or above it;
     - *reliable*: else, if the share is at least 0.7, and at least 0.5 at the lower end of the interval;
     - *usable*: else, if the share is at least 0.5;
     - *weak*: else.
 
     Parameters
     ----------
-    score, low
-        Held-out correlation and the lower end of its 95 % interval; NaN where there is none.
+    score, low, high
+        Held-out correlation and the ends of its 95 % interval; NaN where there is none.
     ceiling
         Correlation that a perfect prediction would have.
 
     Examples
     --------
-    >>> word_of(0.6, 0.5, 0.8), word_of(0.6, 0.3, 0.8), word_of(0.3, 0.1, 0.8), word_of(0.1, -0.1, 0.8)
-    ('reliable', 'usable', 'weak', 'not predicted')
-    >>> word_of(0.3, 0.1, 0.2)
-    'too few counts'
+    >>> word_of(0.6, 0.5, 0.7, 0.8), word_of(0.6, 0.3, 0.8, 0.8), word_of(0.3, 0.1, 0.5, 0.8)
+    ('reliable', 'usable', 'weak')
+    >>> word_of(0.1, -0.1, 0.3, 0.8)
+    'not predicted'
+    >>> word_of(0.3, 0.1, 0.5, 0.2), word_of(0.6, -0.1, 0.9, 0.8)
+    ('cannot be told', 'cannot be told')
     """
     if not ceiling >= LEAST_CEILING:
-        return "too few counts"
+        return "cannot be told"
     if not low > 0:
-        return "not predicted"
+        return "not predicted" if high < USABLE * ceiling else "cannot be told"
     if score >= RELIABLE * ceiling and low >= SURE * ceiling:
         return "reliable"
     return "usable" if score >= USABLE * ceiling else "weak"

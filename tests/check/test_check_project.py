@@ -258,7 +258,7 @@ def test_genes(project: Path, edit: Callable[[pd.DataFrame], pd.DataFrame], code
     ("file", "text", "code"),
     [
         ("gene-names.txt", "NOSUCHGENE\n", "genes-not-measured"),
-        ("markers.csv", "gene,label\nNOSUCHGENE,tumour\n", "markers-not-measured"),
+        ("markers.csv", "gene,label\nNOSUCHGENE,tumour\nFN1,stroma\n", "markers-not-measured"),
     ],
 )
 def test_named_genes(project: Path, file: str, text: str, code: str) -> None:

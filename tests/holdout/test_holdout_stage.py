@@ -26,7 +26,7 @@ def test_genes_that_follow_from_the_image_are_told_from_noise(trust) -> None:
     assert trust["follows"].word == "reliable"
     assert trust["follows"].score > 0.8
     assert trust["noise"].word == "not predicted"
-    assert trust["rare"].word == "too few counts"
+    assert trust["rare"].word == "cannot be told"
     assert trust["noise"].score < trust["follows less"].score < trust["follows"].score
 
 
@@ -107,7 +107,7 @@ def test_where_too_little_lies_on_tissue_nothing_is_said(scene) -> None:
     xy_px[scene.spots.capture == 0] = 2040.0  # off tissue, so that nothing can be learnt without capture B
     xy_px[0] = scene.spots.xy_px[0]
     trust = scene.hold_out("capture", replace(scene.spots, xy_px=xy_px))
-    assert {gene.word for gene in trust.values()} == {"too few counts"}
+    assert {gene.word for gene in trust.values()} == {"cannot be told"}
     assert all(np.isnan(gene.score) for gene in trust.values())
 
 

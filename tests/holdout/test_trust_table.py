@@ -28,7 +28,7 @@ def test_other_programs_can_read_it(tmp_path) -> None:
     write_trust(trust_path(tmp_path, "region"), GENES)
     table = pd.read_csv(tmp_path / "evaluation" / "trust-region.tsv", sep="\t", keep_default_na=False, na_values="nan")
     assert tuple(table.columns) == COLUMNS
-    assert table["word"].tolist() == ["reliable", "weak", "too few counts"]
+    assert table["word"].tolist() == ["reliable", "weak", "cannot be told"]
     assert table["score"].tolist()[:2] == [0.8, 0.2]
 
 
