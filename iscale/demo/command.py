@@ -22,6 +22,14 @@ SHOWN_GENES = 12
 BLOCK = 4
 """Side, in superpixels, of the blocks over which maps are also compared."""
 
+HER2ST_MARKERS = {
+    "tumour": ("ERBB2", "GRB7", "KRT7", "KRT19", "CD24", "FASN"),
+    "plasma cells": ("IGKC", "IGHG3", "IGHA1", "IGHM", "IGLC2"),
+    "antigen presentation": ("HLA-DRA", "CD74", "HLA-B"),
+    "stroma": ("COL1A1", "COL1A2", "COL3A1", "FN1", "MGP"),
+}
+"""Well-known genes of breast cancer, among the hundred most variable of her2st."""
+
 Table = list[list[str]]
 
 
@@ -69,6 +77,8 @@ def her2st_demo(folder: Path, source: Path, **options: Any) -> str:
     if project.exists():
         raise InputError(f"{project} exists already.", "Name another folder, or `iscale run` that project.")
     laid = lay_out_her2st(source, project)
+    rows = [f"{gene},{label}\n" for label, genes in HER2ST_MARKERS.items() for gene in genes]
+    (project / MOTHER_FOLDER / "markers.csv").write_text("gene,label\n" + "".join(rows))
     chosen = {"pixel_size": PIXEL_SIZE_UM, "n_genes": 100, "n_plots": SHOWN_GENES, **options}
     found = open_run(run(project, **chosen))
     rows = score_her2st(found, laid)

@@ -91,7 +91,7 @@ class DaskDriver:
     def _ask(self) -> dict[str, str]:
         try:
             there = self._client.scheduler_info(n_workers=-1)["workers"]
-        except (OSError, TimeoutError, RuntimeError, ValueError) as error:
+        except (OSError, TimeoutError, RuntimeError, ValueError, KeyError) as error:
             raise self._lost() from error
         if self._client.status != "running":  # what it said is of the past
             raise self._lost()
