@@ -77,8 +77,8 @@ def her2st_demo(folder: Path, source: Path, **options: Any) -> str:
     if project.exists():
         raise InputError(f"{project} exists already.", "Name another folder, or `iscale run` that project.")
     laid = lay_out_her2st(source, project)
-    rows = [f"{gene},{label}\n" for label, genes in HER2ST_MARKERS.items() for gene in genes]
-    (project / MOTHER_FOLDER / "markers.csv").write_text("gene,label\n" + "".join(rows))
+    markers = [f"{gene},{label}\n" for label, genes in HER2ST_MARKERS.items() for gene in genes]
+    (project / MOTHER_FOLDER / "markers.csv").write_text("gene,label\n" + "".join(markers))
     chosen = {"pixel_size": PIXEL_SIZE_UM, "n_genes": 100, "n_plots": SHOWN_GENES, **options}
     found = open_run(run(project, **chosen))
     rows = score_her2st(found, laid)
