@@ -30,7 +30,7 @@ from iscale.engine.drivers import SerialDriver
 from iscale.engine.execute import execute
 from iscale.engine.ledger import Ledger
 from iscale.engine.plan import Resources
-from iscale.holdout.apart import ApartSpots, spots_apart
+from iscale.holdout.apart import ApartSpots
 from iscale.holdout.folds import Folds, How, cut_folds
 from iscale.holdout.predict import LEAST_COVERED
 from iscale.holdout.score import blocks_of_tissue, correlation
@@ -64,13 +64,7 @@ def case(source: Path, work: Path, mother: str, **options: Any) -> Case:
     own = {(score, method): pearson(*pairs[score, method]) for score in SCORES for method in ("ours", "ridge")}
     project = work / f"{mother}-covered"
     job = Job(project, load_options(project, {"n_genes": GENES, "pixel_size": PIXEL_SIZE_UM, "out": work / mother}))
-    spots = spots_apart(
-        job.captures,
-        job.spots,
-        dist_st_px=job.options.dist_st,
-        analysis_shape_px=job.grid.content_shape_px,
-        pixel_size_um=job.grid.pixel_size_um,
-    )
+    spots = job.test_spots
     context = FitContext(job.store, job.grid, get_encoder(job.encoder).groups, "default", 0, "cpu")
     trust, ridge = {}, {}
     for how in HOWS:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from iscale.crew import Crew
 from iscale.engine.step import Step
 from iscale.job import Job
+
+if TYPE_CHECKING:
+    from iscale.model.fit_stage import FitContext
 
 _IMAGE = ("ingest", "tissue", "features")
 _MODEL = (*_IMAGE, "integrate", "fit", "predict")
@@ -76,14 +80,19 @@ def _integrate(job: Job, crew: Crew, made: Made) -> Iterator[Step]:
     yield integrate_step(job.store, job.captures, job.spots, job.grid, job.crew.of("here"))
 
 
-def _fit(job: Job, crew: Crew, made: Made) -> Iterator[Step]:
+def _fit_context(job: Job, crew: Crew) -> FitContext:
     from iscale.encoders import get_encoder
-    from iscale.model.fit_stage import FitContext, fit_step
+    from iscale.model.fit_stage import FitContext
 
-    options = job.options
-    groups = get_encoder(job.encoder).groups
-    context = FitContext(job.store, job.grid, groups, options.recipe, options.seed, crew.device)
-    yield fit_step(context, job.spots, inputs=(made["features"], made["integrate"]), resources=crew.of("gpu"))
+    groups, options = get_encoder(job.encoder).groups, job.options
+    return FitContext(job.store, job.grid, groups, options.recipe, options.seed, crew.device)
+
+
+def _fit(job: Job, crew: Crew, made: Made) -> Iterator[Step]:
+    from iscale.model.fit_stage import fit_step
+
+    inputs = made["features"], made["integrate"]
+    yield fit_step(_fit_context(job, crew), job.spots, inputs=inputs, resources=crew.of("gpu"))
 
 
 def _predict(job: Job, crew: Crew, made: Made) -> Iterator[Step]:
@@ -139,18 +148,12 @@ def _annotate(job: Job, crew: Crew, made: Made) -> Iterator[Step]:
 
 
 def _holdout(job: Job, crew: Crew, made: Made) -> Iterator[Step]:
-    how = job.hold_out
-    if how is None:
+    if job.hold_out is None:
         return
-    from iscale.encoders import get_encoder
     from iscale.holdout.stage import holdout_steps
-    from iscale.model.fit_stage import FitContext
 
-    options = job.options
-    groups = get_encoder(job.encoder).groups
-    context = FitContext(job.store, job.grid, groups, options.recipe, options.seed, crew.device)
-    inputs = made["features"], made["integrate"]
-    yield from holdout_steps(context, job.test_spots, how, inputs=inputs, resources=crew.of("gpu"))
+    context, inputs = _fit_context(job, crew), (made["features"], made["integrate"])
+    yield from holdout_steps(context, job.test_spots, job.hold_out, inputs=inputs, resources=crew.of("gpu"))
 
 
 def _plot(job: Job, crew: Crew, made: Made) -> Iterator[Step]:

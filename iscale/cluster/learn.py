@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from importlib import import_module
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
+from threadpoolctl import threadpool_limits
 
 from iscale.cluster.smooth import TILE, read_smoothed
 from iscale.engine.progress import tell
@@ -111,8 +111,7 @@ def fit_centres(rows: NDArray[np.float32], k: int, seed: int) -> NDArray[np.floa
     ndarray
         (k, component) float32.
     """
-    # What scikit-learn itself limits its threads with, and requires.
-    with import_module("threadpoolctl").threadpool_limits(limits=1):
+    with threadpool_limits(limits=1):
         some = np.ascontiguousarray(rows[:: -(-len(rows) // BATCH_ROWS)])
         begun = [_in_batches(some, k, (seed + start * 1_000_003) % 2**32) for start in range(STARTS)]
         begun.sort(key=lambda centres: inertia(some, centres))

@@ -138,13 +138,14 @@ def _block_mean(values: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _where(found: Run) -> str:
     folder = found.store.folder
+    clusters = ", ".join(str(path) for path in sorted(folder.glob("clusters-gene_*")))
     return "\n".join(
         [
             f"The report, for a browser: {folder / 'report.html'}",
             f"The store, for `iscale.open_run`, xarray or any Zarr reader: {found.store.place}",
             f"Maps of predicted expression: {folder / 'super_res_ST_plots'}",
             f"Measured spots over the image: {folder / 'spot_level_st_plots'}",
-            f"Clusters and their marker genes: {folder / 'clusters-gene_10'}",
+            f"Clusters and their marker genes: {clusters}",
             f"What each step took: {folder / 'report.json'}",
         ]
     )
