@@ -36,11 +36,11 @@ WORDS: dict[SchedulerName, dict[str, str]] = {
         "MANAGED": "-J, -q, -P, -n, -R span and rusage, -M, -W, -o and -rn",
         "OWN_KEYS": """
 # The unit in which your LSF reads -M and rusage: KB, MB or GB. Ask your admins, or look for LSF_UNIT_FOR_LIMITS in
-# lsf.conf.
+# lsf.conf: without such a line it is KB.
 memory_unit: MB
 
-# How memory is reserved (bsub -R rusage): job (the figure is the job's), core (your LSF multiplies it by the cores:
-# RESOURCE_RESERVE_PER_TASK=Y in lsf.conf), or no (only the limit -M is set).
+# How memory is reserved (bsub -R rusage): job (the figure is the job's, LSF's default), core (your LSF multiplies it by
+# the cores: RESOURCE_RESERVE_PER_TASK=Y in lsb.params), or no (only the limit -M is set).
 reserve_memory: job
 """,
     },

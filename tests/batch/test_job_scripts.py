@@ -25,18 +25,23 @@ CPU = {"queue": "long", "cores": 8, "workers": 4, "memory": "16GB", "walltime": 
 GPU = {"queue": "gpu", "cores": 4, "gpus": 1, "memory": "32GB", "walltime": "04:00:00", "jobs": 2}
 
 BSUB = {
-    "-J": r"[\w-]+",
-    "-q": r"\w+",
-    "-P": r'"\w+"',
-    "-n": r"\d+",
-    "-R": r'"(span\[hosts=1\]|rusage\[mem=\d+\])"',
-    "-M": r"\d+",
-    "-W": r"\d+:[0-5]\d",
-    "-o": r'"/[^"]+/iscale-(cpu|gpu)-%J\.log"',
-    "-rn": "",
-    "-gpu": r'"num=1"',
+    "-J": r"[\w-]{1,4094}",  # bsub -J job_name
+    "-q": r"\w+",  # bsub -q "queue_name ..."
+    "-P": r'"?\w+"?',  # bsub -P project_name
+    "-n": r"\d+",  # bsub -n min_tasks[,max_tasks]
+    "-R": r'"(span\[(hosts=1|ptile=\d+)\]|rusage\[mem=\d+([KMGT]B)?\])"',  # bsub -R "res_req" [-R "res_req" ...]
+    "-M": r"\d+",  # bsub -M mem_limit, in the unit of LSF_UNIT_FOR_LIMITS
+    "-W": r"\d+:[0-5]\d",  # bsub -W [hour:]minute
+    "-o": r'("/[^"]+/)?iscale-((cpu|gpu)-)?%J\.(log"|lsf)',  # bsub -o output_file, %J is the job's number
+    "-rn": "",  # bsub -rn
+    "-gpu": r'"num=\d+(:j_exclusive=(yes|no))?"',  # bsub -gpu "[num=num_gpus] ... [:j_exclusive=yes | no] ..."
+    "-wa": r"URG",  # bsub -wa signal
+    "-wt": r"\d+",  # bsub -wt [hour:]minute
+    "-Q": r'"\d+( \d+)*"',  # bsub -Q "exit_code ..."
 }
-"""Options of bsub that scripts have, and the forms of their values, from memory of IBM's reference."""
+"""Options of bsub that scripts have, and the forms of their values: the synopses of IBM's reference of LSF 10.1."""
+
+RUN_BSUB = Path(__file__).parent.parent.parent / "deploy" / "lsf" / "run.bsub"
 
 
 def site(scheduler: str = "slurm", **changes: Any) -> Site:
@@ -105,6 +110,14 @@ def test_every_line_for_lsf_is_an_option_that_it_has(pool: PoolName, cores: int)
     for option, _, value in found:
         assert re.fullmatch(BSUB[option], value), (option, value)
     assert ("-gpu" in {option for option, _, _ in found}) == (pool == "gpu")
+
+
+def test_every_line_of_the_file_to_submit_is_an_option_that_lsf_has() -> None:
+    lines = re.findall(r"^##?BSUB (.+)$", RUN_BSUB.read_text(), re.MULTILINE)
+    asked = [line.partition(" ") for line in lines]
+    assert {"-n", "-R", "-W", "-wa", "-wt", "-gpu", "-Q"} <= {option for option, _, _ in asked}
+    for option, _, value in asked:
+        assert re.fullmatch(BSUB[option], value), (option, value)
 
 
 @pytest.mark.parametrize(
