@@ -32,9 +32,9 @@ from iscale.captures.spots import DiscFeatures, TrainingSpots
 from iscale.model.data import TrainingData
 from iscale.model.discs import disc_offsets
 from iscale.model.ensemble import recipe_module
-from iscale.model.network import HIDDEN_LAYERS, HIDDEN_WIDTH
 from iscale.model.published import EPOCHS, PublishedEnsemble
 from iscale.model.published import train as train_published
+from iscale.model.sizes import HIDDEN_LAYERS, HIDDEN_WIDTH
 from iscale.model.threads import all_cores
 
 SPOTS, FEATURES, GENES, STATES = 347, 579, 100, 5

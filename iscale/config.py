@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from iscale.encoders.spec import Context, Precision
 from iscale.engine.plan import parse_bytes
 from iscale.errors import InputError
+from iscale.wanted import wanted
 
 SETTINGS_FILE = "iscale.toml"
 
@@ -59,6 +60,11 @@ class Options(BaseModel):
     )
     pixel_size: float = Field(0.5, ge=0.05, le=20, description="um per pixel at which the analysis is done.")
     n_genes: int = Field(1000, ge=1, description="Genes to impute: those of highest variance over the spots.")
+    materialize: Literal["none", "top", "all"] = Field(
+        "top",
+        description="Genes whose maps are written: none, top (those imputed) or all that captures measured; any other "
+        "is computed when it is read.",
+    )
     n_plots: int = Field(30, ge=1, description="Genes to draw: the first of those imputed.")
     n_clusters: tuple[Annotated[int, Field(ge=2, le=100)], ...] = Field(
         (10,), description="Clusters of superpixels; several numbers: each."
@@ -88,7 +94,12 @@ class Options(BaseModel):
         "auto: capture where there are two or more, else region; none with the published recipe.",
     )
     seed: int = Field(0, ge=0, lt=2**31, description="Seed of everything random.")
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu or cuda.")
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        description="auto, cpu or cuda.",
+        json_schema_extra={"wanted": "auto, cpu, cuda or cuda:N"},
+    )
     out: str | None = Field(
         None, description="Output folder, or s3:// or gs:// URL of the store; default: PROJECT/iSCALE_output."
     )
@@ -168,7 +179,7 @@ def load_options(project: Path, flags: dict[str, Any]) -> Options:
     try:
         return Options.model_validate(values | given)
     except ValidationError as error:
-        raise InputError(_explain(error, path, given), "`iscale run --help` lists the options.") from error
+        raise InputError(_explain(error, path, given), "The command with --help lists its options.") from error
 
 
 def settings_text(platforms: dict[str, str]) -> str:
@@ -204,11 +215,29 @@ def _toml_line(key: str, value: Any) -> str:
 
 
 def _explain(error: ValidationError, path: Path, flags: dict[str, Any]) -> str:
-    lines = []
+    """What is wrong, one line for every option: where it stands, its value, and what it may be."""
+    said: dict[str, str] = {}
     for item in error.errors():
-        key = str(item["loc"][0])
-        inner = ".".join(str(part) for part in item["loc"] if not isinstance(part, int))
-        where = f"--{key.replace('_', '-')}" if key in flags else f"{path}: {inner}"
-        what = "no such option" if item["type"] == "extra_forbidden" else item["msg"].removeprefix("Value error, ")
-        lines.append(f"{where} = {item['input']!r}: {what}.")
-    return "\n".join(lines)
+        key, keys = str(item["loc"][0]), [str(part) for part in item["loc"] if not isinstance(part, int)]
+        whole, place = flags.get(key), f"--{key.replace('_', '-')}"
+        if key not in flags:
+            whole, place = None, f"{path}: {'.'.join(keys)}"
+        value = _shown(item["input"]) if whole is None else _shown(whole)
+        said.setdefault(place, f"{place} = {value}: {_problem(item, key, keys)}.")
+    return "\n".join(said.values())
+
+
+def _problem(item: Any, key: str, keys: list[str]) -> str:
+    if item["type"] == "extra_forbidden":
+        return "no such option"
+    if item["type"] == "value_error":
+        return str(item["msg"]).removeprefix("Value error, ")
+    if key == "capture" and len(keys) > 2:
+        return f"give {wanted(CaptureOptions, keys[2])}"
+    several = " (several: --n-clusters 6 10)" if key == "n_clusters" else ""
+    return f"give {wanted(Options, key)}{several}"
+
+
+def _shown(value: Any) -> str:
+    """A value as its user wrote it."""
+    return ", ".join(map(_shown, value)) if isinstance(value, list | tuple) and value else repr(value)

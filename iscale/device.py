@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from importlib.metadata import version
 
 from iscale.errors import InputError
 
@@ -19,14 +20,21 @@ def here(device: str) -> str:
     InputError
         If a card was asked for, by name or by starting this worker to use one, and torch sees none.
     """
-    import torch
-
     wanted = "cuda" if device == "auto" and os.environ.get(CARD_EXPECTED) else device
     if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted.startswith("cuda") and not torch.cuda.is_available():
+        return "cuda" if has_card() else "cpu"
+    if wanted.startswith("cuda") and not has_card():
         raise InputError(
             f"--device {wanted}: torch sees no CUDA device on {socket.gethostname()}.",
             "Use --device cpu, or auto; or start workers where there are cards, with a torch that is built for CUDA.",
         )
     return wanted
+
+
+def has_card() -> bool:
+    """Whether torch sees a card here; a torch that was built for processors alone is not imported for that."""
+    if version("torch").endswith("+cpu"):
+        return False
+    import torch
+
+    return torch.cuda.is_available()

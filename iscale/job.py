@@ -18,6 +18,7 @@ from iscale.crew import Crew, plan_crew
 from iscale.encoders.spec import EncoderSpec
 from iscale.errors import InputError
 from iscale.geometry import SlideGrid
+from iscale.model.sizes import SIZES
 from iscale.project import ProjectFiles, find_project, read_gene_names
 from iscale.slide.fingerprint import file_fingerprint
 from iscale.slide.pixel_size import resolve_pixel_size
@@ -169,13 +170,33 @@ class Job:
         return spots
 
     @functools.cached_property
+    def genes(self) -> tuple[str, ...]:
+        """The genes of ``run.expression``: those trained on, and all others with ``--materialize all``.
+
+        Raises
+        ------
+        InputError
+            If the recipe gives no other genes than those it trains on, and others are asked for.
+        """
+        wanted, recipe = self.options.materialize, self.options.recipe
+        if wanted != "top" and not SIZES[recipe].factors:
+            raise InputError(
+                f"--materialize {wanted}: the recipe {recipe!r} keeps nothing that genes could be computed from later.",
+                "Use --recipe default; or name more genes to train on with --n-genes.",
+            )
+        trained = self.spots.genes
+        if wanted != "all":
+            return trained
+        return (*trained, *(gene for gene in self.spots.shared_genes if gene not in set(trained)))
+
+    @functools.cached_property
     def markers(self) -> Markers | None:
         """The user's marker genes, those that the run imputes; None without a ``markers.csv``."""
         from iscale.annotate.markers import read_markers
 
         if self.files.markers is None:
             return None
-        markers = read_markers(self.files.markers, self.spots.genes)
+        markers = read_markers(self.files.markers, self.genes)
         self.notices += markers.notices
         return markers
 

@@ -8,26 +8,30 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from iscale.align.command import align_missing
 from iscale.captures.on_tissue import check_on_tissue
+from iscale.cluster.enough import check_enough_tissue
 from iscale.config import load_options
 from iscale.engine.drivers import Driver, batch_file, open_driver
 from iscale.engine.execute import StepReport, execute, pending
 from iscale.engine.ledger import Ledger
 from iscale.engine.plan import format_bytes
-from iscale.engine.step import Step
 from iscale.errors import InputError, RegionsFailedError, StoreError
 from iscale.job import Job
+from iscale.outdated import WITHOUT_MARKERS, mark_outdated
 from iscale.progress import Silence
+from iscale.project_layout import MOTHER_FOLDER
 from iscale.report.planned import logs_folder, plan_table
 from iscale.report.taken import write_report
 from iscale.stages import STAGES, steps, uses_captures
 from iscale.status import StatusFile
-from iscale.store.run_store import RunStore
 
 
 def check_inputs(job: Job, stage: str) -> None:
     """Read every input of a stage, so that what is wrong with one is told before any work."""
+    _check_out(job)
     _ = job.files, job.grid, job.crew
     if "features" in STAGES[stage]:
         _ = job.encoder
@@ -37,8 +41,10 @@ def check_inputs(job: Job, stage: str) -> None:
         read_user_mask(job.files.user_mask, job.grid)
     if uses_captures(stage):
         _ = job.spots
+    if "predict" in STAGES[stage]:
+        _ = job.genes
     if "annotate" in STAGES[stage]:
-        _ = job.markers
+        _check_markers(job, stage)
     if "holdout" in STAGES[stage]:
         _ = job.hold_out
     if "refine" in STAGES[stage] and job.files.user_cells:
@@ -107,6 +113,7 @@ def run(
             job.store.clear()
         job.store.create()
         job.store.sweep()
+        job.notices += _replaced_clusterings(job, stage)
         for notice in job.notices:
             watcher.say(notice)
         _run_steps(job, stage, driver, watcher)
@@ -116,16 +123,19 @@ def run(
 
 def _run_steps(job: Job, stage: str, driver: Driver, watcher: Any) -> None:
     """Run step after step, and leave a report however they end."""
-    status = StatusFile(job.store, list(steps(job, stage)), watcher)
+    status = StatusFile(job.store, list(steps(job, stage)), watcher, COMMANDS.get(stage, stage))
     reports: list[StepReport] = []
     start, how = time.time(), "stopped by an error"
+    _mark_without_markers(job, stage, watcher)
     try:
         for step in steps(job, stage):
             if step.name == "report":
                 write_report(job, stage, reports, start)  # it tells of what steps took
             ledger = Ledger(job.store.ledgers, step.name)
-            _mark_outdated(job.store, step, ledger)
+            mark_outdated(job.store, step, ledger)
             execute(step, driver, ledger, status, reports)
+            if step.name == "tissue/mask" and "cluster" in STAGES[stage]:
+                check_enough_tissue(job.store, job.options.n_clusters)
             if step.name == "tissue/mask" and job.with_captures:
                 for warning in check_on_tissue(job.store, job.spots):
                     job.notices.append(warning)
@@ -139,9 +149,52 @@ def _run_steps(job: Job, stage: str, driver: Driver, watcher: Any) -> None:
         raise
     finally:
         status.end(how)
-        # On a full disk there is no report either: the error of the step is what counts.
-        with contextlib.suppress(OSError):
+        # On a full disk, or of a damaged store, there is no report either: the error of the step is what counts.
+        with contextlib.suppress(OSError, StoreError):
             write_report(job, stage, reports, start)
+
+
+COMMANDS = {"report": "run", "evaluate": "evaluate --hold-out"}
+"""Commands that are not called as their last stage."""
+
+
+def _check_markers(job: Job, stage: str) -> None:
+    """Read the user's markers; to annotate without any is an error, to run without them is not."""
+    if job.markers is None and stage == "annotate":
+        from iscale.annotate.markers import EXAMPLE
+
+        place = job.project / MOTHER_FOLDER / "markers.csv"
+        raise InputError(f"{place} is not there: annotation is by marker genes that you name in it.", EXAMPLE)
+
+
+def _mark_without_markers(job: Job, stage: str, watcher: Any) -> None:
+    """Where an earlier run annotated by markers that the project no longer has, say that this is what it is."""
+    if "annotate" in STAGES[stage] and job.markers is None and job.store.has("annotation"):
+        job.store.mark("annotation", WITHOUT_MARKERS)
+        watcher.say(f"The annotation is of an earlier run: {WITHOUT_MARKERS}.")
+
+
+def _replaced_clusterings(job: Job, stage: str) -> list[str]:
+    """A notice of clusterings of an earlier run that this one, of other numbers of clusters, removes."""
+    if "cluster" not in STAGES[stage] or not job.store.has("clusters/n_clusters"):
+        return []
+    there = np.asarray(job.store.array("clusters/n_clusters")[...]).tolist()
+    wanted = job.options.n_clusters
+    gone = sorted(set(there) - set(wanted))
+    if not gone:
+        return []
+    of, every = ", ".join(map(str, gone)), " ".join(map(str, sorted({*there, *wanted})))
+    return [
+        f"clusterings of {of} are removed, as this run makes {', '.join(map(str, wanted))}; for all of them: "
+        f"--n-clusters {every}"
+    ]
+
+
+def _check_out(job: Job) -> None:
+    """Refuse an output folder that is a file, or lies in one."""
+    for place in (job.store.folder, *job.store.folder.parents):
+        if place.exists() and not place.is_dir():
+            raise InputError(f"--out {job.options.out or job.store.folder}: {place} is a file.", "Name a folder.")
 
 
 def _check_first(root: Path, options: dict[str, Any], job: Job) -> None:
@@ -175,43 +228,6 @@ def _check_same_slide(job: Job) -> None:
         )
 
 
-FILLS = {
-    "image": ("image",),
-    "tissue": ("tissue",),
-    "features": ("features",),
-    "predict": ("expression", "embedding"),
-    "cluster": ("clusters",),
-    "annotate": ("annotation",),
-}
-"""A step's family, and the groups of the store that it fills."""
-
-_OF_MODEL = ("expression", "embedding", "clusters", "annotation")
-
-MADE_OF = {
-    "image": ("tissue", "features", *_OF_MODEL),
-    "tissue": ("features", *_OF_MODEL),
-    "features": _OF_MODEL,
-    "integrate": _OF_MODEL,
-    "fit": _OF_MODEL,
-    "predict": ("clusters", "annotation"),
-    "refine": ("clusters", "annotation"),
-    "cluster": ("annotation",),
-}
-"""A step's family, and the groups of the store that are made, by way of others, of what it makes."""
-
-
-def _mark_outdated(store: RunStore, step: Step, ledger: Ledger) -> None:
-    """Before a step starts anew, mark what was made of its former result; clear what is up to date after all."""
-    family = step.name.split("/")[0]
-    missing = len(pending(step, ledger))
-    if missing == len(step.plan.regions):
-        for group in MADE_OF.get(family, ()):
-            store.mark(group, f"{step.name} was made anew since")
-    elif not missing:
-        for group in FILLS.get(family, (family,)):
-            store.mark(group, "")
-
-
 def _check_disk(job: Job, stage: str, *, restart: bool) -> None:
     """Refuse to start where the disk cannot hold even a compressed run."""
     folder = job.store.folder
@@ -242,4 +258,5 @@ def describe_plan(project: str | Path, *, stage: str = "report", restart: bool =
     check_inputs(job, stage)
     if not restart:
         job.store.check()
+        job.notices += _replaced_clusterings(job, stage)
     return plan_table(job, steps(job, stage), restart=restart)

@@ -13,6 +13,8 @@ import xarray as xr
 import zarr
 from numpy.typing import NDArray
 
+from iscale.basis.lazy import LazyGenes
+from iscale.basis.source import open_source
 from iscale.encoders.base import FeatureGroup
 from iscale.errors import InputError
 from iscale.store.layout import GENES_PER_CHUNK, SHARD_SUPERPIXELS
@@ -28,7 +30,18 @@ READ_SIDE = 8 * SHARD_SUPERPIXELS
 the stored chunks that it touches, a list of genes the Dask chunks that hold them."""
 
 
-PARTS = ("image", "tissue", "features", "captures", "training", "expression", "embedding", "clusters", "annotation")
+PARTS = (
+    "image",
+    "tissue",
+    "features",
+    "captures",
+    "training",
+    "expression",
+    "embedding",
+    "basis",
+    "clusters",
+    "annotation",
+)
 """Groups of the store."""
 
 MADE_BY = {
@@ -70,6 +83,12 @@ def open_run(path: str | Path) -> Run:
     raise InputError(f"{given}: no run.zarr here, nor in its iSCALE_output.", "Make one: iscale run PROJECT.")
 
 
+def is_run(path: Path) -> bool:
+    """Whether a path is an output folder or a ``run.zarr``, not the project that it is of."""
+    folder = path.expanduser()
+    return folder.name.endswith(".zarr") or (folder / "run.zarr").is_dir()
+
+
 def _open_url(url: str) -> Run:
     store = RunStore(Path(), store_url(url))
     if not store.has():
@@ -92,18 +111,34 @@ class Run:
 
     @functools.cached_property
     def expression(self) -> xr.DataArray:
-        """Expected counts per superpixel: (gene, y, x) float32, y and x in um; NaN off tissue."""
-        return self._expression("expression")
+        """Expected counts per superpixel of the imputed genes: (gene, y, x) float32, y and x in um; NaN off tissue.
+
+        Computed as it is read where it was not written (``--materialize none``).
+        """
+        return self._imputed("expression", uncertainty=False)
 
     @functools.cached_property
     def uncertainty(self) -> xr.DataArray:
         """Spread of the expected counts over the ensemble: (gene, y, x) float32."""
-        return self._expression("uncertainty")
+        return self._imputed("uncertainty", uncertainty=True)
+
+    @functools.cached_property
+    def lazy_expression(self) -> xr.DataArray:
+        """`expression` of every gene that the captures measured: what was not written is computed as it is read.
+
+        Of a run with the recipe ``published`` these are the imputed genes alone.
+        """
+        return self._every_gene("expression", uncertainty=False)
+
+    @functools.cached_property
+    def lazy_uncertainty(self) -> xr.DataArray:
+        """`uncertainty` of every gene that the captures measured."""
+        return self._every_gene("uncertainty", uncertainty=True)
 
     @functools.cached_property
     def depth(self) -> xr.DataArray:
         """Expected counts of all genes together: (y, x) float32; ``expression / depth`` is composition."""
-        return self._expression("depth")
+        return self._open("expression", "depth")
 
     @functools.cached_property
     def refined(self) -> xr.DataArray:
@@ -220,6 +255,15 @@ class Run:
             levels[dataset["path"]] = xr.Dataset({"image": array.assign_coords({"c": list("RGB"), **centres})})
         return xr.DataTree.from_dict(levels)
 
+    def view(self, *, height: int = 700) -> Any:
+        """The run in the browser, for a notebook: an object that shows itself where a cell ends with it.
+
+        Its server runs in this process, on this machine's own address. ``iscale view RUN`` does the same in a terminal.
+        """
+        from iscale.view.notebook import view
+
+        return view(self, height=height)
+
     def __repr__(self) -> str:
         return self.describe()
 
@@ -248,13 +292,34 @@ class Run:
             members = sorted(group.arrays())
         except ValueError as error:
             raise self.store.damaged(part, error) from error
-        arrays = [f"{name} {dict(zip(_dims(a), a.shape, strict=False))} {a.dtype}" for name, a in members if a.ndim > 1]
+        arrays = [
+            f"{name} {_size(a)} {a.dtype}{_earlier(a.attrs.get('outdated'))}" for name, a in members if a.ndim > 1
+        ]
         inner = arrays or sorted(group.group_keys())
         old = self.store.outdated(part)
-        return f"{part}: " + "; ".join(inner) + (f" -- OF AN EARLIER RUN: {old}" if old else "")
+        return f"{part}: " + "; ".join(inner) + _earlier(old)
 
-    def _expression(self, name: str) -> xr.DataArray:
-        return self._open("expression", name)
+    def _imputed(self, name: str, *, uncertainty: bool) -> xr.DataArray:
+        if self.store.has(f"expression/{name}"):
+            return self._open("expression", name)
+        return self._every_gene(name, uncertainty=uncertainty)[: open_source(self.store).imputed]
+
+    def _every_gene(self, name: str, *, uncertainty: bool) -> xr.DataArray:
+        import dask.array as da
+
+        self._need("expression/gene")
+        source = open_source(self.store)
+        genes = LazyGenes(source, len(source.genes), uncertainty=uncertainty)
+        chunks = tuple(min(side, n) for side, n in zip((READ_GENES, READ_SIDE, READ_SIDE), genes.shape, strict=True))
+        names = np.array(source.genes, dtype=np.dtypes.StringDType())
+        depth = self.depth
+        return xr.DataArray(
+            da.from_array(genes, chunks=chunks, name=False),
+            dims=("gene", "y", "x"),
+            coords={"gene": ("gene", names), "y": depth["y"], "x": depth["x"]},
+            attrs={"units": "counts"},
+            name=name,
+        )
 
     def _open(self, group: str, name: str) -> xr.DataArray:
         self._need(f"{group}/{name}")
@@ -282,7 +347,7 @@ class Run:
             group = path.split("/")[0]
             verb = MADE_BY.get(path, MADE_BY.get(group, group))
             raise InputError(f"{self.store.place}: has no {path} yet.", f"Make it: iscale {verb} PROJECT.")
-        if old := self.store.outdated(path.split("/")[0]):
+        if old := self.store.outdated(path.split("/")[0]) or self.store.outdated(path):
             warnings.warn(f"{path} is of an earlier run: {old}. Run the project again.", stacklevel=4)
 
 
@@ -295,6 +360,16 @@ class _AsFloat32:
 
     def __getitem__(self, place: Any) -> NDArray[np.float32]:
         return np.asarray(self._stored[place], dtype=np.float32)
+
+
+def _size(array: zarr.Array[Any]) -> str:
+    """Axes and shape, as ``(y, x: 256 x 256)``."""
+    return f"({', '.join(_dims(array))}: {' x '.join(map(str, array.shape))})"
+
+
+def _earlier(why: Any) -> str:
+    """What is said of what is outdated."""
+    return f" -- OF AN EARLIER RUN: {why}" if why else ""
 
 
 def _dims(array: zarr.Array[Any]) -> tuple[str, ...]:

@@ -97,13 +97,16 @@ def _fit(job: Job, crew: Crew, made: Made) -> Iterator[Step]:
 
 def _predict(job: Job, crew: Crew, made: Made) -> Iterator[Step]:
     from iscale.encoders import get_encoder
+    from iscale.model.fit_stage import STATES
     from iscale.model.predict_stage import PredictContext, predict_step
 
-    genes, groups = job.spots.genes, get_encoder(job.encoder).groups
+    genes, groups = job.genes, get_encoder(job.encoder).groups
+    written = 0 if job.options.materialize == "none" else len(genes)
     yield predict_step(
-        PredictContext(job.store, job.grid, groups, len(genes), crew.device, made["fit"]),
+        PredictContext(job.store, job.grid, groups, written, crew.device, made["fit"]),
         genes,
         recipe=job.options.recipe,
+        n_states=STATES,
         seed=job.options.seed,
         inputs=(made["features"], made["fit"]),
         resources=crew.of("gpu"),
@@ -142,6 +145,7 @@ def _annotate(job: Job, crew: Crew, made: Made) -> Iterator[Step]:
         job.grid,
         job.markers,
         job.options.n_clusters,
+        recipe=job.options.recipe,
         inputs=(made["predict"], made["cluster"]),
         resources=crew.of("cpu"),
     )

@@ -16,7 +16,7 @@ from typing import Any
 from iscale.engine.step import Step
 from iscale.errors import InputError
 from iscale.geometry import Region
-from iscale.progress import clock_time, rate
+from iscale.progress import clock_time, rate, some_regions
 from iscale.store.lock import holder
 from iscale.store.run_store import RunStore
 
@@ -39,7 +39,7 @@ class StepStatus:
     done, reused
         Regions done, parts of those in flight included, and those of them that an earlier run did.
     state
-        ``waiting``, ``running``, ``done`` or ``failed``.
+        ``waiting``, ``running``, ``done``, ``failed`` (of regions), or ``stopped`` from outside, or by an error.
     started, seconds
         When it started (seconds since 1970), and how long it has taken.
     failed
@@ -67,13 +67,21 @@ class StatusFile:
         The steps to come, in order.
     watcher
         Who is told besides.
+    command
+        What the user asked for, as ``refine``.
     """
 
-    def __init__(self, store: RunStore, steps: Sequence[Step], watcher: Any) -> None:
+    def __init__(self, store: RunStore, steps: Sequence[Step], watcher: Any, command: str = "run") -> None:
         self._path = store.notes / STATUS_FILE
         self._watcher = watcher
         self._steps = {step.name: StepStatus(step.name, len(step.plan.regions)) for step in steps}
-        self._run = {"process": os.getpid(), "host": socket.gethostname(), "started": time.time(), "ended": ""}
+        self._run = {
+            "command": command,
+            "process": os.getpid(),
+            "host": socket.gethostname(),
+            "started": time.time(),
+            "ended": "",
+        }
         self._written = 0.0
         self._lock = threading.Lock()
 
@@ -111,7 +119,8 @@ class StatusFile:
         """Note that a step is over."""
         status = self._steps[step]
         status.seconds = time.time() - status.started
-        status.state = "done" if status.done >= status.regions else "failed"
+        over = "failed" if status.failed else "stopped"
+        status.state = "done" if status.done >= status.regions else over
         self._write()
         self._watcher.stop(step)
 
@@ -144,27 +153,36 @@ def describe_status(store: RunStore) -> str:
     InputError
         If no run has told of itself there.
     """
+    at_work = holder(store.folder)
     try:
         told = json.loads((store.notes / STATUS_FILE).read_text())
         steps = [StepStatus(**step) for step in told["steps"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
+        if at_work:
+            return "\n".join([f"run: {store.place}", f"starting: {at_work}"])
         raise InputError(
             f"{store.folder}: no run has told of itself here.",
             "`iscale run PROJECT` does while it runs; `iscale info` says what a run holds.",
         ) from error
     ago = clock_time(max(0.0, time.time() - told["updated"]))
-    lines = [f"run: {store.place}", _who(store.folder, told, ago), *(_line(step) for step in steps)]
+    lines = [f"run: {store.place}", _who(told, ago, at_work), *_command(told), *(_line(step) for step in steps)]
     failures = [(step.step, region, error) for step in steps for region, error in step.failed.items()]
     lines += [f"failed: {step}: {region}: {error}" for step, region, error in failures[:SHOWN_FAILURES]]
     if len(failures) > SHOWN_FAILURES:
-        lines.append(f"failed: {len(failures) - SHOWN_FAILURES} more regions (report.json, when the run is over)")
+        lines.append(f"failed: {len(failures) - SHOWN_FAILURES} more (report.json, when the run is over)")
     return "\n".join(lines)
 
 
-def _who(folder: Path, told: dict[str, Any], ago: str) -> str:
+def _command(told: dict[str, Any]) -> list[str]:
+    """What the steps are of; nothing where an earlier version wrote the file."""
+    return [f"last command: iscale {told['command']}; its steps:"] if told.get("command") else []
+
+
+def _who(told: dict[str, Any], ago: str, at_work: str) -> str:
     if told["ended"]:
-        return f"{told['ended']}, {ago} ago"
-    if at_work := holder(folder):
+        former = f"{told['ended']}, {ago} ago"
+        return f"starting: {at_work}; the command before: {former}" if at_work else former
+    if at_work:
         return f"at work: {at_work}; heard of {ago} ago"
     return (
         f"stopped without a word: process {told['process']} on {told['host']}, heard of {ago} ago; "
@@ -173,7 +191,7 @@ def _who(folder: Path, told: dict[str, Any], ago: str) -> str:
 
 
 def _line(status: StepStatus) -> str:
-    line = f"  {status.step:<22}{status.state:<9}{status.done:.4g} of {status.regions} regions"
+    line = f"  {status.step:<22}{status.state:<9}{status.done:.4g} of {some_regions(status.regions)}"
     if status.reused and status.state == "done" and status.reused == status.regions:
         return f"{line}, done before"
     new = status.done - status.reused
@@ -187,7 +205,7 @@ def run_store_at(path: Path) -> RunStore:
     """The store of a run whose project, output folder or ``run.zarr`` is given; it may have no array yet."""
     given = path.expanduser()
     for folder in (given.parent if given.name == "run.zarr" else given, given / "iSCALE_output"):
-        if (folder / ".iscale").is_dir():
+        if (folder / ".iscale").is_dir() or holder(folder):
             return RunStore(folder)
     raise InputError(
         f"{given}: no run here, nor in its iSCALE_output.",

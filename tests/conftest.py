@@ -61,23 +61,24 @@ def demo_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def tiny_project(tmp_path: Path) -> Path:
-    """A valid project that takes no time: 1,024 px of stained noise on glass, two captures of 6 x 6 spots."""
+@pytest.fixture(scope="session")
+def tiny_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A valid project that takes no time: 1,024 px of stained noise on glass, two captures of 6 x 6 spots. To copy."""
     import numpy as np
     from PIL import Image
 
+    project = tmp_path_factory.mktemp("tiny") / "project"
     rng = np.random.default_rng(0)
     image = np.full((1024, 1024, 3), 245, np.uint8)
     stain = rng.normal(0, 25, (96, 96, 1)).repeat(8, axis=0).repeat(8, axis=1)
     image[128:896, 128:896] = np.clip(rng.normal((170, 110, 170), 10, (768, 768, 3)) + stain, 0, 255)
-    mother = tmp_path / "project" / "MotherImage"
+    mother = project / "MotherImage"
     mother.mkdir(parents=True)
     Image.fromarray(image).save(mother / "he-raw.png")
     (mother / "pixel-size-raw.txt").write_text("0.5\n")
     (mother / "radius-raw.txt").write_text("40\n")
     for name in ("D1", "D2"):
-        folder = tmp_path / "project" / "DaughterCaptures" / "AllignedToMother" / name
+        folder = project / "DaughterCaptures" / "AllignedToMother" / name
         folder.mkdir(parents=True)
         at = np.linspace(230, 790, 6) + (0 if name == "D1" else 5)
         rows = [f"s{i}{j}" for i in range(6) for j in range(6)]
@@ -87,7 +88,15 @@ def tiny_project(tmp_path: Path) -> Path:
         (folder / "cnts.tsv").write_text("\n".join(table) + "\n")
         places = [f"s{i}{j}\t{at[j]:.0f}\t{at[i] + 40:.0f}" for i in range(6) for j in range(6)]
         (folder / "locs.tsv").write_text("\n".join(["spot\tx\ty", *places]) + "\n")
-    return tmp_path / "project"
+    return project
+
+
+@pytest.fixture
+def tiny_project(tiny_original: Path, tmp_path: Path) -> Path:
+    """A copy of `tiny_original` of the test's own."""
+    import shutil
+
+    return Path(shutil.copytree(tiny_original, tmp_path / "project"))
 
 
 @pytest.fixture

@@ -104,3 +104,16 @@ def test_importing_is_light() -> None:
     heavy = "[m for m in ('numpy', 'pandas', 'torch', 'zarr') if m in sys.modules]"
     found = subprocess.check_output([sys.executable, "-c", f"import sys, iscale.project; print({heavy})"], text=True)
     assert found.strip() == "[]"
+
+
+def test_a_plan_is_made_without_what_only_workers_need(tiny_project: Path) -> None:
+    (tiny_project / "MotherImage" / "markers.csv").write_text("gene,label\nG0,left\nG1,left\nG2,right\n")
+    code = """
+import sys
+from iscale.pipeline import describe_plan
+plan = describe_plan(sys.argv[1], encoder="texture", device="cpu", dask="local", workers=2)
+print([step for step in ("features", "fit", "annotate", "holdout", "report") if step not in plan])
+print([module for module in ("torch", "sklearn") if module in sys.modules])
+"""
+    found = subprocess.check_output([sys.executable, "-c", code, str(tiny_project)], text=True)
+    assert found.split("\n")[:2] == ["[]", "[]"]

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from iscale.align.automatic import align_automatically, refine_by_images
 from iscale.align.fit import fit_landmarks, fit_pairs
 from iscale.align.landmarks import find_landmarks, read_landmarks
 from iscale.align.transform import Kind, Transform, checked_matrix, read_transform
@@ -165,6 +164,8 @@ def by_images(scene: Scene, kind: Kind) -> Transform:
     InputError
         The capture has no image of its own, or no place stands out.
     """
+    from iscale.align.automatic import align_automatically
+
     return align_automatically(_image(scene), scene.mother, kind=kind)
 
 
@@ -176,6 +177,8 @@ def refined(scene: Scene, kind: Kind, start: Transform) -> Transform:
     InputError
         The capture has no image of its own, or the images agree no better elsewhere.
     """
+    from iscale.align.automatic import refine_by_images
+
     return refine_by_images(_image(scene), scene.mother, start, kind=kind)
 
 

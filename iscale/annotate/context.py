@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from iscale.annotate.scaling import Rule
 from iscale.geometry import SlideGrid
 from iscale.store.run_store import RunStore
 
@@ -21,6 +22,8 @@ class AnnotateContext:
         Names of the labels, and per label its markers.
     n_clusters
         Of which clusterings there is a table.
+    rule
+        How markers are scaled to [0, 1].
     """
 
     store: RunStore
@@ -28,6 +31,7 @@ class AnnotateContext:
     labels: tuple[str, ...]
     genes: tuple[tuple[str, ...], ...]
     n_clusters: tuple[int, ...] = ()
+    rule: Rule = "relative"
 
     @property
     def markers(self) -> tuple[str, ...]:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
+from iscale.basis.lazy import GeneArray
 from iscale.geometry import Region
 from iscale.store.run_store import RunStore
-
-EXPRESSION = "expression/expression"
 
 
 def marker_rows(store: RunStore, markers: Iterable[str]) -> dict[int, str]:
@@ -22,7 +19,7 @@ def marker_rows(store: RunStore, markers: Iterable[str]) -> dict[int, str]:
     return dict(sorted((row_of[gene], gene) for gene in dict.fromkeys(markers)))
 
 
-def read_rows(array: zarr.Array[Any], rows: Sequence[int], place: Region) -> Iterator[tuple[int, NDArray[np.float32]]]:
+def read_rows(array: GeneArray, rows: Sequence[int], place: Region) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """Values (y, x) of some rows at a place, one row after the other; genes that are stored together are read once.
 
     Parameters

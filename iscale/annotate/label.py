@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 from iscale.annotate.context import THRESHOLDS, AnnotateContext
-from iscale.annotate.expression import EXPRESSION, marker_rows, read_rows
+from iscale.annotate.expression import marker_rows, read_rows
+from iscale.annotate.scaling import relative_counts
 from iscale.annotate.scores import classify, label_scores, scaled
+from iscale.basis.lazy import GeneArray, imputed_genes
 from iscale.geometry import Region
 from iscale.store import layout
 from iscale.store.run_store import RunStore
@@ -20,7 +20,7 @@ from iscale.store.run_store import RunStore
 
 @dataclass(frozen=True)
 class _Marker:
-    """A gene that speaks for labels: its row in the store, its range over the tissue, and the labels' numbers."""
+    """A gene that speaks for labels: its row in the store, what becomes 0 and 1 of it, and the labels' numbers."""
 
     row: int
     low: float
@@ -48,7 +48,8 @@ def _label_shard(
     context: AnnotateContext, markers: list[_Marker], shard: Region, tissue: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float16], NDArray[np.uint8], NDArray[np.float16]]:
     """Score (label, y, x), labels (threshold, y, x) and confidence (y, x) of a shard, a tile at a time."""
-    array, n = context.store.array(EXPRESSION), len(context.labels)
+    array, n = imputed_genes(context.store), len(context.labels)
+    depths = context.store.array("expression/depth") if context.rule == "relative" else None
     score = np.full((n, *shard.shape), np.nan, np.float16)
     labels = np.zeros((len(THRESHOLDS), *shard.shape), np.uint8)
     confidence = np.full(shard.shape, np.nan, np.float16)
@@ -56,7 +57,8 @@ def _label_shard(
     for tile in shard.tiles(layout.SHARD_SUPERPIXELS):
         within = tile.within(shard)
         if tissue[within].any():
-            found = label_scores(_scaled_markers(array, markers, tile), labels_of, n, tile.shape)
+            depth = None if depths is None else np.asarray(depths[tile.slices]).astype(np.float32)
+            found = label_scores(_scaled_markers(array, markers, tile, depth), labels_of, n, tile.shape)
             found[:, ~tissue[within]] = np.nan
             score[:, *within] = found
             labels[:, *within], confidence[within] = classify(found, THRESHOLDS)
@@ -73,15 +75,17 @@ def _markers(context: AnnotateContext) -> list[_Marker]:
 
 
 def _limits(store: RunStore) -> dict[str, tuple[float, float]]:
-    """Lowest and highest value of every marker over the tissue, as the step before has stored them."""
+    """What becomes 0 and 1 of every marker, as the step before has stored it."""
     names, low, high = (np.asarray(store.array(f"annotation/{part}")[...]) for part in ("marker", "low", "high"))
     ranges = zip(low.tolist(), high.tolist(), strict=True)
     return {str(name): ends for name, ends in zip(names, ranges, strict=True)}
 
 
 def _scaled_markers(
-    array: zarr.Array[Any], markers: list[_Marker], tile: Region
+    array: GeneArray, markers: list[_Marker], tile: Region, depth: NDArray[np.float32] | None
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Number of each marker, and its scaled values (y, x) in a tile."""
+    """Number of each marker, and its scaled values (y, x) in a tile; with the depth there, of relative expression."""
     for number, (_, values) in enumerate(read_rows(array, [marker.row for marker in markers], tile)):
+        if depth is not None:
+            values = relative_counts(values, depth).astype(np.float32)
         yield number, scaled(values, markers[number].low, markers[number].high)

@@ -1,11 +1,16 @@
-"""Lowest and highest expression of every marker over the tissue, by which it is scaled to [0, 1]."""
+"""The range of every marker over the tissue, by which it is scaled to [0, 1]: extremes, or quantiles."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
+from numpy.typing import NDArray
 
 from iscale.annotate.context import AnnotateContext
-from iscale.annotate.expression import EXPRESSION, marker_rows, read_rows
+from iscale.annotate.expression import marker_rows, read_rows
+from iscale.annotate.scaling import HIGH, LOW, N_VALUES, count_values, quantile, relative_counts
+from iscale.basis.lazy import imputed_genes
 from iscale.engine.progress import tell
 from iscale.geometry import Region
 
@@ -15,7 +20,7 @@ TILE = 512
 
 
 def range_of_markers(context: AnnotateContext, region: Region) -> list[list[float]]:
-    """Lowest and highest value of some markers, of those that are finite.
+    """What becomes 0 and what becomes 1 of some markers, by the context's rule, of values that are finite.
 
     Parameters
     ----------
@@ -27,19 +32,43 @@ def range_of_markers(context: AnnotateContext, region: Region) -> list[list[floa
     Returns
     -------
     list
-        Per marker its lowest and highest value; both 0 where it has none.
+        Per marker its lowest and highest expected counts, or two quantiles of its counts per 10,000; both 0 where it
+        has none.
     """
     rows = list(marker_rows(context.store, context.markers))[region.y0 : region.y1]
-    array = context.store.array(EXPRESSION)
-    tissue = context.store.array("tissue/mask")
+    found = _quantiles(context, rows) if context.rule == "relative" else _extremes(context, rows)
+    return [list(found.get(row, (0.0, 0.0))) for row in rows]
+
+
+def _extremes(context: AnnotateContext, rows: list[int]) -> dict[int, tuple[float, float]]:
+    """Lowest and highest expected counts, by row."""
     found: dict[int, tuple[float, float]] = {}
+    for _, row, values in _values(context, rows):
+        there = values[np.isfinite(values)]
+        if there.size:
+            low, high = found.get(row, (np.inf, -np.inf))
+            found[row] = min(low, float(there.min())), max(high, float(there.max()))
+    return found
+
+
+def _quantiles(context: AnnotateContext, rows: list[int]) -> dict[int, tuple[float, float]]:
+    """Two quantiles of relative expression, by row: values are counted, so that no order changes them."""
+    counts = {row: np.zeros(N_VALUES, np.int64) for row in rows}
+    depths, last = context.store.array("expression/depth"), None
+    for tile, row, values in _values(context, rows):
+        if tile != last:
+            depth, last = np.asarray(depths[tile.slices]).astype(np.float32), tile
+        there = np.isfinite(values) & (depth > 0)
+        counts[row] += count_values(relative_counts(values[there], depth[there]))
+    return {row: (quantile(n, LOW), quantile(n, HIGH)) for row, n in counts.items()}
+
+
+def _values(context: AnnotateContext, rows: list[int]) -> Iterator[tuple[Region, int, NDArray[np.float32]]]:
+    """Tiles that have tissue, and of each every row and its values (y, x)."""
+    array, tissue = imputed_genes(context.store), context.store.array("tissue/mask")
     tiles = list(Region(0, array.shape[1], 0, array.shape[2]).tiles(TILE))
     for done, tile in enumerate(tiles, start=1):
         if np.asarray(tissue[tile.slices]).any():
             for row, values in read_rows(array, rows, tile):
-                there = values[np.isfinite(values)]
-                if there.size:
-                    low, high = found.get(row, (np.inf, -np.inf))
-                    found[row] = min(low, float(there.min())), max(high, float(there.max()))
+                yield tile, row, values
         tell(done, len(tiles))
-    return [list(found.get(row, (0.0, 0.0))) for row in rows]

@@ -15,6 +15,7 @@ from iscale.annotate.label import label_region
 from iscale.annotate.maps import FOLDER, clear_figures, draw_annotation, figures
 from iscale.annotate.markers import UNCLASSIFIED, Markers
 from iscale.annotate.ranges import MARKERS_PER_TASK, TILE, range_of_markers
+from iscale.annotate.scaling import HIGH, LOW, N_VALUES, SAID, rule_of
 from iscale.engine.ledger import fingerprint
 from iscale.engine.plan import Plan, Resources, check_budget, cut, plan_regions
 from iscale.engine.step import Step
@@ -27,7 +28,13 @@ FIGURES_PER_TASK = 4
 SPARE_BYTES = 16 * 2**20
 MATPLOTLIB_BYTES = 250 * 2**20
 
-VERSION = 1
+RANGES = {
+    "relative": (f"{LOW:.0%} quantile of counts per 10,000", f"{HIGH:.1%} quantile of counts per 10,000"),
+    "published": ("lowest expected counts", "highest expected counts"),
+}
+"""What ``low`` and ``high`` of a marker are, by the rule."""
+
+VERSION = 2
 """Raised when the annotation of the same expression changes."""
 
 
@@ -37,6 +44,7 @@ def annotate_steps(
     markers: Markers,
     n_clusters: tuple[int, ...],
     *,
+    recipe: str,
     inputs: tuple[str, str],
     resources: Resources,
 ) -> Iterator[Step]:
@@ -48,6 +56,8 @@ def annotate_steps(
         What `iscale.annotate.markers.read_markers` returned.
     n_clusters
         Numbers of clusters, of those that ``clusters/labels`` has.
+    recipe
+        Of the model: with ``published``, markers are scaled as published.
     inputs
         Fingerprints of the predicted expression and of the clusters.
 
@@ -57,12 +67,14 @@ def annotate_steps(
         If a step does not fit the budget.
     """
     expression, clusters = inputs
-    context = AnnotateContext(store, grid, markers.labels, markers.genes, n_clusters)
+    rule = rule_of(recipe)
+    context = AnnotateContext(store, grid, markers.labels, markers.genes, n_clusters, rule)
     parameters: dict[str, Any] = {
         "version": VERSION,
         "labels": list(markers.labels),
         "genes": [list(genes) for genes in markers.genes],
         "thresholds": list(THRESHOLDS),
+        "scaling": [rule, LOW, HIGH] if rule == "relative" else rule,
     }
     labelled = fingerprint("annotate", parameters, expression)
     yield _range_step(context, labelled, expression, resources)
@@ -76,18 +88,27 @@ def annotate_steps(
 def _range_step(context: AnnotateContext, labelled: str, expression: str, resources: Resources) -> Step:
     store, markers = context.store, context.markers
     shape, block = (len(markers), 1), (MARKERS_PER_TASK, 1)
-    task_bytes = layout.GENES_PER_CHUNK * 2 * 2 * TILE**2 + 4 * 4 * TILE**2 + SPARE_BYTES
+    # A chunk of genes; a gene, the depth, what is counted of them, and the counts.
+    counts = (MARKERS_PER_TASK + 2) * 8 * N_VALUES
+    task_bytes = layout.GENES_PER_CHUNK * 2 * 2 * TILE**2 + 12 * 4 * TILE**2 + counts + SPARE_BYTES
     plan = Plan(shape, block, cut(shape, block, (1, 1)), task_bytes)
     check_budget("annotate/range", plan, resources)
 
     def prepare() -> None:
-        store.make_group("annotation", {"unclassified": UNCLASSIFIED, "inputs": {"expression": expression}})
+        told = {
+            "scaling": context.rule,
+            "scaling_rule": SAID[context.rule],
+            "markers": {label: list(genes) for label, genes in zip(context.labels, context.genes, strict=True)},
+        }
+        inputs = {"expression": expression}
+        store.make_group("annotation", {"unclassified": UNCLASSIFIED, **told, "inputs": inputs})
 
     def finish(values: list[list[list[float]]]) -> None:
         ends = np.array([row for value in values for row in value], np.float32).reshape(-1, 2)
         store.put("annotation/marker", list(marker_rows(store, markers).values()), ("marker",))
-        store.put("annotation/low", ends[:, 0], ("marker",), long_name="lowest expression over the tissue")
-        store.put("annotation/high", ends[:, 1], ("marker",), long_name="highest expression over the tissue")
+        told = RANGES[context.rule]
+        for column, (name, what) in enumerate(zip(("low", "high"), told, strict=True)):
+            store.put(f"annotation/{name}", ends[:, column], ("marker",), long_name=f"{what} over the tissue")
 
     return Step(
         name="annotate/range",
@@ -113,7 +134,7 @@ def _label_step(context: AnnotateContext, labelled: str, resources: Resources) -
     )
     score, labels, confidence = layout.annotation(n, len(THRESHOLDS), shape)
     described = {
-        score: "scores of the labels: the mean of their markers, each scaled to [0, 1] over the tissue",
+        score: f"scores of the labels: the mean of their markers, scaled to [0, 1]: {SAID[context.rule]}",
         labels: "best label: 0 off tissue, 1 to n in the order of `label`, n + 1 where its score is below the "
         "threshold (Unclassified)",
         confidence: "best score minus second-best",
@@ -141,7 +162,7 @@ def _label_step(context: AnnotateContext, labelled: str, resources: Resources) -
 
     # Of a tile's superpixels: the sum, the rounded score and what ranks it per label; a chunk of genes. Of a shard's:
     # score, labels and confidence, and as much again while they are compressed.
-    tile_bytes = layout.SHARD_SUPERPIXELS**2 * (20 * n + 2 * 4 * layout.GENES_PER_CHUNK + 24 * len(THRESHOLDS))
+    tile_bytes = layout.SHARD_SUPERPIXELS**2 * (20 * n + 2 * 4 * layout.GENES_PER_CHUNK + 24 * len(THRESHOLDS) + 24)
     shard_bytes = 2 * (min(side, shape[0]) * min(side, shape[1])) * (2 * n + len(THRESHOLDS) + 2)
     return Step(
         name="annotate/label",

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from iscale.captures.agreement import agreements
 from iscale.captures.depth import capture_scales, told
 from iscale.captures.evenly import evenly_spread
+from iscale.captures.mean_counts import mean_counts
 from iscale.captures.merge import merge_labels
 from iscale.captures.moments import excess_variance, scaled_variance
 from iscale.captures.spots import MOST_SPOTS, Capture, TrainingSpots
@@ -150,7 +151,9 @@ def integrate(
     slot[kept] = np.arange(len(kept))
     return TrainingSpots(
         genes=tuple(stacked.genes[i] for i in chosen),
-        counts=_mean_counts(stacked, chosen, slot[labels], len(kept)),
+        counts=mean_counts(
+            stacked.tables, _places(stacked, chosen), stacked.scale.tolist(), slot[labels], len(kept), len(chosen)
+        ),
         depth=merged.depth[kept].astype(np.float32),
         xy_px=merged.xy_px[kept],
         radius_um=merged.radius_um[kept],
@@ -159,6 +162,8 @@ def integrate(
         notices=notices,
         capture_scale=tuple(stacked.scale.tolist()),
         agreement=tuple(pair.as_dict() for pair in agreement),
+        shared_genes=stacked.genes,
+        slot=slot[labels],
     )
 
 
@@ -206,24 +211,16 @@ def _sums(labels: NDArray[np.int64], values: NDArray[np.float64]) -> NDArray[np.
     return np.asarray(np.bincount(labels, values), np.float64)
 
 
-def _mean_counts(stacked: StackedSpots, genes: list[int], slot: NDArray[np.int64], n_slots: int) -> NDArray[np.float32]:
-    """(slot, gene) means of the scaled counts of the spots that go into each slot; -1 is none.
-
-    Counts are added one by one in the order of the spots, so the sums do not depend on how these are cut into blocks.
-    """
-    place = np.full(len(stacked.genes), -1)
-    place[genes] = np.arange(len(genes))
-    sums = np.zeros(n_slots * len(genes), np.float32)
-    for number, scale in enumerate(stacked.scale.tolist()):
-        own = slot[stacked.rows_of(number)]
-        for spots, block in stacked.blocks(number):
-            row, column = np.repeat(own[spots], np.diff(block.indptr)), place[block.indices]
-            known = (row >= 0) & (column >= 0)
-            values = (block.data[known].astype(np.float64) * scale).astype(np.float32)
-            np.add.at(sums, row[known] * len(genes) + column[known], values)
-    means = sums.reshape(n_slots, len(genes))
-    means /= np.bincount(slot[slot >= 0], minlength=n_slots)[:, None].astype(np.float32)
-    return means
+def _places(stacked: StackedSpots, genes: list[int]) -> list[NDArray[np.int64]]:
+    """Per capture (own gene,) which of the chosen shared genes it is; -1 is none."""
+    of_shared = np.full(len(stacked.genes), -1)
+    of_shared[genes] = np.arange(len(genes))
+    places = []
+    for table, columns in zip(stacked.tables, stacked.columns, strict=True):
+        place = np.full(table.shape[1], -1)
+        place[slice(None) if columns is None else columns] = of_shared
+        places.append(place)
+    return places
 
 
 def _clear_of_border(spots: _Merged, shape_px: tuple[int, int], pixel_size_um: float) -> NDArray[np.bool_]:

@@ -128,6 +128,11 @@ class TrainingSpots:
         (capture,) what the counts and depths of each capture were multiplied by, to bring captures to one depth.
     agreement
         How far captures agree where they overlap: :meth:`iscale.captures.agreement.Agreement.as_dict` per pair.
+    shared_genes
+        (shared gene,) names of all genes that every capture measured.
+    slot
+        (measured spot,) int64: the spot that each of the captures' spots went into, one capture after the other; -1 of
+        those that were dropped.
     """
 
     genes: tuple[str, ...]
@@ -140,6 +145,8 @@ class TrainingSpots:
     notices: tuple[str, ...] = ()
     capture_scale: tuple[float, ...] = ()
     agreement: tuple[dict[str, Any], ...] = ()
+    shared_genes: tuple[str, ...] = ()
+    slot: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
     @functools.cached_property
     def content(self) -> str:

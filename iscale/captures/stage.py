@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from iscale.align.transform import Transform
 from iscale.captures.counts_store import files_of, write_counts
+from iscale.captures.mean_counts import HELD_BYTES, SHARED_COUNTS, shared_layout, write_shared_counts
 from iscale.captures.spots import Capture, TrainingSpots
 from iscale.engine.ledger import fingerprint
 from iscale.engine.plan import Resources, single_task
@@ -38,6 +39,7 @@ def integrate_step(
         for capture in captures:
             write_capture(store, capture, grid)
         write_training(store, spots, grid)
+        write_shared_counts(store, captures, spots)
 
     return Step(
         name="integrate",
@@ -45,11 +47,13 @@ def integrate_step(
         context=None,
         plan=single_task("integrate", integrate_bytes(captures, spots), resources),
         fingerprint=spots_fingerprint(captures, spots, grid),
-        outputs=store.metadata(*(f"captures/{name}" for name in spots.captures), "training", "training/counts"),
+        outputs=store.metadata(
+            *(f"captures/{name}" for name in spots.captures), "training", "training/counts", SHARED_COUNTS
+        ),
         finish=write,
-        disk_bytes=sum(8 * c.counts.nnz for c in captures) + spots.counts.nbytes,
-        files=sum(24 + files_of(c.counts) for c in captures) + 8,
-        note=f"{len(spots.depth)} spots, {len(spots.genes)} genes",
+        disk_bytes=sum(8 * c.counts.nnz for c in captures) + spots.counts.nbytes + shared_layout(spots).bytes,
+        files=sum(24 + files_of(c.counts) for c in captures) + 10 + shared_layout(spots).files,
+        note=f"{len(spots.depth)} spots, {len(spots.genes)} genes, and all {len(spots.shared_genes)} to ask for",
         where="here",
     )
 
@@ -61,7 +65,8 @@ def integrate_bytes(captures: Sequence[Capture], spots: TrainingSpots) -> int:
     """
     held = sum(capture.held_bytes for capture in captures)
     n_spots = sum(len(capture.spot_ids) for capture in captures)
-    return held + WORK_PER_SPOT * n_spots + 2 * spots.counts.nbytes + BLOCKS_BYTES
+    merged = max(2 * spots.counts.nbytes, spots.counts.nbytes + 2 * HELD_BYTES)
+    return held + WORK_PER_SPOT * n_spots + merged + BLOCKS_BYTES
 
 
 def spots_fingerprint(captures: Sequence[Capture], spots: TrainingSpots, grid: SlideGrid) -> str:

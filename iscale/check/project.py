@@ -118,7 +118,9 @@ def _check(check: _Check, options: Options, job: Job | None) -> None:
     if not all(files.is_aligned for files in captures):
         check.facts["memory, disk, time"] = "told when all captures are aligned"
     elif captures and not check.failed:
-        _resources(check, job or Job(check.root, options, readings=image.readings), float(tissue.mask.mean()))
+        # A run asks for findings alone: its driving process measures no rate, for which it would import torch.
+        share = None if job else float(tissue.mask.mean())
+        _resources(check, job or Job(check.root, options, readings=image.readings), share)
 
 
 def _unaligned(files: CaptureFiles, sample: Sample, root: Path) -> Finding:
@@ -251,7 +253,7 @@ def _merging(check: _Check, samples: list[Sample], image: Job) -> None:
         check.findings.append(Finding("too-few-spots", message, remedy))
 
 
-def _resources(check: _Check, job: Job, tissue_share: float) -> None:
+def _resources(check: _Check, job: Job, tissue_share: float | None) -> None:
     from iscale.check.resources import hours, plan_findings, weights_fact
     from iscale.pipeline import check_inputs
 
@@ -264,6 +266,7 @@ def _resources(check: _Check, job: Job, tissue_share: float) -> None:
         spec = job.encoder
         check.facts["encoder"] = spec.name
         check.facts["weights"] = weights_fact(spec.weights)
-        check.facts["time"] = hours(job, tissue_share)
+        if tissue_share is not None:
+            check.facts["time"] = hours(job, tissue_share)
 
     check.tried(plan)

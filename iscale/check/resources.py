@@ -7,11 +7,10 @@ import time
 from pathlib import Path
 
 import psutil
-import torch
 
 from iscale.check.finding import Finding
 from iscale.config import Options
-from iscale.device import here
+from iscale.device import has_card, here
 from iscale.encoders import get_encoder
 from iscale.encoders.base import PatchEncoder, StoredFeatures
 from iscale.encoders.checkpoint import file_sha256
@@ -45,8 +44,8 @@ def device_findings(options: Options) -> tuple[list[Finding], str]:
     """Whether the device that the options ask for is there, and which there is."""
     if options.dask not in (None, "local"):
         return [], f"--device {options.device}: each worker looks for its own"
-    found = torch.cuda.is_available()
-    said = f"GPU: {torch.cuda.get_device_name(0)}" if found else "no GPU found"
+    found = has_card()
+    said = f"GPU: {_card_name()}" if found else "no GPU found"
     if not options.device.startswith("cuda") or found:
         used = "cpu" if options.device == "cpu" or not found else options.device
         return (
@@ -56,6 +55,12 @@ def device_findings(options: Options) -> tuple[list[Finding], str]:
     message = f"--device {options.device}: torch sees no CUDA device here."
     remedy = "Use --device cpu or auto, or a machine with a GPU and a torch that was built for it."
     return [Finding("gpu-missing", message, remedy)], f"{said}; {available_cores()} cores"
+
+
+def _card_name() -> str:
+    import torch
+
+    return torch.cuda.get_device_name(0)
 
 
 def plan_findings(job: Job) -> tuple[list[Finding], dict[str, str]]:
@@ -151,6 +156,8 @@ def _free_disk(folder: Path) -> int:
 
 def _matmul_rate(device: str, precision: str) -> float:
     """Operations per second of a square product: the best of three, a tenth of a second or so."""
+    import torch
+
     side = 1024 if device == "cpu" else 8192
     kind = torch.bfloat16 if precision == "bfloat16" else torch.float32
     with all_cores():

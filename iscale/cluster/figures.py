@@ -12,7 +12,9 @@ from iscale.store.run_store import RunStore
 
 PREFIX = "clusters-gene_"
 MARKERS = "markers.tsv"
-OURS = ("labels.png", "refined/labels.png", MARKERS, f"refined/{MARKERS}", "annotation.tsv")
+LABELS = "annotation.tsv"
+"""What the stage ``annotate`` says of the clusters."""
+OURS = ("labels.png", "refined/labels.png", MARKERS, f"refined/{MARKERS}")
 
 
 def cluster_folder(store: RunStore, k: int) -> Path:
@@ -34,10 +36,11 @@ def figure_files(store: RunStore, k: int) -> tuple[Path, ...]:
 
 
 def clear_figures(store: RunStore, n_clusters: tuple[int, ...]) -> None:
-    """Remove the maps of an earlier run, and all of numbers of clusters that this run has not."""
+    """Remove maps and labels of an earlier run's clusters, and all of numbers of clusters that this run has not."""
     for folder in store.folder.glob(f"{PREFIX}*"):
         for mask in (folder / "masks").glob("*.png"):
             mask.unlink()
+        (folder / LABELS).unlink(missing_ok=True)
         if folder.name in {f"{PREFIX}{k}" for k in n_clusters}:
             continue
         for name in OURS:

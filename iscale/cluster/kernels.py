@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from iscale.basis.lazy import imputed_genes
 from iscale.cluster.components import HALO, join_small
 from iscale.cluster.figures import draw_clusters
 from iscale.cluster.learn import distinct, draw_samples, fit_centres, nearest
@@ -134,7 +135,7 @@ def markers_of_genes(context: ClusterContext, region: Region) -> None:
     store, genes = context.store, slice(region.y0, region.y1)
     shape = context.grid.superpixel_shape
     stored = {which: store.array(f"clusters/{which}") for which in MASKS}
-    expression, depth = store.array("expression/expression"), store.array("expression/depth")
+    expression, depth = imputed_genes(store), store.array("expression/depth")
     sums = {
         (which, row): Sums.of_nothing(region.shape[0], k) for which in MASKS for row, k in enumerate(context.n_clusters)
     }

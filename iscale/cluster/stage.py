@@ -35,7 +35,7 @@ from iscale.engine.plan import Plan, Resources, check_budget, cut, plan_regions,
 from iscale.engine.step import Step
 from iscale.errors import InputError
 from iscale.geometry import SlideGrid
-from iscale.model.ensemble import RECIPES, embedding_width
+from iscale.model.sizes import SIZES
 from iscale.store import layout
 from iscale.store.run_store import RunStore
 
@@ -95,7 +95,7 @@ def cluster_steps(
 
 def _tile_bytes(n_clusters: tuple[int, ...]) -> int:
     """Of a tile of the widest embedding: as stored, smoothed, in float64 where distances are taken, and these."""
-    width = max(embedding_width(recipe) for recipe in RECIPES)
+    width = max(sizes.embedding_width for sizes in SIZES.values())
     return (TILE + 2 * SMOOTHING_HALO) ** 2 * width * 2 * 2 + ROWS_AT_ONCE * (width * 20 + max(n_clusters) * 8)
 
 

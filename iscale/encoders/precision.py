@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-
 from iscale.encoders.spec import EncoderSpec
 from iscale.errors import InputError
 
@@ -27,6 +25,8 @@ def check_precision(spec: EncoderSpec) -> None:
 
 def has_bfloat16(device: str) -> bool:
     """Whether a device computes in bfloat16 itself."""
+    import torch
+
     if device != "cpu":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return any(present for name, present in torch.cpu.get_capabilities().items() if name.endswith("bf16"))

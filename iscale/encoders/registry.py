@@ -24,21 +24,26 @@ def get_encoder(spec: EncoderSpec) -> Encoder:
     """The encoder of a specification, made once per process.
 
     Where the device is ``auto``, it is the one of this process; the precision is checked where it will be used.
+    Texture looks for its device when it encodes, and stored features need none: plans are made of both without torch.
 
     Raises
     ------
     InputError
         If no encoder has that name, it cannot be made from what it is given, or the device lacks the precision.
     """
-    elsewhere = spec.device == "auto"
-    spec = replace(spec, device=here(spec.device))
-    if not (elsewhere and spec.device == "cpu"):
-        check_precision(spec)
     family, _, argument = spec.name.partition(":")
     if spec.name == "texture":
         from iscale.encoders.texture import TextureEncoder
 
         return TextureEncoder(spec.device)
+    if family == "precomputed" and argument:
+        from iscale.encoders.precomputed import PrecomputedFeatures
+
+        return PrecomputedFeatures(spec)
+    elsewhere = spec.device == "auto"
+    spec = replace(spec, device=here(spec.device))
+    if not (elsewhere and spec.device == "cpu"):
+        check_precision(spec)
     if spec.name == "hipt":
         from iscale.encoders.hipt import HiptEncoder
 
@@ -47,10 +52,6 @@ def get_encoder(spec: EncoderSpec) -> Encoder:
         from iscale.encoders.timm_vit import TimmEncoder
 
         return TimmEncoder(spec)
-    if family == "precomputed" and argument:
-        from iscale.encoders.precomputed import PrecomputedFeatures
-
-        return PrecomputedFeatures(spec)
     return _offered(spec)
 
 

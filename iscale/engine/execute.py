@@ -170,6 +170,7 @@ def _own_files() -> Iterator[None]:
 
 
 def _failure(report: StepReport) -> str:
-    lines = [f"{report.step}: {len(report.failed)} of {report.regions} regions failed."]
+    regions = "1 region" if report.regions == 1 else f"{report.regions} regions"
+    lines = [f"{report.step}: {len(report.failed)} of {regions} failed."]
     lines += [f"    {region}: {error}" for region, error in sorted(report.failed.items())[:10]]
     return "\n".join(lines)

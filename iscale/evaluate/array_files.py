@@ -56,6 +56,8 @@ def open_arrays(path: Path, grid: SlideGrid) -> MapTruth:
         named, array, centres = _from_npz(path) if path.suffix.lower() == ".npz" else _from_npy(path)
     except (zipfile.BadZipFile, ValueError, EOFError, OSError) as error:
         raise InputError(f"{path} cannot be read: {error}.", REMEDY) from None
+    if not named:
+        raise InputError(f"{path}: it names no gene.", REMEDY)
     if array.dtype.kind not in "biuf":
         raise InputError(f"{path}: the array is of {array.dtype}, not of numbers.", REMEDY)
     maps = gene_first(array, len(named), str(path))
@@ -104,9 +106,22 @@ def _from_npz(path: Path) -> tuple[list[str], NDArray[Any], tuple[NDArray[Any], 
                 shutil.copyfileobj(source, target, 1 << 20)
             array = np.load(copy, mmap_mode="r", allow_pickle=False)  # the file stays until the array goes
     with np.load(path, allow_pickle=False) as small:
-        named = [str(name) for name in small[names[0]]]
+        named = _names(path, names[0], small)
         centres = (small["y"], small["x"]) if {"y", "x"} <= set(shapes) else None
     return named, array, centres
+
+
+def _names(path: Path, key: str, arrays: Any) -> list[str]:
+    """Names of the genes; arrays of Python objects, as ``adata.var_names`` gives, are not unpickled."""
+    try:
+        return [str(name) for name in arrays[key]]
+    except ValueError as error:
+        if "Object arrays" not in str(error):
+            raise
+        raise InputError(
+            f"{path}: `{key}` holds Python objects, which are not read, as a file could run anything by them.",
+            f"Save them as text: np.savez(path, {key}=np.array(names, dtype=str), expected=array).",
+        ) from None
 
 
 def _shape(file: zipfile.ZipFile, name: str) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from iscale.plots.overview import block_mean, reduction
 from iscale.results import Run, open_run
 
 FOLDER = "evaluation"
+SOURCE = "source.txt"
+"""File of a truth's folder that says which truth its results are of."""
 
 SCALING = (
     "Both maps of a gene are min-max scaled before they are compared: that the prediction is expected counts, and that "
@@ -83,17 +86,41 @@ def evaluate_run(
     found = open_truth(Path(truth), prediction.grid, reading)
     all_genes = found.all_genes if isinstance(found, MapTruth) else ()
     common = genes_in_common(prediction.genes, found.genes, str(truth), all_genes or None)
-    out = opened.store.folder / FOLDER / f"truth-{file_name(found.name)}"
+    source = str(Path(truth).expanduser().resolve())
+    out = truth_folder(opened.store.folder / FOLDER, found.name, source)
     head = [f"Truth: {found.what}", *found.notices, *common.notices, *_seen(opened, found)]
     compare = _compare_maps if isinstance(found, MapTruth) else _compare_spots
-    text = compare(prediction, found, common, out, parse_bytes(memory), watcher)
+    first, text = compare(prediction, found, common, out, parse_bytes(memory), watcher)
+    (out / SOURCE).write_text(f"{source}\n")
     give_back()
-    return "\n".join([*head, "", text])
+    return "\n".join([*head, *first, "", text])
+
+
+def truth_folder(parent: Path, name: str, source: str) -> Path:
+    """Folder of the results against a truth: that of its name, or where another truth of this name has it, the next.
+
+    Parameters
+    ----------
+    parent
+        Folder of all evaluations of a run.
+    name, source
+        Name of the truth, and its path.
+    """
+    for number in count(1):
+        folder = parent / (f"truth-{file_name(name)}" + (f"-{number}" if number > 1 else ""))
+        try:
+            said = (folder / SOURCE).read_text().strip()
+        except OSError:
+            said = ""
+        if said in ("", source):
+            return folder
+    raise AssertionError("numbers do not end")
 
 
 def _compare_maps(
     prediction: Prediction, truth: Truth, common: Common, out: Path, memory_bytes: int, watcher: Watcher
-) -> str:
+) -> tuple[list[str], str]:
+    """What is to be said first, and the text of the scores."""
     assert isinstance(truth, MapTruth)
     region = by_gene.extent(truth, common)
     if region is None:
@@ -113,13 +140,14 @@ def _compare_maps(
     quantiles = place_table(places.maps, _varying(scores, BLOCKS[0]))
     _write(out, genes, quantiles)
     _draw(out, places, prediction.grid.superpixel_um)
-    notes = [*_sampled(region), *_constant(scores), SCALING, _blocks_note()]
-    return "\n".join([summary(genes, quantiles), "", *notes, f"Tables and maps: {out}"])
+    notes = [*_sampled(region), SCALING, _blocks_note()]
+    return _constant(scores), "\n".join([summary(genes, quantiles), "", *notes, f"Tables and maps: {out}"])
 
 
 def _compare_spots(
     prediction: Prediction, truth: Truth, common: Common, out: Path, memory_bytes: int, watcher: Watcher
-) -> str:
+) -> tuple[list[str], str]:
+    """The same of spots."""
     assert isinstance(truth, SpotTruth)
     needed = spots.task_bytes(truth, prediction.grid.superpixel_um, len(common.names))
     _check_memory(f"the {len(truth.xy_px):,} spots of {truth.name}", needed, memory_bytes)
@@ -137,7 +165,7 @@ def _compare_spots(
     quantiles = place_table({SPOT: each}, _varying(scores, 0))
     _write(out, genes, quantiles)
     note = "Predictions are summed over each spot's disc. Spots are no map: there are no blocks, and no SSIM."
-    return "\n".join([summary(genes, quantiles), "", note, *_constant(scores), SCALING, f"Tables: {out}"])
+    return _constant(scores), "\n".join([summary(genes, quantiles), "", note, SCALING, f"Tables: {out}"])
 
 
 def _budget(truth: MapTruth, region: Region, common: Common, all_genes: int, memory_bytes: int) -> int:
@@ -199,7 +227,9 @@ def _constant(scores: list[GeneScore]) -> list[str]:
     if not constant:
         return []
     shown = ", ".join(constant[:5]) + (" ..." if len(constant) > 5 else "")
-    return [f"{len(constant)} genes have one value everywhere in the truth, and no correlation: {shown}."]
+    have = f"{len(constant)} of {len(first)} genes have" if len(constant) > 1 else f"1 of {len(first)} genes has"
+    empty = " The truth tells nothing of any gene: is it the right file?" if len(constant) == len(first) else ""
+    return [f"Warning: {have} one value everywhere in the truth, so no correlation: {shown}.{empty}"]
 
 
 def _varying(scores: list[GeneScore], block: int) -> int:

@@ -47,7 +47,7 @@ def genes_in_common(
     Raises
     ------
     InputError
-        There is none in common, or the truth names one twice.
+        There is none in common, or the truth names one twice, or none at all.
 
     Examples
     --------
@@ -57,6 +57,8 @@ def genes_in_common(
     >>> found.notices
     ("1 of the run's 3 genes are not in truth.npz: B. 1 are there in another case: B as b.",)
     """
+    if not truth and not all_genes:
+        raise InputError(f"{source}: it names no gene.", "Is it what you meant? A truth has a map or counts per gene.")
     place = {gene: i for i, gene in enumerate(truth)}
     if len(place) < len(truth):
         raise InputError(f"{source} names {len(truth) - len(place)} of {len(truth)} genes twice.", "Keep one of each.")

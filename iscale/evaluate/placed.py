@@ -58,14 +58,22 @@ def open_capture_truth(path: Path, grid: SlideGrid, reading: Reading) -> Truth:
     """
     files, project = truth_files(path.absolute())
     if files.transform is None:
-        radius_um = reading.radius_um or _radius_um(files, project, grid, None)
+        # Ids and places that are wrong are told before a radius that lacks: who has to add one should do so once.
+        radius_um, lacking = reading.radius_um, None
+        if radius_um is None:
+            try:
+                radius_um = _radius_um(files, project, grid, None)
+            except InputError as error:
+                lacking = error
         capture = read_capture(
             files,
-            radius_um=radius_um,
+            radius_um=radius_um or grid.superpixel_um / 2,
             pixel_size_um=grid.pixel_size_um,
             analysis_shape_px=grid.content_shape_px,
             raw_to_analysis=grid.scale,
         )
+        if lacking is not None:
+            raise lacking
         return _spots(capture)
     assert files.source is not None
     platform = reading.platform or detect_platform(files.source)

@@ -6,12 +6,11 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
+from iscale.basis.lazy import GeneArray, imputed_genes
 from iscale.engine.ledger import Ledger, remaining
 from iscale.engine.plan import Plan, cut
 from iscale.errors import InputError
@@ -34,7 +33,7 @@ class Prediction:
         Grids of the slide.
     """
 
-    array: zarr.Array[Any]
+    array: GeneArray
     genes: tuple[str, ...]
     grid: SlideGrid
 
@@ -71,7 +70,7 @@ def open_prediction(run: Run) -> Prediction:
     height, width = image["raw_shape_px"]
     grid = SlideGrid((height, width), image["raw_pixel_size_um"], image["pixel_size_um"])
     _check_finished(run)
-    return Prediction(run.store.array("expression/expression"), genes, grid)
+    return Prediction(imputed_genes(run.store), genes, grid)
 
 
 def _check_finished(run: Run) -> None:

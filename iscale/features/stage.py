@@ -7,15 +7,10 @@ from typing import Any
 
 from iscale.encoders import Encoder, EncoderSpec, get_encoder
 from iscale.encoders.base import PatchEncoder, RegionEncoder
-from iscale.encoders.batches import plan_batches
 from iscale.engine.ledger import fingerprint
 from iscale.engine.plan import BASELINE_BYTES, Plan, Resources, check_budget, plan_overlapping, plan_regions
 from iscale.engine.step import Step
-from iscale.features.by_patch import PatchesContext
-from iscale.features.by_patch import encode_region as encode_by_patch
 from iscale.features.by_region import RegionContext, encode_region
-from iscale.features.context import LatticeContext, context_of_slide, context_region
-from iscale.features.context_whole import PADDING_AT_ONCE
 from iscale.features.patch_lattice import PatchLattice, computed_twice
 from iscale.features.stored import StoredContext, copy_region
 from iscale.geometry import SUPERPIXEL_PX, Region, SlideGrid
@@ -129,6 +124,10 @@ def _patches_step(
     resources: Resources,
 ) -> Step:
     """The step that encodes patches: tokens, colour, and the vectors from which context is made."""
+    from iscale.encoders.batches import plan_batches
+    from iscale.features.by_patch import PatchesContext
+    from iscale.features.by_patch import encode_region as encode_by_patch
+
     shape, side = grid.superpixel_shape, layout.SHARD_SUPERPIXELS
     lattice = PatchLattice(shape, encoder.patch, encoder.step)
     arrays = [array for array in _group_arrays(encoder, shape) if array.path != "features/context"]
@@ -197,6 +196,8 @@ def _context_step(
     resources: Resources,
 ) -> Step:
     """The step that makes context of the vectors."""
+    from iscale.features.context import LatticeContext, context_of_slide, context_region
+
     shape = grid.superpixel_shape
     array = next(a for a in _group_arrays(encoder, shape) if a.path == "features/context")
     plan = _whole_plan(encoder, shape, resources) if _everywhere(encoder) else _windows_plan(encoder, shape, resources)
@@ -231,6 +232,8 @@ def _windows_plan(encoder: PatchEncoder, shape: tuple[int, int], resources: Reso
 
 
 def _whole_plan(encoder: PatchEncoder, shape: tuple[int, int], resources: Resources) -> Plan:
+    from iscale.features.context_whole import PADDING_AT_ONCE
+
     assert encoder.context is not None
     lattice = PatchLattice(shape, encoder.patch, encoder.step)
     places = lattice.places[0] * lattice.places[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +14,10 @@ from iscale.captures.spots import DiscFeatures
 from iscale.engine.memory import give_back
 from iscale.holdout.folds import Folds
 from iscale.model.baselines import NearestBaseline, RidgeBaseline, disc_mean_features
-from iscale.model.data import TrainingData
 from iscale.model.ensemble import recipe_module
-from iscale.model.fit import predict_spots
+
+if TYPE_CHECKING:
+    from iscale.model.data import TrainingData
 
 LEAST_COVERED = 0.5
 """Share of a spot's disc that lies on the mother's tissue, of spots that are tested. Sections differ at their edges:
@@ -72,6 +74,8 @@ def predict_held(
     expression, depth
         (tested spot, gene) and (tested spot,) expected counts.
     """
+    from iscale.model.fit import predict_spots
+
     held_out = np.ones_like(data.held_out)
     held_out[held.train] = False
     ensemble, _ = recipe_module(recipe).train(replace(data, held_out=held_out), seed=seed, n_states=n_states)

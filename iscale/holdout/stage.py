@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from iscale.captures.spots import TrainingSpots
@@ -25,8 +24,6 @@ from iscale.holdout.predict import GENES_AT_ONCE, Held, predict_baselines, predi
 from iscale.holdout.score import blocks_of_tissue, correlation
 from iscale.holdout.stored import HeldOutStore
 from iscale.holdout.table import Trust, trust_path, write_trust
-from iscale.model.data import training_data
-from iscale.model.fit import NORMALISED_DEPTH
 from iscale.model.fit_stage import GATHERED, SPARE_BYTES, STATES, FitContext, needs_of_fit
 from iscale.model.gather import gather_discs
 from iscale.model.part import part
@@ -56,6 +53,10 @@ def hold_out_folds(context: HoldoutContext, region: Region) -> dict[str, int]:
 
 
 def _hold_out(context: HoldoutContext, fold: int) -> int:
+    import torch
+
+    from iscale.model.data import training_data
+
     fit, stored = context.fit, context.stored
     spots = stored.read_spots(fit.grid)
     folds = stored.read_folds()
@@ -115,6 +116,8 @@ def score_genes(context: HoldoutContext, region: Region) -> list[list[Any]]:
 
 
 def _per_depth(counts: NDArray[np.float64], depth: NDArray[np.float64]) -> NDArray[np.float64]:
+    from iscale.model.fit import NORMALISED_DEPTH
+
     return np.asarray(np.log1p(NORMALISED_DEPTH * counts / depth[:, None]))
 
 

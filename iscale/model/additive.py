@@ -9,14 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from iscale.model.basis import RANDOM_FEATURES, Appearance, nearness
+from iscale.model.basis import Appearance, nearness
 from iscale.model.ensemble import Ensemble, expect_tensors
 from iscale.model.published import deviation_over_states
+from iscale.model.sizes import FACTORS, RANDOM_FEATURES
 
-FACTORS = 32
-"""Directions of variation of the genes over the spots, at most."""
-EMBEDDING_WIDTH = FACTORS
-"""Components of the gene embedding; where there are fewer factors, the last are 0."""
 ROW_BLOCK, GENE_BLOCK = 1024, 64
 """Superpixels and genes that are computed at a time, so that the states' values stay in cache."""
 SHARPNESS = 8.0
@@ -121,7 +118,7 @@ class AdditiveEnsemble(Ensemble):
         fall apart on one demo of two (docs/benchmarks.md, Clusters).
         """
         factors = hidden[..., :-1].mean(dim=0)
-        result = factors.new_zeros(len(factors), EMBEDDING_WIDTH)
+        result = factors.new_zeros(len(factors), FACTORS)
         torch.matmul(factors, self._axes, out=result[:, : self._axes.shape[1]])
         return result
 
@@ -167,11 +164,6 @@ def relative_axes(loading: Tensor) -> Tensor:
     largest = vectors.gather(0, vectors.abs().argmax(dim=0, keepdim=True))
     axes: Tensor = vectors * largest.sign() * values.clamp_min(0).sqrt()
     return axes.flip(1).to(loading).contiguous()
-
-
-def hidden_bytes(n_features: int, n_states: int) -> int:
-    """Bytes per superpixel of what :meth:`AdditiveEnsemble.hidden` gives, at most."""
-    return 4 * n_states * (FACTORS + 1)
 
 
 def from_parts(

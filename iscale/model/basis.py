@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-RANDOM_FEATURES = 128
-MAX_ANCHORS = 512
+from iscale.model.sizes import RANDOM_FEATURES, SPOT_BLOCK
+
 LINEAR_VARIANCE, RANDOM_VARIANCE, PLACE_VARIANCE = 0.5, 0.5, 1.0
 """Prior variances of the three parts over the training spots, for an output of variance 1."""
 LENGTH_SCALE = 1.0
@@ -24,9 +24,6 @@ RANGE_UM = 1125.0
 """Of the exponential covariance: distance over which it falls to 1 / e."""
 CLIP = 4.0
 """Scaled features end here, so that a superpixel unlike any in training is not extrapolated to."""
-
-SPOT_BLOCK = 1024
-"""Spots that are held in float64 at a time."""
 
 Discs = Iterable[tuple[Tensor, Tensor]]
 """Blocks of spots, in order: rows of their discs (row, feature), and the mean over each as a matrix (spot, row)."""

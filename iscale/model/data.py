@@ -15,33 +15,12 @@ from iscale.captures.spots import DiscFeatures, TrainingSpots
 from iscale.errors import InputError
 from iscale.model.discs import disc_sizes, spot_starts
 from iscale.model.row_file import ROWS_AT_ONCE, RowFile
+from iscale.model.sizes import HELD_OUT_FRACTION
 
 Epoch = dict[str, float]
 """One line of a history: ``epoch`` (from 1), ``train_loss``, ``held_out_loss`` (NaN where no spot is held out)."""
 
 OnEpoch = Callable[[Epoch], None]
-
-HELD_OUT_FRACTION = 0.1
-
-
-@dataclass(frozen=True)
-class FitSize:
-    """What the memory of a fit depends on.
-
-    Attributes
-    ----------
-    spots, genes, features, states, captures
-        How many there are.
-    most_rows
-        Superpixels of the largest disc.
-    """
-
-    spots: int
-    genes: int
-    features: int
-    states: int
-    captures: int
-    most_rows: int
 
 
 @dataclass(frozen=True)

@@ -25,33 +25,31 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from iscale.basis.loadings import Loadings
 from iscale.engine.progress import tell
 from iscale.model.additive import (
-    EMBEDDING_WIDTH,
-    FACTORS,
     AdditiveEnsemble,
     AdditiveTensors,
     from_parts,
-    hidden_bytes,
 )
 from iscale.model.basis import (
-    MAX_ANCHORS,
-    RANDOM_FEATURES,
     appearance_design,
     moments,
     place_design,
     random_appearance,
     spread_out,
 )
-from iscale.model.data import Epoch, FitSize, OnEpoch, TrainingData
-from iscale.model.discs import MOST_ROWS, blocks_of, rows_of
-from iscale.model.factors import SPOT_BLOCK, Factors, LogCounts
+from iscale.model.data import Epoch, OnEpoch, TrainingData
+from iscale.model.discs import blocks_of, rows_of
+from iscale.model.every_gene import SharedGenes, extend
+from iscale.model.factors import Factors, LogCounts
 from iscale.model.part import part
 from iscale.model.published import disc_mean
-from iscale.model.ridge import PENALTIES, Design, RidgeFit, fit_ridge, ridge_bytes
+from iscale.model.ridge import PENALTIES, Design, RidgeFit, fit_ridge
+from iscale.model.sizes import MAX_ANCHORS, SPOT_BLOCK
 from iscale.model.threads import all_cores
 
-__all__ = ["EMBEDDING_WIDTH", "AdditiveEnsemble", "fit_bytes", "from_parts", "hidden_bytes", "train"]
+__all__ = ["AdditiveEnsemble", "every_gene", "from_parts", "train"]
 
 REFIT = True
 """Once scored, it is trained again with the held-out spots."""
@@ -99,6 +97,13 @@ def train(
     """
     with all_cores(), torch.no_grad():
         return _train(data, seed, n_states, PENALTIES[:max_epochs], on_epoch)
+
+
+def every_gene(ensemble: AdditiveEnsemble, data: TrainingData, shared: SharedGenes) -> Loadings:
+    """What turns the ensemble's factors into every gene that captures measured: see :mod:`iscale.model.every_gene`."""
+    depth, scale = _per_full_disc(data, data.train_spots)
+    with all_cores(), torch.no_grad():
+        return extend(ensemble, data, shared, scale, _precision(depth, COUNT_NOISE))
 
 
 def _train(
@@ -247,21 +252,3 @@ def _calibrated(ensemble: AdditiveEnsemble, data: TrainingData, spots: NDArray[n
     constant = ensemble.parts.constant.clone()
     constant[..., -1] += (data.depth[spots].sum(dtype=torch.float64) / total).clamp_min(1e-9).log()
     return AdditiveEnsemble(ensemble.genes, replace(ensemble.parts, share=share.float(), constant=constant))
-
-
-def fit_bytes(size: FitSize) -> int:
-    """Peak bytes of a fit: see :meth:`iscale.model.ensemble.Recipe.fit_bytes`.
-
-    The design and the spots' factors stay; beside them comes the decomposition of genes, that of the design's columns,
-    or a block of rows.
-    """
-    anchors = min(MAX_ANCHORS, size.spots)
-    columns = size.features + RANDOM_FEATURES + anchors + size.captures
-    design = 4 * size.spots * (columns + (size.states - 1) * RANDOM_FEATURES)
-    factors = 8 * size.spots * (2 * FACTORS + 4 * size.states)
-    side = min(size.spots, size.genes)
-    rooted = 4 * size.spots * size.genes if size.spots <= size.genes else 0
-    of_genes = rooted + 36 * side**2 + 4 * 4 * min(SPOT_BLOCK, size.spots) * size.genes
-    width = 2 * size.features + size.states * (2 * RANDOM_FEATURES + 2 * FACTORS) + anchors
-    of_rows = 4 * max(MOST_ROWS, size.most_rows) * width
-    return design + factors + max(of_genes, ridge_bytes(size.spots, columns, FACTORS), of_rows)

@@ -12,16 +12,19 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
-from torch import Tensor
 
 from iscale.errors import InputError, StoreError
-from iscale.model.data import Epoch, FitSize, OnEpoch, TrainingData
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from iscale.basis.loadings import Loadings
+    from iscale.model.data import Epoch, OnEpoch, TrainingData
+    from iscale.model.every_gene import SharedGenes
 
 FORMAT = 1
 TENSORS_FILE, SETTINGS_FILE = "ensemble.safetensors", "ensemble.json"
@@ -79,7 +82,7 @@ class Ensemble(ABC):
     def embedding(self, hidden: Tensor) -> Tensor:
         """(n, component) float32: the gene embedding, by whose distances superpixels are clustered.
 
-        There are as many components as `embedding_width` says.
+        There are as many components as :data:`iscale.model.sizes.SIZES` says.
         """
 
     @abstractmethod
@@ -102,8 +105,10 @@ class Ensemble(ABC):
         StoreError
             If the folder cannot be written.
         """
+        from safetensors.torch import save
+
         tensors = {name: t.detach().cpu().contiguous() for name, t in self.tensors().items()}
-        data = save_tensors(tensors)
+        data = save(tensors)
         description = {
             "format": FORMAT,
             "recipe": self.recipe,
@@ -128,32 +133,22 @@ def load_ensemble(folder: Path, device: torch.device | str = "cpu") -> Ensemble:
     StoreError
         If files are missing, damaged, of another version, or do not belong together.
     """
+    from safetensors.torch import load
+
     description, data = _read(folder)
     try:
-        tensors = {name: tensor.to(device) for name, tensor in load_tensors(data).items()}
+        tensors = {name: tensor.to(device) for name, tensor in load(data).items()}
         recipe = recipe_module(description["recipe"])
         return recipe.from_parts(tuple(description["genes"]), description["n_states"], tensors, description["settings"])
     except (SafetensorError, KeyError, TypeError, ValueError, InputError) as error:
         raise StoreError(f"{folder} does not hold a whole ensemble: {error}", _REFIT) from error
 
 
-def hidden_bytes(recipe: str, n_features: int, n_states: int = 5) -> int:
-    """Bytes per superpixel of what an ensemble's ``hidden`` gives, known before there is an ensemble."""
-    return recipe_module(recipe).hidden_bytes(n_features, n_states)
-
-
-def embedding_width(recipe: str) -> int:
-    """Number of components of an ensemble's embedding, known before there is an ensemble."""
-    return recipe_module(recipe).EMBEDDING_WIDTH
-
-
 class Recipe(Protocol):
-    """What a recipe's module has."""
+    """What a recipe's module has; what it takes is in :mod:`iscale.model.sizes`."""
 
     REFIT: bool
     """Whether, once it is scored, the recipe is trained again on all spots, the held-out ones included."""
-    EMBEDDING_WIDTH: int
-    """Number of components of the gene embedding."""
 
     def train(
         self,
@@ -167,18 +162,14 @@ class Recipe(Protocol):
         """Train on the spots that are not held out, on the data's device; give the ensemble and its history."""
         ...
 
-    def fit_bytes(self, size: FitSize) -> int:
-        """Peak bytes of training and scoring, without the counts and, of the rows, all but those of a block."""
+    def every_gene(self, ensemble: Ensemble, data: TrainingData, shared: SharedGenes) -> Loadings | None:
+        """What turns hidden layers into every gene that captures measured; None where only a training does."""
         ...
 
     def from_parts(
         self, genes: tuple[str, ...], n_states: int, tensors: dict[str, Tensor], settings: dict[str, Any]
     ) -> Ensemble:
         """Build an ensemble from what ``tensors`` and ``settings`` gave; ValueError where they do not fit."""
-        ...
-
-    def hidden_bytes(self, n_features: int, n_states: int) -> int:
-        """Bytes per superpixel of what the ensemble's ``hidden`` gives."""
         ...
 
 
@@ -203,6 +194,8 @@ def expect_tensors(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int
     ValueError
         Naming the first tensor that is not float32 of the expected shape with finite values.
     """
+    import torch
+
     if set(tensors) != set(shapes):
         raise ValueError(f"tensors are {sorted(tensors)}, expected {sorted(shapes)}")
     for name, shape in shapes.items():

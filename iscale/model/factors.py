@@ -7,12 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from iscale.model.additive import FACTORS
+from iscale.model.sizes import FACTORS, SPOT_BLOCK
 
 LEAST_VARIANCE = 1e-5
 """Of a factor, over that of the first: less is rounding."""
-SPOT_BLOCK = 1024
-"""Spots of which all genes are held, beside the counts themselves."""
 
 
 @dataclass(frozen=True)

@@ -9,18 +9,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from iscale.basis.loadings import Loadings
 from iscale.captures.spots import DiscFeatures, TrainingSpots
 from iscale.errors import InputError
 from iscale.model.data import Epoch, OnEpoch, TrainingData, training_data
 from iscale.model.discs import blocks_of, rows_of
 from iscale.model.ensemble import Ensemble, recipe_module
+from iscale.model.every_gene import SharedGenes
 from iscale.model.part import part
+from iscale.model.sizes import SCORED_GENES
 from iscale.model.threads import all_cores
 
 SCORED_SPOTS = 64
 """Held-out spots that are predicted at a time."""
-SCORED_GENES = 256
-"""Genes of which values are held in float64 several times, and of all rows of a block of spots."""
 NORMALISED_DEPTH = 1e4
 
 
@@ -41,12 +42,15 @@ class FitResult:
         Of the ensemble that had not seen them. Per gene, Pearson correlation over the held-out spots between measured
         and predicted: ``counts`` (log1p of counts) and ``depth_normalised`` (log1p of counts per 10,000). NaN where
         either is constant.
+    loadings
+        What turns the ensemble's factors into every gene that captures measured; None where the recipe has no factors.
     """
 
     ensemble: Ensemble
     history: list[Epoch]
     held_out: NDArray[np.bool_]
     held_out_scores: dict[str, NDArray[np.float64]]
+    loadings: Loadings | None = None
 
 
 def fit(
@@ -55,6 +59,7 @@ def fit(
     *,
     pixel_size_um: float,
     superpixel_um: float,
+    shared: SharedGenes | None = None,
     recipe: str = "default",
     seed: int = 0,
     n_states: int = 5,
@@ -76,6 +81,8 @@ def fit(
         Side of an analysis pixel.
     superpixel_um
         Side of a superpixel.
+    shared
+        All genes that captures measured, for those that are asked for later.
     recipe
         ``"default"`` or ``"published"``.
     seed
@@ -106,6 +113,7 @@ def fit(
         seed=seed,
         device=torch.device(device),
     )
+    held_out = data.held_out
     with all_cores():
         with part(0.0, 0.5 if module.REFIT else 1.0):
             ensemble, history = module.train(
@@ -113,10 +121,12 @@ def fit(
             )
         scores = score(ensemble, data, data.held_out_spots)
         if module.REFIT:
-            everything = replace(data, held_out=np.zeros_like(data.held_out))
-            with part(0.5, 1.0):
-                ensemble, _ = module.train(everything, seed=seed, n_states=n_states, max_epochs=max_epochs)
-        return FitResult(ensemble, history, data.held_out, scores)
+            data = replace(data, held_out=np.zeros_like(data.held_out))
+            with part(0.5, 0.8 if shared else 1.0):
+                ensemble, _ = module.train(data, seed=seed, n_states=n_states, max_epochs=max_epochs)
+        with part(0.8, 1.0):
+            loadings = module.every_gene(ensemble, data, shared) if shared else None
+        return FitResult(ensemble, history, held_out, scores, loadings)
 
 
 def score(ensemble: Ensemble, data: TrainingData, spots: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from iscale.basis.loadings import GENES_FILE, NUMBERS_FILE
+from iscale.captures.mean_counts import SHARED_COUNTS, SHARED_GENES
 from iscale.captures.spots import TrainingSpots
 from iscale.captures.stage import read_training
 from iscale.device import here
@@ -18,17 +21,22 @@ from iscale.engine.memory import give_back
 from iscale.engine.plan import BASELINE_BYTES, Resources, single_task
 from iscale.engine.step import Step
 from iscale.geometry import Region, SlideGrid
-from iscale.model.data import HELD_OUT_FRACTION, FitSize
 from iscale.model.discs import disc_sizes
-from iscale.model.ensemble import SETTINGS_FILE, TENSORS_FILE, recipe_module
-from iscale.model.fit import SCORED_GENES, FitResult, fit
+from iscale.model.ensemble import SETTINGS_FILE, TENSORS_FILE
 from iscale.model.gather import GATHER_COPIES, gather_discs
 from iscale.model.part import part
+from iscale.model.sizes import HELD_OUT_FRACTION, SCORED_GENES, SIZES, FitSize
 from iscale.store.layout import SHARD_SUPERPIXELS
 from iscale.store.run_store import RunStore
 
+if TYPE_CHECKING:
+    from iscale.model.fit import FitResult
+
 STATES = 5
 """Independent initialisations, trained together."""
+
+VERSION = 2
+"""Raised when a fit leaves other files of the same spots and features."""
 
 SPARE_BYTES = 50 * 2**20
 """What is small: coefficients, the ensemble, blocks of counts."""
@@ -52,8 +60,13 @@ class FitContext:
 
 def fit_model(context: FitContext, region: Region) -> None:
     """Gather, fit, and put the model in place of an older one."""
+    from iscale.model.every_gene import SharedGenes
+    from iscale.model.fit import fit
+
     del region
     spots = read_training(context.store, context.grid)
+    counts = context.store.array(SHARED_COUNTS)
+    shared = SharedGenes(_names(context.store, SHARED_GENES), lambda genes: np.asarray(counts[:, genes], np.float32))
     with part(0.0, GATHERED):
         discs = gather_discs(context.store, context.groups, spots, context.grid, hold_bytes=context.hold_bytes)
     give_back()
@@ -63,6 +76,7 @@ def fit_model(context: FitContext, region: Region) -> None:
             discs,
             pixel_size_um=context.grid.pixel_size_um,
             superpixel_um=context.grid.superpixel_um,
+            shared=shared,
             recipe=context.recipe,
             seed=context.seed,
             device=here(context.device),
@@ -71,11 +85,17 @@ def fit_model(context: FitContext, region: Region) -> None:
     _save(context, result)
 
 
+def _names(store: RunStore, path: str) -> tuple[str, ...]:
+    return tuple(str(name) for name in np.asarray(store.array(path)[...]))
+
+
 def _save(context: FitContext, result: FitResult) -> None:
     model, fresh = context.store.folder / "model", context.store.folder / "model.new"
     shutil.rmtree(fresh, ignore_errors=True)
     result.ensemble.save(fresh)
     (fresh / "history.json").write_text(json.dumps(result.history))
+    if result.loadings:
+        result.loadings.save(fresh)
     shutil.rmtree(model, ignore_errors=True)
     fresh.rename(model)
     store = context.store
@@ -95,16 +115,17 @@ def fit_step(context: FitContext, spots: TrainingSpots, *, inputs: tuple[str, ..
         Fingerprints of the features and of the training spots.
     """
     needs = needs_of_fit(context, spots, resources, n_scored=int(HELD_OUT_FRACTION * len(spots.depth)))
-    parameters = {"recipe": context.recipe, "seed": context.seed}
+    parameters = {"recipe": context.recipe, "seed": context.seed, "version": VERSION}
+    files = [SETTINGS_FILE, TENSORS_FILE, *((NUMBERS_FILE, GENES_FILE) if SIZES[context.recipe].factors else ())]
     return Step(
         name="fit",
         kernel=fit_model,
         context=needs.context,
         plan=single_task("fit", needs.task_bytes, resources),
         fingerprint=fingerprint("fit", parameters, *inputs),
-        outputs=(context.store.folder / "model" / SETTINGS_FILE, context.store.folder / "model" / TENSORS_FILE),
+        outputs=tuple(context.store.folder / "model" / name for name in files),
         disk_bytes=20 * 2**20 + needs.scratch_bytes,
-        files=4,
+        files=len(files) + 2,
         note=needs.note,
         where="gpu",
     )
@@ -173,6 +194,6 @@ def _task_bytes(context: FitContext, spots: TrainingSpots, cells: NDArray[np.int
     gather = int(GATHER_COPIES * 4 * size.features * side**2)
     # Predicted counts of the held-out spots, and several times those of some genes, in float64.
     scores = n_scored * 8 * (size.genes + 8 * SCORED_GENES)
-    recipe = recipe_module(context.recipe).fit_bytes(size)
+    recipe = SIZES[context.recipe].fit_bytes(size)
     index = 3 * 8 * int(cells.sum())
     return max(reading, counts + index + max(gather, recipe, scores, beside)) + SPARE_BYTES

@@ -13,7 +13,6 @@ from iscale.engine.progress import tell
 from iscale.features.read import read_features
 from iscale.geometry import SUPERPIXEL_PX, Region, SlideGrid
 from iscale.model.discs import blocks_of, disc_rows, disc_sizes
-from iscale.model.row_file import RowFile, ScratchFile
 from iscale.store.layout import SHARD_SUPERPIXELS
 from iscale.store.run_store import RunStore
 
@@ -45,6 +44,8 @@ def gather_discs(
     hold_bytes
         Rows are held in memory if they take no more than this, discs taken as whole.
     """
+    from iscale.model.row_file import RowFile, ScratchFile
+
     n_features = sum(len(group.features) for group in groups)
     size = disc_sizes(spots.radius_um, grid.superpixel_um)
     first = np.cumsum(size) - size

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from iscale.model.row_file import RowFile
+from iscale.model.sizes import HIDDEN_LAYERS, HIDDEN_WIDTH
 
-HIDDEN_LAYERS, HIDDEN_WIDTH = 4, 256
 LEAK = 0.1
 FLOOR = 0.01
 """alpha of the ELU, and the constant added after it: outputs stay above 0."""

@@ -1,15 +1,26 @@
-"""Stage ``predict``: the ensemble mapped over the features of every tissue superpixel."""
+"""Stage ``predict``: the ensemble mapped over the features of every tissue superpixel.
+
+It writes the genes that are asked for, and the factors that every other gene is computed from when it is read.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from iscale.basis.loadings import read_loadings
+from iscale.basis.stored import (
+    COARSE_PATH,
+    FACTORS_PATH,
+    as_components,
+    coarse_means,
+    with_every_gene,
+    write_loadings,
+)
 from iscale.device import here
 from iscale.encoders.base import FeatureGroup
 from iscale.engine.ledger import fingerprint
@@ -17,9 +28,13 @@ from iscale.engine.plan import Resources, plan_regions
 from iscale.engine.step import Step
 from iscale.features.read import read_features
 from iscale.geometry import Region, SlideGrid
-from iscale.model.ensemble import Ensemble, embedding_width, hidden_bytes, load_ensemble
+from iscale.model.ensemble import load_ensemble
+from iscale.model.sizes import FACTORS, SIZES
 from iscale.store import layout
 from iscale.store.run_store import RunStore
+
+if TYPE_CHECKING:
+    from iscale.model.ensemble import Ensemble
 
 TILE = 64
 """Side, in superpixels, of the tiles that the network sees at a time."""
@@ -27,13 +42,19 @@ TILE = 64
 GENES_AT_ONCE = 64
 """Genes of which all states are held at a time."""
 
-VERSION = 2
+VERSION = 3
 """Raised when a run leaves other arrays of the same model and features."""
 
 
 @dataclass(frozen=True)
 class PredictContext:
-    """What a task needs to know; the fingerprint tells a worker when the model it holds is old."""
+    """What a task needs to know; the fingerprint tells a worker when the model it holds is old.
+
+    Attributes
+    ----------
+    genes
+        How many are written: the first ones of those that can be.
+    """
 
     store: RunStore
     grid: SlideGrid
@@ -44,9 +65,11 @@ class PredictContext:
 
 
 @lru_cache(maxsize=1)
-def _ensemble(store: RunStore, device: str, model: str) -> Ensemble:
+def _ensemble(store: RunStore, device: str, model: str, genes: int) -> Ensemble:
+    """The ensemble of the run, for every gene that captures measured where more are written than it was trained on."""
     del model
-    return load_ensemble(store.folder / "model", device)
+    ensemble = load_ensemble(store.folder / "model", device)
+    return with_every_gene(ensemble, read_loadings(store.folder / "model")) if genes > len(ensemble.genes) else ensemble
 
 
 def predict_region(context: PredictContext, region: Region) -> int:
@@ -62,12 +85,12 @@ def predict_region(context: PredictContext, region: Region) -> int:
 def _predict_shard(context: PredictContext, shard: Region, tissue: NDArray[np.bool_]) -> None:
     """Predict one shard: what the genes are computed from once, then the genes, as many at a time as share a file."""
     store = context.store
-    ensemble = _ensemble(store, context.device, context.model)
+    ensemble = _ensemble(store, context.device, context.model, context.genes)
     tiles = [tile for tile in shard.tiles(TILE) if tissue[tile.within(shard)].any()]
     hidden = [_hidden(context, ensemble, tile, tissue[tile.within(shard)]) for tile in tiles]
 
     depth = np.full(shard.shape, np.nan, dtype=np.float16)
-    embedding = np.full((embedding_width(ensemble.recipe), *shard.shape), np.nan, dtype=np.float16)
+    embedding = np.full((SIZES[ensemble.recipe].embedding_width, *shard.shape), np.nan, dtype=np.float16)
     for tile, state in zip(tiles, hidden, strict=True):
         within = tile.within(shard)
         depth[within][tissue[within]] = ensemble.depth(state).cpu().numpy()
@@ -75,6 +98,8 @@ def _predict_shard(context: PredictContext, shard: Region, tissue: NDArray[np.bo
     store.write("expression/depth", shard, depth)
     store.write("embedding/embedding", shard, embedding)
     del depth, embedding
+    if SIZES[ensemble.recipe].factors:
+        _write_factors(store, shard, tissue, tiles, hidden)
 
     for start in range(0, context.genes, layout.GENES_PER_SHARD):
         genes = slice(start, min(start + layout.GENES_PER_SHARD, context.genes))
@@ -87,8 +112,23 @@ def _predict_shard(context: PredictContext, shard: Region, tissue: NDArray[np.bo
         store.write("expression/uncertainty", shard, spread, genes)
 
 
+def _write_factors(
+    store: RunStore, shard: Region, tissue: NDArray[np.bool_], tiles: list[Region], hidden: list[Any]
+) -> None:
+    """Write the factors of a shard, and their means over blocks."""
+    components = np.zeros((len(hidden[0]) * FACTORS, *shard.shape), np.float32)
+    for tile, state in zip(tiles, hidden, strict=True):
+        within = tile.within(shard)
+        components[:, *within][:, tissue[within]] = as_components(state.cpu().numpy())
+    store.write(COARSE_PATH, shard.coarsened(layout.COARSE_STEP), coarse_means(components, tissue))
+    components[:, ~tissue] = np.nan
+    store.write(FACTORS_PATH, shard, components.astype(np.float16))
+
+
 def _hidden(context: PredictContext, ensemble: Ensemble, tile: Region, tissue: NDArray[np.bool_]) -> Any:
     """What the genes of a tile's tissue superpixels are computed from."""
+    import torch
+
     features = read_features(context.store, context.groups, tile, context.device)[:, tissue].T
     i, j = np.nonzero(tissue)
     step = context.grid.superpixel_um
@@ -122,40 +162,49 @@ def predict_step(
     gene_names: tuple[str, ...],
     *,
     recipe: str,
+    n_states: int,
     seed: int,
     inputs: tuple[str, str],
     resources: Resources,
 ) -> Step:
-    """The step that fills ``expression/`` and ``embedding/``.
+    """The step that fills ``expression/``, ``embedding/`` and the factors of ``basis/``.
 
     Parameters
     ----------
+    gene_names
+        Those of ``expression/``; of the context's number, the first are written.
+    n_states
+        Of the ensemble.
     inputs
         Fingerprints of the features and of the model.
     """
     store, grid = context.store, context.grid
     shape, side = grid.superpixel_shape, layout.SHARD_SUPERPIXELS
     n_features = sum(len(group.features) for group in context.groups)
-    n_components = embedding_width(recipe)
-    arrays = [
-        layout.genes("expression/expression", len(gene_names), shape),
-        layout.genes("expression/uncertainty", len(gene_names), shape),
-        layout.plane("expression/depth", shape),
-        layout.embedding(n_components, shape),
-    ]
+    n_components = SIZES[recipe].embedding_width
+    n_factors = n_states * SIZES[recipe].factors
+    arrays = [layout.plane("expression/depth", shape), layout.embedding(n_components, shape)]
+    if context.genes:
+        names = ("expression", "uncertainty")
+        arrays += [layout.genes(f"expression/{name}", context.genes, shape) for name in names]
+    if n_factors:
+        arrays += layout.factors(n_factors, shape)
 
-    written = min(layout.GENES_PER_SHARD, len(gene_names))
+    written = min(layout.GENES_PER_SHARD, context.genes)
     tile_bytes = TILE * TILE * (12 * n_features + 4 * 16 * GENES_AT_ONCE) + 64 * 2**20
     # Of a shard: what the genes are computed from; estimate and spread, or the embedding before them, and as much again
     # while they are compressed.
-    stored = max(2 * written, n_components)
-    shard_bytes = side * side * (hidden_bytes(recipe, n_features) + 2 * 2 * stored)
+    stored = 2 * 2 * max(2 * written, n_components)
+    shard_bytes = side * side * (SIZES[recipe].hidden_bytes(n_states) + max(stored, (4 + 3 * 2) * n_factors))
 
     def prepare() -> None:
         provenance = {"features": inputs[0], "model": inputs[1]}
         for group in ("expression", "embedding"):
             store.make_group(group, {"recipe": recipe, "seed": seed, "inputs": provenance})
             store.put_coordinates(group, shape, grid.superpixel_um)
+        if n_factors:
+            store.make_group("basis", {"recipe": recipe, "seed": seed, "n_states": n_states, "inputs": provenance})
+            write_loadings(store, read_loadings(store.folder / "model"))
         described = {
             "expression/expression": "expected counts per superpixel: their sum over a spot's disc is the spot's "
             "expected count; the disc of a spot that lies in superpixel (i, j) is all (i + di, j + dj) with "
@@ -163,9 +212,12 @@ def predict_step(
             "expression/uncertainty": "spread (standard deviation) over the ensemble, of the expected counts",
             "expression/depth": "expected counts of all genes together, per superpixel",
             "embedding/embedding": "gene embedding: what superpixels are clustered by",
+            FACTORS_PATH: "factors of the ensemble's states, one state after the other: every gene is computed of them",
+            COARSE_PATH: f"means of the factors over the tissue of {layout.COARSE_STEP} x {layout.COARSE_STEP} "
+            "superpixels",
         }
         for array in arrays:
-            units = {} if array.path.startswith("embedding") else {"units": "counts"}
+            units = {"units": "counts"} if array.path.startswith("expression") else {}
             store.make(array, {"long_name": described[array.path], **units})
         store.put("expression/gene", gene_names, ("gene",))
         store.put("embedding/component", np.arange(1, n_components + 1), ("component",))
@@ -181,11 +233,17 @@ def predict_step(
             lambda rows_columns: tile_bytes + shard_bytes + rows_columns[0] * rows_columns[1],
             resources,
         ),
-        fingerprint=fingerprint("predict", {"genes": list(gene_names), "version": VERSION}, *inputs),
-        outputs=store.metadata("expression", "expression/gene", "embedding", *(array.path for array in arrays)),
+        fingerprint=fingerprint(
+            "predict", {"genes": list(gene_names), "written": context.genes, "version": VERSION}, *inputs
+        ),
+        outputs=store.metadata(
+            *("expression", "expression/gene", "embedding"),
+            *(("basis", "basis/gene", "basis/loading") if n_factors else ()),
+            *(array.path for array in arrays),
+        ),
         prepare=prepare,
         disk_bytes=sum(array.bytes for array in arrays),
         files=sum(array.files for array in arrays) + 10,
-        note=f"{len(gene_names)} genes",
+        note=f"{context.genes} genes written" + (", all others computed when they are read" if n_factors else ""),
         where="gpu",
     )

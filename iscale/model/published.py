@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,19 +18,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from iscale.engine.progress import tell
-from iscale.model.data import Epoch, FitSize, OnEpoch, TrainingData
+from iscale.model.data import Epoch, OnEpoch, TrainingData
 from iscale.model.discs import blocks_of, rows_of
 from iscale.model.ensemble import Ensemble, expect_tensors
-from iscale.model.network import HIDDEN_LAYERS, HIDDEN_WIDTH, PREDICT_ROWS, DiscGradients, StackedNetworks
+from iscale.model.network import PREDICT_ROWS, DiscGradients, StackedNetworks
+from iscale.model.sizes import HIDDEN_WIDTH, SIZES, batch_size
 from iscale.model.threads import all_cores
+
+if TYPE_CHECKING:
+    from iscale.model.every_gene import SharedGenes
 
 REFIT = False
 """As published: what is scored is what is kept."""
 EPOCHS = 1000
 LEARNING_RATE = 1e-4
-MAX_BATCH = 128
-EMBEDDING_WIDTH = HIDDEN_WIDTH
-"""Components of the gene embedding: units of the last hidden layer."""
 GENE_BLOCK, ROW_BLOCK = 64, 1024
 """Genes and superpixels that are estimated at a time, so that the states' values stay in cache."""
 
@@ -113,7 +114,7 @@ class PublishedEnsemble(Ensemble):
     def task_bytes(self, n_superpixels: int, n_genes: int) -> int:
         """Features, hidden layers and results of the tile, and the values of one block."""
         n_features = self.networks.widths[0]
-        per_superpixel = 4 * (n_features + 2 * n_genes) + hidden_bytes(n_features, self.n_states)
+        per_superpixel = 4 * (n_features + 2 * n_genes) + SIZES["published"].hidden_bytes(self.n_states)
         hidden_block = 3 * PREDICT_ROWS * max(HIDDEN_WIDTH, n_features) * self.n_states
         gene_block = 4 * GENE_BLOCK * ROW_BLOCK * self.n_states
         return n_superpixels * per_superpixel + 4 * (max(hidden_block, gene_block) + self.networks.flat.numel())
@@ -196,7 +197,7 @@ def _run_epochs(
     networks: StackedNetworks, data: TrainingData, scale: DiscScale, *, seed: int, epochs: int, on_epoch: OnEpoch | None
 ) -> list[Epoch]:
     spots, shuffle = data.train_spots, np.random.default_rng([seed, 2])
-    batch = _batch(len(spots))
+    batch = batch_size(len(spots))
     rows_per_spot = np.sort(np.diff(data.starts))
     gradients = DiscGradients(networks, max_rows=int(rows_per_spot[-batch:].sum()))
     optimizer = torch.optim.Adam([networks.flat], lr=LEARNING_RATE, fused=True)
@@ -215,11 +216,6 @@ def _run_epochs(
         if on_epoch:
             on_epoch(history[-1])
     return history
-
-
-def _batch(n_spots: int) -> int:
-    """Spots of a batch, as published."""
-    return max(1, min(MAX_BATCH, n_spots // 16))
 
 
 def disc_mean(starts: NDArray[np.int64], spots: NDArray[np.int64], like: Tensor) -> tuple[Tensor, Tensor]:
@@ -248,22 +244,9 @@ def _loss(networks: StackedNetworks, data: TrainingData, scale: DiscScale, spots
     return total / len(spots) if len(spots) else float("nan")
 
 
-def fit_bytes(size: FitSize) -> int:
-    """Peak bytes of a fit: see :meth:`iscale.model.ensemble.Recipe.fit_bytes`.
-
-    Weights, gradients and two moments of each; the activations of a batch, of one state at a time.
-    """
-    outputs = size.genes + 1
-    widths = (size.features, *[HIDDEN_WIDTH] * HIDDEN_LAYERS, outputs)
-    weights = 4 * size.states * sum((a + 1) * b for a, b in pairwise(widths))
-    batch = _batch(size.spots)
-    rows = 4 * batch * size.most_rows * (2 * size.features + (HIDDEN_LAYERS + 2) * HIDDEN_WIDTH + 2 * outputs + batch)
-    return 4 * weights + rows + 4 * 3 * batch * outputs
-
-
-def hidden_bytes(n_features: int, n_states: int) -> int:
-    """Bytes per superpixel of what :meth:`PublishedEnsemble.hidden` gives."""
-    return 4 * n_states * HIDDEN_WIDTH
+def every_gene(ensemble: PublishedEnsemble, data: TrainingData, shared: SharedGenes) -> None:
+    """None: every gene has weights of its own in the last layer, which only training gives."""
+    del ensemble, data, shared
 
 
 def from_parts(

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from iscale.model.sizes import SPOT_BLOCK
+
 PENALTIES = (1000.0, 100.0, 32.0, 16.0, 8.0, 4.0, 2.0, 1.0, 0.3, 0.1)
 """In units of the variance of a target, whose prior variance is 1."""
-SPOT_BLOCK = 1024
-"""Spots that are held in float64 at a time."""
 
 
 @dataclass(frozen=True)
@@ -134,10 +134,3 @@ def _fit_state(
     shrunk = inverse[:, left_out.argmin(dim=0)]
     coefficients = vectors @ (shrunk * projected)
     return coefficients, level - centre @ coefficients, fitted / total, left_out / total
-
-
-def ridge_bytes(n_spots: int, n_columns: int, n_targets: int) -> int:
-    """Peak bytes of :func:`fit_ridge`, beside the design, the weights and the targets."""
-    square = 8 * n_columns**2  # the decomposition's result is one, its workspace two
-    block = 8 * min(SPOT_BLOCK, n_spots) * 4 * (n_columns + n_targets)
-    return max(4 * square, square + block)

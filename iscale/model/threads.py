@@ -6,8 +6,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-
 CORES = "ISCALE_CORES"
 """Set in the environment of jobs of a batch system, whose cores not every site binds processes to."""
 
@@ -33,6 +31,8 @@ def all_cores() -> Iterator[int]:
     int
         The number of threads.
     """
+    import torch
+
     before = torch.get_num_threads()
     cores = available_cores()
     torch.set_num_threads(cores)

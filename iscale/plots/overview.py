@@ -9,6 +9,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from iscale.basis.lazy import GeneArray
 from iscale.geometry import Region
 from iscale.store.run_store import RunStore
 
@@ -31,14 +32,12 @@ def reduction(shape: tuple[int, ...], longest: int = LONGEST_SIDE) -> int:
     return factor
 
 
-def mean_map(array: zarr.Array[Any], row: int, factor: int) -> NDArray[np.float32]:
+def mean_map(array: GeneArray, row: int, factor: int) -> NDArray[np.float32]:
     """Mean of one row of a (row, y, x) array over blocks of ``factor`` x ``factor``, of what is not NaN."""
     return np.asarray(mean_maps(array, slice(row, row + 1), factor)[0])
 
 
-def mean_maps(
-    array: zarr.Array[Any], rows: slice, factor: int, cells: zarr.Array[Any] | None = None
-) -> NDArray[np.float32]:
+def mean_maps(array: GeneArray, rows: slice, factor: int, cells: zarr.Array[Any] | None = None) -> NDArray[np.float32]:
     """Means of rows of a (row, y, x) array over blocks of ``factor`` x ``factor``, of what is not NaN.
 
     Rows that share the stored chunks are read together: one by one, each would read all of them.

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from iscale.basis.lazy import GeneArray, imputed_genes
 from iscale.captures.counts_store import dense_genes, open_capture
 from iscale.captures.spots import TrainingSpots
 from iscale.captures.stage import on_mother, read_training
@@ -50,11 +50,11 @@ class PlotContext:
 def plot_maps(context: PlotContext, region: Region) -> None:
     """Draw some genes' predicted maps, each with its uncertainty; refined ones where the context says so."""
     store, rows = context.store, slice(region.y0, region.y1)
-    expression = store.array("expression/expression")
+    expression = imputed_genes(store)
     factor = reduction(expression.shape)
     cells = store.array("tissue/cells") if context.refined else None
     values = mean_maps(expression, rows, factor, cells)
-    spread = mean_maps(store.array("expression/uncertainty"), rows, factor, cells)
+    spread = mean_maps(imputed_genes(store, uncertainty=True), rows, factor, cells)
     folder = store.folder / (REFINED_FOLDER if context.refined else MAPS_FOLDER)
     for i, gene in enumerate(context.genes[rows]):
         title = f"{gene}, refined: 0 where no nuclei are likely" if context.refined else gene
@@ -65,7 +65,7 @@ def plot_maps(context: PlotContext, region: Region) -> None:
 
 def plot_sheet(context: PlotContext, region: Region) -> None:
     """Draw a page of the contact sheet: rows of the step's grid are pages."""
-    array = context.store.array("expression/expression")
+    array = imputed_genes(context.store)
     factor = reduction(array.shape, 2 * CELL_PX)
     for page in range(region.y0, region.y1):
         first, end = page * PER_PAGE, min((page + 1) * PER_PAGE, len(context.genes))
@@ -76,7 +76,7 @@ def plot_sheet(context: PlotContext, region: Region) -> None:
         draw_sheet(path, maps, context.genes[first:end], context.grid.superpixel_um * factor, title)
 
 
-def _in_chunks(array: zarr.Array[Any], first: int, end: int, factor: int) -> Iterator[NDArray[np.float32]]:
+def _in_chunks(array: GeneArray, first: int, end: int, factor: int) -> Iterator[NDArray[np.float32]]:
     """Reduced maps of rows, those that share stored chunks read together."""
     for start in range(first, end, GENES_PER_CHUNK):
         tell(start - first, end - first)

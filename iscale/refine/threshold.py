@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.mixture import GaussianMixture
+
+if TYPE_CHECKING:
+    from sklearn.mixture import GaussianMixture
 
 LEAST, MOST = 0.15, 0.6
 """The threshold lies within these. On slides of five laboratories what lies between nuclei has 0.1 to 0.3 on average,
@@ -83,6 +85,9 @@ def find_threshold(counts: NDArray[np.integer], edges: NDArray[np.float64]) -> T
 
 
 def _two_groups(values: NDArray[np.float64]) -> GaussianMixture:
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.mixture import GaussianMixture
+
     start = np.quantile(values, (0.25, 0.95))
     with warnings.catch_warnings():
         # Where there is but one value, or two groups cannot be told, what was reached is judged by its numbers.

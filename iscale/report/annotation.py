@@ -9,6 +9,7 @@ from iscale.annotate.markers import UNCLASSIFIED
 from iscale.plots.draw import draw_map
 from iscale.plots.labels import class_colours, draw_labels, label_map
 from iscale.plots.overview import reduction
+from iscale.report.contradictions import contradictions
 from iscale.report.items import Facts, Figure, Item, Missing, Section, Text, table_of
 from iscale.report.planes import kept_plane, mean_plane, tissue_box
 from iscale.report.scene import LONGEST, MAP_INCHES, Scene, share_of
@@ -27,10 +28,12 @@ def annotation_section(scene: Scene) -> Section:
         return Section("annotation", title, (Missing(text, scene.command("annotate"), "Write it, then:"),))
     items: list[Item] = [
         Text(
-            "A label's score is the mean of its markers, each scaled to its range over the tissue; a superpixel takes "
-            "the label that scores best, and none (Unclassified) where that is below the threshold."
+            "A label's score is the mean of its markers, scaled to [0, 1]"
+            f"{_rule(scene)}; a superpixel takes the label that scores best, and none (Unclassified) where that is "
+            "below the threshold."
         )
     ]
+    items += [Text(f"A contradiction: {found}.") for found in contradictions(scene)]
     rows = read_tsv(scene.store.folder / FOLDER / "shares.tsv")
     thresholds = list(dict.fromkeys(row.get("threshold", "") for row in rows))
     shown = SHOWN_THRESHOLD if SHOWN_THRESHOLD in thresholds else next(iter(thresholds), SHOWN_THRESHOLD)
@@ -40,6 +43,12 @@ def annotation_section(scene: Scene) -> Section:
     if rows:
         items.append(_shares(rows, thresholds))
     return Section("annotation", title, tuple(items))
+
+
+def _rule(scene: Scene) -> str:
+    """How markers are scaled, after what is said before; nothing where an earlier version made the labels."""
+    rule = scene.attributes("annotation").get("scaling_rule")
+    return f" ({rule})" if rule else ""
 
 
 def _map(scene: Scene, row: int, threshold: str) -> Figure:

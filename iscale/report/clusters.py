@@ -8,10 +8,11 @@ import numpy as np
 
 from iscale.plots.labels import class_colours, draw_labels, label_map
 from iscale.plots.overview import reduction
+from iscale.report.contradictions import labels_of_clusters
 from iscale.report.items import NOT_KNOWN, Figure, Heading, Item, Missing, Section, Text, table_of
 from iscale.report.planes import tissue_box
 from iscale.report.scene import LONGEST, MAP_INCHES, Scene, label_counts
-from iscale.report.values import Row, count, percent, plural, read_tsv, tidy
+from iscale.report.values import count, percent, plural, read_tsv, tidy
 
 FOLDER = "clusters-gene_{}"
 TOP = 6
@@ -69,7 +70,8 @@ def _map(scene: Scene, part: str, row: int, names: list[str], caption: str) -> F
 
 def _table(scene: Scene, folder: Path, sizes: list[int]) -> Item:
     k, (effect, markers) = len(sizes), _markers(folder / "markers.tsv")
-    called = _called(read_tsv(folder / "annotation.tsv"))
+    old = bool(scene.attributes("annotation").get("outdated"))
+    called = {} if old else labels_of_clusters(folder / "annotation.tsv")
     head = ["cluster", "share", f"marker genes, strongest first{effect}", "superpixels"]
     rows = [
         [str(c), percent(n / max(1, sum(sizes))), markers.get(str(c), NOT_KNOWN), count(n)]
@@ -91,8 +93,3 @@ def _markers(path: Path) -> tuple[str, dict[str, str]]:
             names.append(f"{row['gene']} ({tidy(row[effect], 2)})" if row.get(effect) else row["gene"])
     head = " (effect size)" if rows and effect in rows[0] else ""
     return head, {cluster: ", ".join(names) for cluster, names in found.items()}
-
-
-def _called(rows: list[Row]) -> dict[str, str]:
-    """The label that each cluster has by the user's markers."""
-    return {row["cluster"]: row["best_label"] for row in rows if row.get("cluster") and row.get("best_label")}

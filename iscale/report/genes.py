@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from iscale.basis.lazy import imputed_genes
 from iscale.plots.draw import draw_map, draw_with_uncertainty
 from iscale.plots.names import MAPS_FOLDER
 from iscale.plots.overview import mean_map, mean_maps, reduction
@@ -69,7 +70,7 @@ def _chosen(genes: tuple[str, ...], scores: Scores | None) -> list[tuple[str, li
 
 
 def _map(scene: Scene, row: int, gene: str, said: str) -> Figure:
-    expression, spread = (scene.store.array(f"expression/{name}") for name in ("expression", "uncertainty"))
+    expression, spread = (imputed_genes(scene.store, uncertainty=which) for which in (False, True))
     factor = reduction(expression.shape, LONGEST)
     box = tissue_box(scene.store, factor)
     values, deviation = mean_map(expression, row, factor)[box], mean_map(spread, row, factor)[box]
@@ -81,10 +82,10 @@ def _map(scene: Scene, row: int, gene: str, said: str) -> Figure:
 
 def uncertainty_section(scene: Scene) -> Section:
     """Where the model is sure, by the genes that vary most."""
-    if not scene.store.has("expression/uncertainty"):
+    if not scene.store.has("expression/gene"):
         missing = Missing("No uncertainty has been predicted yet.", scene.command("predict"))
         return Section("uncertainty", "Where the model is sure", (missing,))
-    expression, spread = (scene.store.array(f"expression/{name}") for name in ("expression", "uncertainty"))
+    expression, spread = (imputed_genes(scene.store, uncertainty=which) for which in (False, True))
     rows = slice(0, min(GENES_PER_CHUNK, expression.shape[0]))
     factor = reduction(expression.shape, LONGEST)
     total = mean_maps(expression, rows, factor).sum(axis=0)

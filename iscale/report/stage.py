@@ -16,6 +16,7 @@ from iscale.plots.overview import TILE
 from iscale.report.annotation import annotation_section, refine_section
 from iscale.report.captures import captures_findings, captures_section, read_captures
 from iscale.report.clusters import clusters_section
+from iscale.report.contradictions import contradiction_findings
 from iscale.report.genes import genes_section, uncertainty_section
 from iscale.report.items import Finding
 from iscale.report.page import render, write_page
@@ -30,7 +31,7 @@ from iscale.store.layout import GENES_PER_CHUNK
 from iscale.store.run_store import RunStore
 
 PAGE = "report.html"
-VERSION = 1
+VERSION = 2
 """Raised when the page of the same run changes."""
 
 GROUPS = ("image", "tissue", "features", "captures", "training", "expression", "clusters", "annotation")
@@ -65,7 +66,13 @@ def write_report_page(scene: Scene, region: Region) -> None:
     ]
     said = scene.notices or tuple(str(text) for text in scene.report().get("notices", ()))
     warnings = [Finding("doubtful", text.replace("Warning: ", "")) for text in said if "Warning: " in text]
-    findings = [*_outdated(scene), *scores_findings(scores), *captures_findings(captures), *warnings]
+    findings = [
+        *_outdated(scene),
+        *scores_findings(scores),
+        *captures_findings(captures),
+        *contradiction_findings(scene),
+        *warnings,
+    ]
     findings.sort(key=lambda finding: WEIGHTS.index(finding.weight))
     lead = (
         f"Spatial gene expression of {plural(len(scene.genes()), 'gene')}, predicted for every "
@@ -77,7 +84,8 @@ def write_report_page(scene: Scene, region: Region) -> None:
 
 def _outdated(scene: Scene) -> list[Finding]:
     """What of the run is of an earlier one."""
-    marked = [(group, scene.store.outdated(group)) for group in GROUPS if scene.store.has(group)]
+    parts = (*GROUPS, "clusters/refined")
+    marked = [(part, scene.store.outdated(part)) for part in parts if scene.store.has(part)]
     return [Finding("bad", f"{group} is of an earlier run: {why}. Run it again.") for group, why in marked if why]
 
 

@@ -27,6 +27,9 @@ GENES_PER_SHARD = 512
 GENES_PER_CHUNK = 8
 """Genes read together: a compromise between one gene over the slide and all genes in a window (docs/benchmarks.md)."""
 
+COARSE_STEP = 4
+"""Superpixels a side of the blocks that factors are averaged over, for overviews."""
+
 SMALLEST_LEVEL_PX = 512
 """The pyramid ends at the first level whose longer side is at most this."""
 
@@ -157,6 +160,22 @@ def embedding(n_components: int, shape: tuple[int, int]) -> ArrayLayout:
         (n_components, side, side),
         float("nan"),
     )
+
+
+def factors(n_components: int, shape: tuple[int, int]) -> tuple[ArrayLayout, ArrayLayout]:
+    """What genes are computed from, at superpixels and averaged: (component, y, x) float16 each, NaN off tissue.
+
+    >>> [(layout.chunks, layout.shards, layout.files) for layout in factors(160, (6272, 6272))]
+    [((160, 64, 64), (160, 128, 128), 2402), ((160, 32, 32), (160, 32, 32), 2402)]
+    """
+    side, coarse = SHARD_SUPERPIXELS, SHARD_SUPERPIXELS // COARSE_STEP
+    lattice = (ceil(shape[0] / COARSE_STEP), ceil(shape[1] / COARSE_STEP))
+
+    def layout(name: str, shape: tuple[int, int], chunk: int, shard: int) -> ArrayLayout:
+        dims, chunks, shards = ("component", "y", "x"), (n_components, chunk, chunk), (n_components, shard, shard)
+        return ArrayLayout(f"basis/{name}", dims, (n_components, *shape), "float16", chunks, shards, float("nan"))
+
+    return layout("factors", shape, side // 2, side), layout("coarse", lattice, coarse, coarse)
 
 
 def labels(path: str, n_maps: int, shape: tuple[int, int]) -> ArrayLayout:

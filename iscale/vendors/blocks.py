@@ -75,7 +75,7 @@ def parquet_blocks(path: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
     """
     _check_columns(path, parquet_header(path), list(columns))
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, pre_buffer=False) as file:
             for batch in file.iter_batches(batch_size=ROWS_AT_ONCE, columns=list(columns), use_threads=False):
                 yield pa.Table.from_batches([batch])
     except (pa.ArrowException, OSError) as error:

@@ -12,10 +12,11 @@ from iscale.engine.progress import listening
 from iscale.geometry import Region
 from iscale.model.basis import spread_out
 from iscale.model.data import training_data
-from iscale.model.default import FACTORS, Factors, hidden_bytes, train
+from iscale.model.default import Factors, train
 from iscale.model.ensemble import load_ensemble
 from iscale.model.fit import fit, predict_spots
 from iscale.model.ridge import PENALTIES
+from iscale.model.sizes import FACTORS, SIZES
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +174,7 @@ def test_memory_stays_under_what_is_declared(result) -> None:
             held += event.nbytes()
             peak = max(peak, held)
     assert 0 < peak < ensemble.task_bytes(n, 4) < psutil.virtual_memory().total
-    assert hidden.nbytes <= n * hidden_bytes(12, 5)
+    assert hidden.nbytes <= n * SIZES["default"].hidden_bytes(5)
 
 
 def test_training_leaves_the_data_as_they_were(problem) -> None:

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from iscale.model.additive import relative_axes
-from iscale.model.ensemble import RECIPES, embedding_width
+from iscale.model.ensemble import RECIPES
 from iscale.model.fit import fit
 from iscale.model.published import median_over_states
+from iscale.model.sizes import SIZES
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,7 @@ def slide(problem):
 def test_it_is_as_wide_as_was_said_beforehand(ensembles, slide, recipe) -> None:
     ensemble = ensembles[recipe]
     embedding = ensemble.embedding(ensemble.hidden(*slide))
-    assert embedding.shape == (500, embedding_width(recipe))
+    assert embedding.shape == (500, SIZES[recipe].embedding_width)
     assert embedding.dtype == torch.float32
     assert torch.isfinite(embedding).all()
 

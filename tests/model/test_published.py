@@ -11,7 +11,7 @@ from torch import nn
 from iscale.engine.progress import listening
 from iscale.geometry import Region
 from iscale.model.data import TrainingData, training_data
-from iscale.model.ensemble import hidden_bytes, load_ensemble
+from iscale.model.ensemble import load_ensemble
 from iscale.model.fit import fit, predict_spots
 from iscale.model.network import StackedNetworks
 from iscale.model.published import (
@@ -21,6 +21,7 @@ from iscale.model.published import (
     median_over_states,
     train,
 )
+from iscale.model.sizes import SIZES
 
 
 def data_of(problem, seed: int = 0) -> TrainingData:
@@ -147,7 +148,7 @@ def test_values_do_not_depend_on_the_tile(trained, problem) -> None:
 
 def test_hidden_takes_the_bytes_that_were_said_beforehand(trained) -> None:
     hidden = trained.ensemble.hidden(torch.zeros(10, 12), torch.zeros(10, 2))
-    assert hidden.numel() * 4 == 10 * hidden_bytes("published", 12)
+    assert hidden.numel() * 4 == 10 * SIZES["published"].hidden_bytes()
 
 
 def test_prediction_stays_under_its_projection(tmp_path) -> None:

@@ -1,0 +1,202 @@
+"""Genes of a run, whether they were written or not: windows of superpixels, and overviews."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iscale.basis.decode import Decoder
+from iscale.basis.stored import COARSE_PATH, FACTORS_PATH
+from iscale.errors import InputError
+from iscale.geometry import Region
+from iscale.store.layout import COARSE_STEP, SHARD_SUPERPIXELS
+from iscale.store.run_store import RunStore
+
+READ_SIDE = 2 * SHARD_SUPERPIXELS
+"""Side of the parts of a window whose factors are held at once: 21 MB."""
+
+WRITTEN = {False: "expression/expression", True: "expression/uncertainty"}
+
+
+class Source:
+    """All genes of a run: those that were written are read, any other is computed from the factors.
+
+    Parameters
+    ----------
+    store
+        A run's, predicted.
+
+    Attributes
+    ----------
+    genes
+        Names, those of ``run.expression`` first.
+    imputed
+        How many ``run.expression`` has.
+    """
+
+    def __init__(self, store: RunStore) -> None:
+        self.store = store
+        self.has_factors = store.has(FACTORS_PATH)
+        self._imputed = _names(store, "expression/gene")
+        self.imputed = len(self._imputed)
+        self.genes = _names(store, "basis/gene") if self.has_factors else self._imputed
+
+    @cached_property
+    def _rows(self) -> dict[str, int]:
+        return {gene: row for row, gene in enumerate(self.genes)}
+
+    @cached_property
+    def written(self) -> int:
+        """How many genes, the first ones, lie in the store."""
+        path = WRITTEN[False]
+        return int(self.store.array(path).shape[0]) if self.store.has(path) else 0
+
+    @cached_property
+    def _loadings(self) -> Decoder:
+        return Decoder(*(np.asarray(self.store.array(f"basis/{name}")[...]) for name in ("loading", "level", "share")))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of superpixels of the slide."""
+        height, width = self.store.array("expression/depth").shape
+        return height, width
+
+    def gene(self, name: str) -> str:
+        """The gene of that name.
+
+        Raises
+        ------
+        InputError
+            If there is none; nearest names are offered.
+        """
+        if name in self._rows:
+            return name
+        known = {gene.upper(): gene for gene in self.genes}
+        near = [known[found] for found in difflib.get_close_matches(name.upper(), known, n=3)]
+        raise InputError(
+            f"There is no gene {name!r} among the {len(self.genes)} of {self.store.place}.",
+            f"Similar names: {', '.join(near)}." if near else "No name is similar.",
+        )
+
+    def read(self, genes: Sequence[str], region: Region, *, uncertainty: bool = False) -> NDArray[np.float32]:
+        """Expected counts of a window of superpixels, or their spread over the states.
+
+        Parameters
+        ----------
+        genes
+            Names.
+        region
+            In superpixels.
+        uncertainty
+            Whether to give the standard deviation over the states.
+
+        Returns
+        -------
+        values
+            (gene, y, x) float32, NaN off tissue.
+
+        Raises
+        ------
+        InputError
+            If a gene is unknown.
+        """
+        return self.rows(np.array([self._rows[self.gene(gene)] for gene in genes], np.int64), region, uncertainty)
+
+    def rows(self, rows: NDArray[np.int64], region: Region, uncertainty: bool = False) -> NDArray[np.float32]:
+        """The same, genes given by their places in `genes`."""
+        values = np.empty((len(rows), *region.shape), np.float32)
+        there = rows < self.written
+        if there.any():
+            array = self.store.array(WRITTEN[uncertainty])
+            # Orthogonal selection is slow where one slice says the same.
+            own = rows[there]
+            wanted = slice(int(own[0]), int(own[-1]) + 1) if (np.diff(own) == 1).all() else own
+            values[there] = array.oindex[(wanted, *region.slices)]
+        if not there.all():
+            values[~there] = self._computed(rows[~there], region, uncertainty)
+        return values
+
+    def overview(
+        self, genes: Sequence[str], region: Region, step: int, *, uncertainty: bool = False
+    ) -> NDArray[np.float32]:
+        """The same, averaged over the tissue of blocks of superpixels.
+
+        From steps of 4 on genes are computed from averaged factors, where the run has them: for the speed of a glance,
+        not for figures. Expected counts come out lower by a few percent where tissue is varied (docs/benchmarks.md).
+
+        Parameters
+        ----------
+        genes, uncertainty
+            As for :meth:`read`.
+        region
+            In superpixels, of whole blocks but for the slide's end.
+        step
+            Superpixels a side of a block: a power of 2.
+
+        Returns
+        -------
+        values
+            (gene, block y, block x) float32, NaN where there is no tissue.
+        """
+        rows = np.array([self._rows[self.gene(gene)] for gene in genes], np.int64)
+        if step == 1:
+            return self.rows(rows, region, uncertainty)
+        if step >= COARSE_STEP and self.has_factors:
+            place = region.coarsened(COARSE_STEP).slices
+            components = np.asarray(self.store.array(COARSE_PATH)[(slice(None), *place)])
+            return block_means(self._decoder(rows, uncertainty)(components), step // COARSE_STEP)
+        result = np.empty((len(rows), *region.coarsened(step).shape), np.float32)
+        for tile in region.tiles(max(step, SHARD_SUPERPIXELS)):
+            within = tile.coarsened(step).within(region.coarsened(step))
+            result[:, *within] = block_means(self.rows(rows, tile, uncertainty), step)
+        return result
+
+    def _computed(self, rows: NDArray[np.int64], region: Region, uncertainty: bool) -> NDArray[np.float32]:
+        """Genes of a window from its factors, which are read a part at a time."""
+        values = np.empty((len(rows), *region.shape), np.float32)
+        decode, factors = self._decoder(rows, uncertainty), self.store.array(FACTORS_PATH)
+        for tile in region.tiles(READ_SIDE):
+            values[:, *tile.within(region)] = decode(np.asarray(factors[(slice(None), *tile.slices)]))
+        return values
+
+    def _decoder(
+        self, rows: NDArray[np.int64], uncertainty: bool
+    ) -> Callable[[NDArray[np.floating]], NDArray[np.float32]]:
+        every = self._loadings
+        decoder = Decoder(every.loading[:, rows], every.level[rows], every.share[rows])
+        return decoder.uncertainty if uncertainty else decoder.expression
+
+
+def open_source(store: RunStore) -> Source:
+    """The genes of a run.
+
+    Raises
+    ------
+    InputError
+        If nothing has been predicted yet.
+    """
+    if not store.has("expression/gene"):
+        raise InputError(f"{store.place}: no gene has been predicted yet.", "Make it: iscale predict PROJECT.")
+    return Source(store)
+
+
+def block_means(values: NDArray[np.float32], step: int) -> NDArray[np.float32]:
+    """Means over blocks of ``step`` cells a side, of what is not NaN; the last blocks may be cut."""
+    if step == 1:
+        return values
+    n, h, w = values.shape
+    padding = ((0, 0), (0, -h % step), (0, -w % step))
+    padded = np.pad(values, padding, constant_values=np.nan)
+    blocks = padded.reshape(n, padded.shape[1] // step, step, padded.shape[2] // step, step)
+    known = ~np.isnan(blocks)
+    with np.errstate(invalid="ignore"):
+        means: NDArray[np.float32] = np.where(known, blocks, 0).sum(axis=(2, 4)) / known.sum(axis=(2, 4))
+    return means.astype(np.float32)
+
+
+def _names(store: RunStore, path: str) -> tuple[str, ...]:
+    return tuple(str(name) for name in np.asarray(store.array(path)[...]))
