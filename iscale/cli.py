@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import os
 import sys
 from collections.abc import Callable
@@ -12,7 +10,8 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from iscale import __version__
+from iscale import __version__, cli_results
+from iscale.cli_options import Dask, DryRun, Memory, PixelSizeRaw, Platform, Project, Restart, Workers, with_options
 from iscale.errors import IscaleError
 from iscale.interruption import interruptible
 
@@ -24,111 +23,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Project = Annotated[Path, typer.Argument(help="The project folder.", show_default=False)]
-Captures = Annotated[
-    Optional[list[str]], typer.Option("--captures", help="Daughter capture to use; repeat for more. Default: all.")
-]
-PixelSizeRaw = Annotated[Optional[float], typer.Option(help="um per pixel of the mother image, if its file has none.")]
-PixelSize = Annotated[Optional[float], typer.Option(help="um per pixel of the analysis. Default: 0.5.")]
-NGenes = Annotated[Optional[int], typer.Option(help="Most variable genes to impute. Default: 1000.")]
-NPlots = Annotated[Optional[int], typer.Option(help="Genes to draw. Default: 30.")]
-NClusters = Annotated[
-    Optional[list[int]],
-    typer.Option("--n-clusters", help="Clusters of superpixels; repeat for several numbers. Default: 10."),
-]
-DistSt = Annotated[Optional[float], typer.Option(help="Merge spots closer than this, analysis pixels. Default: 100.")]
-Encoder = Annotated[
-    Optional[str],
-    typer.Option(help="auto, texture, hipt, timm:NAME, precomputed:PATH, or another package's. Default: auto."),
-]
-Weights = Annotated[Optional[Path], typer.Option(help="Folder of the encoder's weights.")]
-Context = Annotated[
-    Optional[str], typer.Option(help="What HIPT's context sees: regions, or published (the whole slide).")
-]
-Shifts = Annotated[Optional[int], typer.Option(help="How often patches are laid over the slide: 16, 4 or 1.")]
-Precision = Annotated[Optional[str], typer.Option(help="Of the encoder's products: float32 or bfloat16.")]
-Platform = Annotated[
-    Optional[str],
-    typer.Option(
-        help="What measured the captures: visium, visium_hd, xenium, cosmx, h5ad, spatialdata, st or tables. "
-        "Default: as their files tell."
-    ),
-]
-Recipe = Annotated[Optional[str], typer.Option(help="default or published.")]
-HoldOut = Annotated[
-    Optional[str],
-    typer.Option(help="Test on what is held out: capture, region, spots or none. Default: auto."),
-]
-Seed = Annotated[Optional[int], typer.Option(help="Seed of everything random. Default: 0.")]
-Device = Annotated[Optional[str], typer.Option(help="auto, cpu or cuda. Default: auto.")]
-Out = Annotated[
-    Optional[str], typer.Option(help="Output folder, or an s3:// or gs:// URL. Default: PROJECT/iSCALE_output.")
-]
-Memory = Annotated[Optional[str], typer.Option(help="Memory a worker may use, such as 2GB. Default: 2GB.")]
-Dask = Annotated[
-    Optional[str],
-    typer.Option(help="local, a scheduler's address or file, or slurm.yaml or lsf.yaml. Default: in this process."),
-]
-Workers = Annotated[Optional[int], typer.Option(help="Processes of --dask local. Default: one per core.")]
-RegionShards = Annotated[
-    Optional[int], typer.Option(help="Side of a region in shards of 128 superpixels. Default: by --memory.")
-]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan; write nothing.")]
-Restart = Annotated[bool, typer.Option("--restart", help="Forget what an earlier run left.")]
-
-
-OPTIONS: dict[str, Any] = {
-    "captures": Captures,
-    "pixel_size_raw": PixelSizeRaw,
-    "pixel_size": PixelSize,
-    "n_genes": NGenes,
-    "n_plots": NPlots,
-    "n_clusters": NClusters,
-    "dist_st": DistSt,
-    "encoder": Encoder,
-    "weights": Weights,
-    "context": Context,
-    "shifts": Shifts,
-    "precision": Precision,
-    "platform": Platform,
-    "recipe": Recipe,
-    "hold_out": HoldOut,
-    "seed": Seed,
-    "device": Device,
-    "out": Out,
-    "memory": Memory,
-    "dask": Dask,
-    "workers": Workers,
-    "region_shards": RegionShards,
-}
-"""Flags that are fields of :class:`iscale.config.Options`."""
-
-
-def _with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command flags of `OPTIONS`, all where none is named; it gets them as keywords, ``None`` where not set."""
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        @functools.wraps(command)
-        def called(**arguments: Any) -> None:
-            for several in ("captures", "n_clusters"):
-                if arguments.get(several) is not None:
-                    arguments[several] = tuple(arguments[several]) or None
-            command(**arguments)
-
-        own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.kind != p.VAR_KEYWORD]
-        flags = [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=OPTIONS[name])
-            for name in names or OPTIONS
-        ]
-        own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
-        vars(called)["__signature__"] = inspect.Signature([*own, *flags])
-        return called
-
-    return decorate
-
 
 def _stage_command(name: str, stage: str, summary: str) -> Callable[..., None]:
-    @_with_options()
+    @with_options()
     def command(project: Project, dry_run: DryRun = False, restart: Restart = False, **options: Any) -> None:
         from iscale import pipeline
         from iscale.progress import for_terminal
@@ -161,7 +58,7 @@ for _name, _stage, _summary in (
 
 
 @app.command()
-@_with_options()
+@with_options()
 def evaluate(
     project: Annotated[Path, typer.Argument(help="The project folder; with --truth also a run.", show_default=False)],
     truth: Annotated[
@@ -194,6 +91,13 @@ def evaluate(
         )
     from iscale import pipeline
     from iscale.holdout.table import describe_trust
+    from iscale.results import is_run
+
+    if is_run(project):
+        raise InputError(
+            f"{project} is a run: to hold spots out the model is trained again, on the project's captures.",
+            f"Name the project: iscale evaluate PROJECT --hold-out {options['hold_out']}.",
+        )
 
     with interruptible():
         folder = pipeline.run(project, stage="evaluate", watcher=for_terminal(), **options)
@@ -242,7 +146,7 @@ def init(
 
 
 @app.command()
-@_with_options("captures", "pixel_size_raw", "pixel_size", "platform", "out")
+@with_options("captures", "pixel_size_raw", "pixel_size", "platform", "out")
 def align(
     project: Project,
     landmarks: Annotated[
@@ -274,7 +178,7 @@ def align(
 
 
 @app.command()
-@_with_options()
+@with_options()
 def check(
     project: Project,
     as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
@@ -290,20 +194,8 @@ def check(
         raise typer.Exit(1)
 
 
-@app.command()
-def info(run: Annotated[Path, typer.Argument(help="A project, its iSCALE_output, or run.zarr.")]) -> None:
-    """Say what a run holds, from what, and with which parameters."""
-    from iscale.results import open_run
-
-    typer.echo(open_run(run).describe())
-
-
-@app.command()
-def status(run: Annotated[Path, typer.Argument(help="A project, its iSCALE_output, or run.zarr.")]) -> None:
-    """Say how a run goes that another shell or machine does: regions done, rate, time left, failures."""
-    from iscale.status import describe_status, run_store_at
-
-    typer.echo(describe_status(run_store_at(run)))
+for _read in (cli_results.info, cli_results.status, cli_results.aggregate, cli_results.export, cli_results.view):
+    app.command()(_read)
 
 
 @app.command()

@@ -19,11 +19,16 @@ SIGNALS = {
 
 
 @contextlib.contextmanager
-def interruptible() -> Iterator[None]:
+def interruptible(*, resumes: bool = True) -> Iterator[None]:
     """Turn interrupts and signals that end the program into one message, once workers and files are let go.
 
     Signals that are ignored stay so: under ``nohup`` a run outlives its shell. While workers are let go a second one
     does nothing; the third ends the program at once.
+
+    Parameters
+    ----------
+    resumes
+        Whether the same command goes on with what is done, rather than leaving nothing and starting over.
 
     Raises
     ------
@@ -50,7 +55,9 @@ def interruptible() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         why = SIGNALS[signal.Signals(received[0])] if received else "Interrupted"
-        raise InterruptedByUserError(f"{why}; what is done is kept.", "The same command continues.") from None
+        if resumes:
+            raise InterruptedByUserError(f"{why}; what is done is kept.", "The same command continues.") from None
+        raise InterruptedByUserError(f"{why}; nothing was written.", "The same command starts over.") from None
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)

@@ -121,6 +121,17 @@ CASES: dict[str, tuple[Callable[[Path], None], list[str], str]] = {
     "no such encoder": (lambda p: None, ["--encoder", "resnet"], r"--encoder resnet: no encoder.*texture, hipt"),
     "no CUDA": (lambda p: None, ["--device", "cuda"], r"CUDA"),
     "settings not TOML": (write("iscale.toml", "n_genes = = 3"), [], r"iscale\.toml"),
+    "no cluster": (lambda p: None, ["--n-clusters", "0"], r"--n-clusters = '0': give whole numbers from 2 to 100"),
+    "one cluster": (
+        lambda p: None,
+        ["--n-clusters", "1", "8"],
+        r"--n-clusters = '1', '8': give whole numbers from 2 to",
+    ),
+    "clusters in words": (lambda p: None, ["--n-clusters", "ten"], r"'ten': give whole numbers .*--n-clusters 6 10"),
+    "half a cluster": (lambda p: None, ["--n-clusters", "2.5"], r"--n-clusters = '2\.5': give whole numbers"),
+    "minus one cluster": (lambda p: None, ["--n-clusters", "-1"], r"--n-clusters = '-1': give whole numbers"),
+    "a seed that is too large": (lambda p: None, ["--seed", "3000000000"], r"a whole number from 0 to 2,147,483,647"),
+    "a choice that is none": (lambda p: None, ["--recipe", "new"], r"--recipe = 'new': give default or published\.\n"),
     "setting unknown": (write("iscale.toml", "n_gene = 3"), [], r"iscale\.toml: n_gene = 3: no such option"),
 }
 
@@ -248,7 +259,7 @@ def test_lost_and_damaged_outputs_are_made_anew_or_told(
     sheet, gene = sorted((out / "super_res_ST_plots").glob("*.png"), key=lambda path: path.name != "contact-sheet.png")
     assert (sheet.name, gene.stem[0]) == ("contact-sheet.png", "G")
     assert (out / "model" / "ensemble.safetensors").is_file()
-    assert "expression {" in open_run(tiny_project).describe()
+    assert "expression (gene, y, x: 8 x 64 x 64) float16" in open_run(tiny_project).describe()
     capsys.readouterr()
 
     (out / "run.zarr" / "image" / "0" / "zarr.json").write_text("{")
@@ -266,6 +277,40 @@ def test_lost_and_damaged_outputs_are_made_anew_or_told(
 def test_an_output_that_is_a_file_is_one_clear_error(
     tiny_project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tiny_project / "file").write_text("")
-    assert iscale(monkeypatch, "run", tiny_project, "--out", tiny_project / "file" / "out") == 2
-    assert "--out" in capsys.readouterr().err
+    file = tiny_project / "file"
+    file.write_text("")
+    for out in (file, file / "out"):
+        assert iscale(monkeypatch, "run", tiny_project, "--out", out) == 2
+        assert f"--out {out}: {file} is a file." in capsys.readouterr().err
+
+
+def test_a_demo_at_a_file_is_refused_before_it_is_painted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "afile").write_text("")
+    monkeypatch.setattr("iscale.demo.command.write_demo", lambda *_: pytest.fail("it was painted"))
+    assert iscale(monkeypatch, "demo", tmp_path / "afile") == 2
+    assert "afile is a file, not a folder" in capsys.readouterr().err
+
+
+def test_a_run_is_no_project_to_hold_out_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out" / "run.zarr").mkdir(parents=True)
+    for run in (tmp_path / "out", tmp_path / "out" / "run.zarr"):
+        assert iscale(monkeypatch, "evaluate", run, "--hold-out", "spots") == 2
+        assert "Name the project: iscale evaluate PROJECT --hold-out spots." in capsys.readouterr().err
+
+
+def test_more_clusters_than_superpixels_are_refused_once_there_is_a_mask(
+    tiny_project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from PIL import Image
+
+    mask = np.zeros((1024, 1024), np.uint8)
+    mask[320:400, 320:400] = 255
+    Image.fromarray(mask).save(tiny_project / "MotherImage" / "mask-raw.png")
+    assert iscale(monkeypatch, "cluster", tiny_project, "--n-clusters", 40) == 2
+    error = capsys.readouterr().err
+    assert "There cannot be 40 clusters: the tissue has 25 superpixels." in error
+    assert "Ask for 25 or fewer with --n-clusters" in error

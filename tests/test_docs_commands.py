@@ -9,7 +9,8 @@ import pytest
 import typer
 from doc_pages import PAGES, blocks, commands, prose, read
 
-from iscale.cli import OPTIONS, app, repeat_flag
+from iscale.cli import app, repeat_flag
+from iscale.cli_options import OPTIONS
 
 SHOWN = ("README.md", "CONTRIBUTING.md", *PAGES)
 REFERENCE = "docs/reference/commands.md"

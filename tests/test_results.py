@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ import iscale
 from iscale import open_run
 from iscale.errors import InputError
 from iscale.geometry import Region
+from iscale.progress import Silence
 from iscale.results import Run
 from iscale.store import layout
 from iscale.store.run_store import RunStore
@@ -110,6 +113,65 @@ def test_what_is_not_there_yet_is_said_with_the_command_that_makes_it(run: Run, 
     with pytest.raises(InputError, match=r"no run.zarr here.*\n.*iscale run"):
         open_run(tmp_path)
     assert "tissue: not there yet" in run.describe()
+
+
+def test_a_partial_command_keeps_what_others_recorded(tiny_project: Path) -> None:
+    """Options and steps of stages that it did not run stay; what no longer is of the run is marked, and no more."""
+    markers = tiny_project / "MotherImage" / "markers.csv"
+    markers.write_text("gene,label\nG0,tumour\nG1,stroma\nG99,fat\n")
+    out = iscale.run(tiny_project, stage="annotate", n_clusters=(2, 3), n_genes=7, n_plots=5, seed=3)
+    before = json.loads((out / "report.json").read_text())
+    Image.fromarray(np.full((1024, 1024), 255, np.uint8)).save(tiny_project / "MotherImage" / "cells-raw.png")
+    iscale.run(tiny_project, stage="refine", memory="3GB")
+    after = json.loads((out / "report.json").read_text())
+    assert [step["step"] for step in after["steps"]] == [step["step"] for step in before["steps"]]
+    times = [{s["step"]: s["seconds"] for s in report["steps"]} for report in (before, after)]
+    assert {step for step in times[0] if times[0][step] != times[1][step]} == {"refine/cells"}
+    assert after["options"] == {**before["options"], "memory": "3GB"}
+    assert set(before["notices"]) <= set(after["notices"])
+    assert after["stage"] == "refine"
+    shown = iscale.open_run(out).describe()
+    assert "n_clusters = [2, 3]" in shown
+    assert re.search(
+        r"clusters: .*refined \(n_clusters, y, x: 2 x 64 x 64\) uint8 -- OF AN EARLIER RUN: refine/", shown
+    )
+    assert shown.count("OF AN EARLIER RUN") == 1  # not the clusters of all tissue, nor the annotation
+    with pytest.warns(UserWarning, match="clusters/refined is of an earlier run"):
+        _ = iscale.open_run(out).clusters_refined
+    _ = iscale.open_run(out).clusters
+    _ = iscale.open_run(out).annotation
+
+    told = Told()
+    iscale.run(tiny_project, stage="cluster", n_clusters=2, n_genes=7, seed=3, watcher=told)
+    assert any("clusterings of 3 are removed" in text and "--n-clusters 2 3" in text for text in told.said)
+    assert "EARLIER" not in iscale.open_run(out).describe()
+    assert not (out / "clusters-gene_3").exists()
+    assert not (out / "clusters-gene_2" / "annotation.tsv").exists()  # of clusters that are made anew
+
+    markers.unlink()
+    with pytest.raises(InputError, match=r"MotherImage/markers\.csv is not there.*\n(?s:.*)gene,label\n +ERBB2,tumour"):
+        iscale.run(tiny_project, stage="annotate")
+    told = Told()
+    iscale.run(tiny_project, n_clusters=2, n_genes=7, seed=3, n_plots=1, hold_out="none", watcher=told)
+    assert any("markers.csv is gone" in text for text in told.said)
+    assert "annotation: " in (shown := iscale.open_run(out).describe())
+    assert "OF AN EARLIER RUN: MotherImage/markers.csv is gone" in shown
+    last = json.loads((out / "report.json").read_text())
+    assert not [step for step in last["steps"] if step["step"].startswith("annotate/")]
+    assert not [notice for notice in last["notices"] if notice.startswith("markers.csv")]
+    markers.write_text("gene,label\nG0,tumour\nG1,stroma\n")
+    iscale.run(tiny_project, stage="annotate", n_clusters=2, n_genes=7, seed=3)
+    assert "EARLIER" not in iscale.open_run(out).describe()
+
+
+class Told(Silence):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
 
 
 def test_what_is_of_an_earlier_run_says_so(tiny_project: Path) -> None:

@@ -47,10 +47,11 @@ def test_a_run_at_work_is_told_with_rate_time_left_and_failures(
         lines = describe_status(store).splitlines()
     assert lines[0] == f"run: {store.place}"
     assert lines[1].startswith("at work: process ")
-    assert lines[2] == "  image/0               done     4 of 4 regions, done before"
-    assert lines[3] == "  features              running  2.5 of 4 regions, 1.5/min, 0:01:00 elapsed, 0:01:00 left"
-    assert lines[4] == "  predict               waiting  0 of 4 regions"
-    assert lines[5] == "failed: features: y 0:2, x 2:4: ValueError: nonsense (on node7)"
+    assert lines[2] == "last command: iscale run; its steps:"
+    assert lines[3] == "  image/0               done     4 of 4 regions, done before"
+    assert lines[4] == "  features              running  2.5 of 4 regions, 1.5/min, 0:01:00 elapsed, 0:01:00 left"
+    assert lines[5] == "  predict               waiting  0 of 4 regions"
+    assert lines[6] == "failed: features: y 0:2, x 2:4: ValueError: nonsense (on node7)"
 
 
 def test_a_run_that_ended_or_was_killed_is_told_as_such(store: RunStore) -> None:
@@ -61,6 +62,35 @@ def test_a_run_that_ended_or_was_killed_is_told_as_such(store: RunStore) -> None
     told.stop("features")
     told.end("done")
     assert re.search(r"^done, 0:00:0\d ago$", describe_status(store), re.MULTILINE)
+
+
+def test_a_step_that_was_interrupted_is_stopped_and_one_with_failures_failed(store: RunStore) -> None:
+    told = StatusFile(store, [a_step("image/0"), a_step("features")], Silence(), "features")
+    told.start("image/0", 4, 0)
+    told.stop("image/0")
+    told.end("interrupted")
+    shown = describe_status(store)
+    assert "last command: iscale features;" in shown
+    assert "  image/0               stopped  0 of 4 regions" in shown
+    told.start("features", 4, 0)
+    told.fail("features", Region(0, 2, 2, 4), "ValueError: nonsense")
+    told.stop("features")
+    assert "  features              failed   0 of 4 regions" in describe_status(store)
+
+
+def test_a_run_is_starting_until_it_tells_of_its_steps(store: RunStore) -> None:
+    with store.lock():
+        assert re.search(r"^starting: process \d+ on ", describe_status(store), re.MULTILINE)
+    StatusFile(store, [a_step("features")], Silence()).end("done")
+    with store.lock():
+        shown = describe_status(store)
+    assert re.search(r"^starting: process \d+ on .*; the command before: done, 0:00:0\d ago$", shown, re.MULTILINE)
+
+
+def test_a_run_is_found_before_it_has_notes(tmp_path: Path) -> None:
+    folder = tmp_path / "iSCALE_output"
+    with RunStore(folder).lock():
+        assert run_store_at(tmp_path).folder == folder
 
 
 def test_a_store_that_cannot_be_written_does_not_stop_the_run(store: RunStore) -> None:

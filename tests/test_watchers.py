@@ -45,7 +45,7 @@ def test_a_long_step_is_spoken_of_every_half_minute_with_the_time_left(capsys: p
         "fit: 30 %, 0:00:36 elapsed, 0:01:24 left",
         "fit: 60 %, 0:01:12 elapsed, 0:00:48 left",
         "fit: 90 %, 0:01:48 elapsed, 0:00:12 left",
-        "fit: 1 regions in 120.0 s",
+        "fit: 1 region in 120.0 s",
     ]
 
 

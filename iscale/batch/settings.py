@@ -12,6 +12,7 @@ from iscale.batch.walltime import has_seconds, parse_walltime
 from iscale.config import MemorySize
 from iscale.engine.plan import BASELINE_BYTES, format_bytes, parse_bytes
 from iscale.errors import InputError
+from iscale.wanted import wanted
 
 SchedulerName = Literal["slurm", "lsf"]
 PoolName = Literal["cpu", "gpu"]
@@ -228,9 +229,17 @@ def _explain(path: Path, item: Any) -> str:
         what = "must be keys and values, each on a line, indented"
     if kind == "list_type":
         what = "must be a list: one entry a line, after a dash"
+    if what.startswith("Input should"):
+        what = f"give {_wanted(location)}"
     if (isinstance(item["input"], dict) and kind != "string_type") or not location:
         return f"{path}: {key + ': ' if key else ''}{what}."
     return f"{path}: {key} = {_shown(item['input'])}: {what}."
+
+
+def _wanted(location: list[str]) -> str:
+    """Values that a key takes."""
+    within = Pool if location[0] in get_args(PoolName) and len(location) > 1 else Site
+    return wanted(within, next(part for part in reversed(location) if part in within.model_fields))
 
 
 def _shown(value: Any) -> str:

@@ -41,6 +41,7 @@ def synthetic_demo(folder: Path, **options: Any) -> str:
     str
         What was found and where it lies, as text.
     """
+    check_folder(folder)
     project = folder / "project"
     if not (project / MOTHER_FOLDER).is_dir():
         write_demo(project)
@@ -65,6 +66,13 @@ def synthetic_demo(folder: Path, **options: Any) -> str:
     )
 
 
+def check_folder(folder: Path) -> None:
+    """Refuse a place that a folder cannot be made at, before any work."""
+    for place in (folder, *folder.absolute().parents):
+        if place.exists() and not place.is_dir():
+            raise InputError(f"{place} is a file, not a folder.", "Name a folder, or one that is to be made.")
+
+
 def her2st_demo(folder: Path, source: Path, **options: Any) -> str:
     """Lay her2st out (mother C4, captures C3 and C5), run it, and score it on the mother's own spots.
 
@@ -73,6 +81,7 @@ def her2st_demo(folder: Path, source: Path, **options: Any) -> str:
     str
         The scores and where the run lies, as text.
     """
+    check_folder(folder)
     project = folder / "C4"
     if project.exists():
         raise InputError(f"{project} exists already.", "Name another folder, or `iscale run` that project.")

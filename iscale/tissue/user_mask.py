@@ -116,7 +116,7 @@ class PolygonMask:
 
     def __init__(self, path: Path, grid: SlideGrid) -> None:
         scale = grid.scale / SUPERPIXEL_PX
-        raw = [rings for geometry in _geometries(_load(path)) for rings in _rings(path, geometry)]
+        raw = [rings for geometry in geometries_of(_load(path)) for rings in rings_of(path, geometry)]
         if not raw:
             raise InputError(f"{path} has no Polygon or MultiPolygon in it", POLYGONS)
         _check_inside(path, raw, grid.raw_shape_px)
@@ -176,19 +176,19 @@ def _load(path: Path) -> Any:
         raise InputError(f"{path} is not JSON ({error})", POLYGONS) from error
 
 
-def _geometries(value: Any) -> list[dict[str, Any]]:
+def geometries_of(value: Any) -> list[dict[str, Any]]:
     """All geometries of a FeatureCollection, a list, a feature, a collection or a geometry."""
     if isinstance(value, list):
-        return [geometry for item in value for geometry in _geometries(item)]
+        return [geometry for item in value for geometry in geometries_of(item)]
     if not isinstance(value, dict):
         return []
     for key in ("features", "geometries", "geometry"):
         if value.get(key) is not None:
-            return _geometries(value[key])
+            return geometries_of(value[key])
     return [value] if value.get("type") in ("Polygon", "MultiPolygon") else []
 
 
-def _rings(path: Path, geometry: dict[str, Any]) -> list[list[Ring]]:
+def rings_of(path: Path, geometry: dict[str, Any]) -> list[list[Ring]]:
     """The polygons of a geometry, each a list of rings (n, 2)."""
     coordinates = geometry.get("coordinates") or []
     polygons = [coordinates] if geometry["type"] == "Polygon" else coordinates

@@ -31,20 +31,23 @@ MARKERS = Markers(("tumour", "T cell", "fat"), (("G17", "G2"), ("G3", "G2", "G9"
 KS = (3, 5)
 
 
-def invented(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Tissue (y, x), expression (gene, y, x) float16 that is NaN off tissue, clusters (n_clusters, y, x)."""
+def invented(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Tissue (y, x), expression (gene, y, x) and depth (y, x) that are NaN off tissue, clusters (n_clusters, y, x)."""
     y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
     tissue = np.hypot((y - 300) / 2.4, x - 130) < 110
     expression = rng.gamma(0.7, 2.0, (len(GENES), *SHAPE)).astype(np.float16)
     expression[2] += 3  # a range that does not begin at 0
     expression[5] = 1.5  # a gene that is the same everywhere
-    expression[:, ~tissue] = np.nan
+    depth = rng.gamma(9.0, 12.0, SHAPE).astype(np.float16)
+    depth[300, 100:104] = 0
+    for values in (*expression, depth):
+        values[~tissue] = np.nan
     clusters = np.stack([rng.integers(1, k + 1, SHAPE) for k in KS]).astype(np.uint8)
     clusters[:, ~tissue] = 0
-    return tissue, expression, clusters
+    return tissue, expression, depth, clusters
 
 
-def made(folder: Path, tissue: np.ndarray, expression: np.ndarray, clusters: np.ndarray) -> RunStore:
+def made(folder: Path, tissue: np.ndarray, expression: np.ndarray, depth: np.ndarray, clusters: np.ndarray) -> RunStore:
     """A store that holds what the stage reads."""
     store = RunStore(folder)
     store.create()
@@ -54,22 +57,26 @@ def made(folder: Path, tissue: np.ndarray, expression: np.ndarray, clusters: np.
     store.put("clusters/n_clusters", np.array(KS), ("n_clusters",))
     store.make(layout.mask("tissue/mask", SHAPE))
     store.make(layout.genes("expression/expression", len(GENES), SHAPE))
+    store.make(layout.plane("expression/depth", SHAPE))
     store.make(layout.labels("clusters/labels", len(KS), SHAPE))
     root = zarr.open_group(store.root, mode="r+")
     for path, values in (
         ("tissue/mask", tissue),
         ("expression/expression", expression),
+        ("expression/depth", depth),
         ("clusters/labels", clusters),
     ):
         root[path][...] = values
     return store
 
 
-def annotate(store: RunStore, markers: Markers = MARKERS, shards: int | None = None) -> list[str]:
+def annotate(
+    store: RunStore, markers: Markers = MARKERS, shards: int | None = None, recipe: str = "published"
+) -> list[str]:
     """Run the stage; the names of the steps that had anything to do."""
     ran = []
     resources = Resources(2 * 10**9, shards_per_side=shards)
-    for step in annotate_steps(store, GRID, markers, KS, inputs=("e", "c"), resources=resources):
+    for step in annotate_steps(store, GRID, markers, KS, recipe=recipe, inputs=("e", "c"), resources=resources):
         report = execute(step, SerialDriver(), Ledger(store.ledgers, step.name), Silence())
         ran += [step.name] if report.regions else []
     return ran
@@ -80,7 +87,7 @@ def read(store: RunStore, name: str) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def invention() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def invention() -> tuple[np.ndarray, ...]:
     return invented(np.random.default_rng(0))
 
 
@@ -94,7 +101,7 @@ def annotated(invention: tuple[np.ndarray, ...], tmp_path_factory: pytest.TempPa
 @pytest.fixture(scope="module")
 def direct(invention: tuple[np.ndarray, ...]) -> np.ndarray:
     """Scores (label, y, x) in float64, of whole arrays."""
-    _, expression, _ = invention
+    expression = invention[1]
     values = expression.astype(np.float64)
     low, high = (f(values, axis=(1, 2), keepdims=True) for f in (np.nanmin, np.nanmax))
     scaled = (values - low) / np.where(high > low, high - low, 1)
@@ -108,7 +115,7 @@ def test_scores_are_the_means_of_scaled_markers(annotated: RunStore, direct: np.
 
 
 def test_ranges_are_those_over_the_tissue(annotated: RunStore, invention: tuple[np.ndarray, ...]) -> None:
-    _, expression, _ = invention
+    expression = invention[1]
     names = [str(name) for name in read(annotated, "marker")]
     assert names == ["G2", "G3", "G5", "G9", "G17"]
     rows = expression[[GENES.index(name) for name in names]]
@@ -138,9 +145,56 @@ def test_confidence_is_best_minus_second_best(annotated: RunStore, invention: tu
     assert np.array_equal(np.isnan(confidence), ~invention[0])
 
 
-def test_regions_do_not_change_a_byte(annotated: RunStore, invention: tuple[np.ndarray, ...], tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def relative(invention: tuple[np.ndarray, ...], tmp_path_factory: pytest.TempPathFactory) -> RunStore:
+    store = made(tmp_path_factory.mktemp("relative"), *invention)
+    annotate(store, shards=1, recipe="default")
+    return store
+
+
+def test_by_default_counts_per_10_000_are_scaled_between_quantiles(
+    relative: RunStore, invention: tuple[np.ndarray, ...]
+) -> None:
+    """Depth is not in it, and a bright superpixel does not set a marker's range."""
+    _, expression, depth, _ = (values.astype(np.float64) for values in invention)
+    there = depth > 0
+    values = np.where(there, 1e4 * expression / np.where(there, depth, 1), np.where(np.isnan(depth), np.nan, 0))
+    names = [str(name) for name in read(relative, "marker")]
+    rows = {name: values[GENES.index(name)] for name in names}
+    for name, low, high in zip(names, read(relative, "low"), read(relative, "high"), strict=True):
+        expected = np.quantile(rows[name][there], [0.01, 0.999], method="inverted_cdf")
+        np.testing.assert_allclose([low, high], expected, rtol=2e-3)
+    ends = dict(zip(names, zip(read(relative, "low"), read(relative, "high"), strict=True), strict=True))
+    scaled = {name: ((row - ends[name][0]) / (ends[name][1] - ends[name][0])).clip(0, 1) for name, row in rows.items()}
+    direct = np.stack([np.mean([scaled[gene] for gene in genes], axis=0) for genes in MARKERS.genes])
+    np.testing.assert_allclose(read(relative, "score"), direct, atol=1e-3)
+    deeper = expression[17] > np.nanquantile(expression[17], 0.99)
+    assert (values[17][deeper] < np.nanquantile(values[17], 0.9)).any()  # the two rules do differ
+
+
+def test_the_store_says_by_which_rule_and_of_which_markers(relative: RunStore, annotated: RunStore) -> None:
+    told = relative.attributes("annotation")
+    assert told["scaling"] == "relative"
+    assert "counts per 10,000" in told["scaling_rule"]
+    assert "99.9% quantile" in told["scaling_rule"]
+    assert told["markers"] == {"tumour": ["G17", "G2"], "T cell": ["G3", "G2", "G9"], "fat": ["G5"]}
+    assert relative.attributes("annotation/high")["long_name"].startswith("99.9% quantile")
+    assert annotated.attributes("annotation")["scaling"] == "published"
+
+
+def test_another_recipe_labels_anew(invention: tuple[np.ndarray, ...], tmp_path: Path) -> None:
+    store = made(tmp_path, *invention)
+    annotate(store, recipe="published")
+    assert "annotate/range" in annotate(store, recipe="default")
+
+
+@pytest.mark.parametrize("recipe", ["published", "default"])
+def test_regions_do_not_change_a_byte(
+    annotated: RunStore, relative: RunStore, invention: tuple[np.ndarray, ...], tmp_path: Path, recipe: str
+) -> None:
     other = made(tmp_path, *invention)
-    annotate(other, shards=2)
+    annotate(other, shards=2, recipe=recipe)
+    annotated = relative if recipe == "default" else annotated
     for name in ("score", "labels", "confidence", "low", "high"):
         assert np.array_equal(read(annotated, name), read(other, name), equal_nan=name in ("score", "confidence")), name
     for table in ("annotation/shares.tsv", *(f"clusters-gene_{k}/annotation.tsv" for k in KS)):
@@ -149,7 +203,7 @@ def test_regions_do_not_change_a_byte(annotated: RunStore, invention: tuple[np.n
 
 def test_tables_tell_what_clusters_are(annotated: RunStore, invention: tuple[np.ndarray, ...]) -> None:
     score, labels = read(annotated, "score").astype(np.float64), read(annotated, "labels")[0]
-    for k, clusters in zip(KS, invention[2], strict=True):
+    for k, clusters in zip(KS, invention[3], strict=True):
         table = pd.read_csv(annotated.folder / f"clusters-gene_{k}" / "annotation.tsv", sep="\t")
         assert len(table) == 4 * k
         for cluster, rows in table.groupby("cluster"):
@@ -182,8 +236,12 @@ def test_figures_are_drawn_and_masks_show_the_slide(annotated: RunStore) -> None
 
 
 def test_memory_stays_under_the_projection(annotated: RunStore) -> None:
-    steps = list(annotate_steps(annotated, GRID, MARKERS, KS, inputs=("e", "c"), resources=Resources(2 * 10**9)))
-    for step in steps:
+    resources = Resources(2 * 10**9)
+    steps = [
+        *annotate_steps(annotated, GRID, MARKERS, KS, recipe="published", inputs=("e", "c"), resources=resources),
+        *annotate_steps(annotated, GRID, MARKERS, KS, recipe="default", inputs=("e", "c"), resources=resources),
+    ]
+    for step in steps[:6]:
         tracemalloc.start()
         step.kernel(step.context, step.plan.regions[0])
         peak = tracemalloc.get_traced_memory()[1]

@@ -66,7 +66,7 @@ def test_a_site_without_cards_has_no_gpu_pool(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        ("cores: 8", "cores: eight", ["cpu.cores = 'eight'", "integer"]),
+        ("cores: 8", "cores: eight", ["cpu.cores = 'eight'", "give a whole number of 1 or more"]),
         ("cores: 8", "cores: 0", ["cpu.cores = 0"]),
         ("cores: 8", "", ["cpu.cores is missing"]),
         ("jobs: 3", "jobs:", ["cpu.jobs is missing"]),
@@ -93,7 +93,7 @@ def test_a_site_without_cards_has_no_gpu_pool(tmp_path: Path) -> None:
         ("gpus: 1", "gpus: 2\n  workers: 2", ["gpu.gpus = 2, gpu.workers = 2", "raise gpu.jobs"]),
         ("gpus: 1", "", ["gpu.gpus = 0, gpu.workers = 1", "gpus: 1"]),
         ("gpus: 1", "gpus: 1\n  workers: 2", ["gpu.gpus = 1, gpu.workers = 2"]),
-        ("scheduler: slurm", "scheduler: pbs", ["scheduler = 'pbs'", "'slurm' or 'lsf'"]),
+        ("scheduler: slurm", "scheduler: pbs", ["scheduler = 'pbs'", "give slurm or lsf"]),
         ("scheduler: slurm\n", "", ["scheduler is missing"]),
         ("scheduler: slurm\n", "scheduler: slurm\nlog_directory: 7\n", ["log_directory = 7", "quotes"]),
         ("scheduler: slurm", "scheduler slurm", ["not valid YAML", "line 2"]),

@@ -127,8 +127,31 @@ def test_constant_genes_are_told_and_left_out_over_genes(tmp_path: Path) -> None
     table = pd.read_csv(out / "genes.tsv", sep="\t").set_index(["gene", "block"])
     assert table.loc["G1", ["pearson", "spearman", "uncentred"]].isna().all(axis=None)
     assert table.loc["G1", ["rmse", "wasserstein"]].notna().all(axis=None)
-    assert "1 genes have one value everywhere in the truth, and no correlation: G1." in text
+    assert text.splitlines()[1] == "Warning: 1 of 6 genes has one value everywhere in the truth, so no correlation: G1."
     assert (pd.read_csv(out / "superpixels.tsv", sep="\t")["genes"] == 5).all()
+
+
+def test_a_truth_that_is_constant_is_told_in_the_first_lines(tmp_path: Path) -> None:
+    true, guess = true_and_guess()
+    text, _ = evaluated(tmp_path, np.where(np.isfinite(true), 0, np.nan), guess)
+    told = text.splitlines()[1]
+    assert told.startswith("Warning: 6 of 6 genes have one value everywhere in the truth")
+    assert "is it the right file?" in told
+
+
+def test_two_truths_of_one_name_have_folders_of_their_own(tmp_path: Path) -> None:
+    true, guess = true_and_guess()
+    text, first = evaluated(tmp_path, true, guess)
+    scores = (first / "genes.tsv").read_text()
+    other = tmp_path / "other" / "measured.npz"
+    other.parent.mkdir()
+    np.savez(other, genes=np.array(GENES), expected=guess)
+    for _ in range(2):  # the second time its own folder is found again
+        text = evaluate_run(tmp_path / "run", other, watcher=Silence())
+        assert f"{first}-2" in text
+    assert (first / "genes.tsv").read_text() == scores
+    assert (first / "source.txt").read_text().strip() == str(tmp_path / "measured.npz")
+    assert sorted(path.name for path in first.parent.iterdir()) == ["truth-measured", "truth-measured-2"]
 
 
 def test_genes_that_are_missing_are_named_with_their_case(tmp_path: Path) -> None:

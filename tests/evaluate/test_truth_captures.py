@@ -206,8 +206,7 @@ def test_what_is_not_placed_or_has_no_radius_is_one_clear_error(tmp_path: Path) 
     with pytest.raises(InputError, match="radius is not known") as error:
         evaluate_run(tmp_path / "run", tmp_path / "S1", watcher=Silence())
     assert str(tmp_path / "S1" / "radius.txt") in error.value.remedy
-    write_spots(tmp_path / "S2", np.ones((2, 3), int), 10 * spots, GENES)
-    (tmp_path / "S2" / "radius.txt").write_text("20\n")
+    write_spots(tmp_path / "S2", np.ones((2, 3), int), 10 * spots, GENES)  # nor has it a radius, which is told last
     with pytest.raises(InputError, match="2 of 2 spots lie outside of the image"):
         evaluate_run(tmp_path / "run", tmp_path / "S2", watcher=Silence())
     project = tmp_path / "P" / "DaughterCaptures"

@@ -105,6 +105,8 @@ def test_damaged_or_incomplete_files_are_one_clear_error(tmp_path: Path) -> None
     np.savez(tmp_path / "few.npz", genes=np.array(GENES[:2]), expected=MAPS)
     np.savez(tmp_path / "twice.npz", genes=np.array(["A", "A", "B"]), expected=MAPS)
     np.savez(tmp_path / "text.npz", genes=np.array(GENES), expected=MAPS.astype(str))
+    np.savez(tmp_path / "pandas.npz", genes=np.array(GENES, dtype=object), expected=MAPS)
+    np.savez(tmp_path / "none.npz", genes=np.array([], dtype=str), expected=MAPS[:0])
     np.save(tmp_path / "alone.npy", MAPS)
     np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
     (tmp_path / "objects-genes.txt").write_text("A\n")
@@ -117,6 +119,8 @@ def test_damaged_or_incomplete_files_are_one_clear_error(tmp_path: Path) -> None
         "few.npz": r"shape \(3, 32, 48\), and there are 2 names",
         "twice.npz": "1 of 3 genes more than once",
         "text.npz": "not of numbers",
+        "pandas.npz": r"holds Python objects.*\n.*np\.array\(names, dtype=str\)",
+        "none.npz": "it names no gene",
         "alone.npy": "alone-genes.txt is not beside it",
         "objects.npy": "cannot be read",
         "cut.npz": "cannot be read",

@@ -188,6 +188,37 @@ def test_clusters_labels_and_nuclei_are_shown_where_they_are(job: Job) -> None:
         assert command not in page
 
 
+def test_clusters_whose_genes_contradict_their_label_are_told(job: Job) -> None:
+    """By the user's own markers, not where a cluster's genes speak for its label as often as for another."""
+    store, folder = job.store, job.store.folder / "clusters-gene_2"
+    shape = job.grid.superpixel_shape
+    store.make_group("clusters", {})
+    store.put("clusters/labels", np.ones((1, *shape), np.uint8), ("n_clusters", "y", "x"))
+    store.put("clusters/n_clusters", np.array([2]), ("n_clusters",))
+    markers = {"tumour": ["G0", "G4"], "lymphoid": ["G1", "G2"]}
+    store.make_group("annotation", {"markers": markers, "scaling_rule": "by a rule that is told"})
+    store.put("annotation/labels", np.ones((1, *shape), np.uint8), ("threshold", "y", "x"))
+    store.put("annotation/label", ["tumour", "lymphoid"], ("label",))
+    folder.mkdir()
+    genes = {1: ["G1", "G5", "G2", "G0"], 2: ["G0", "G1", "G6"]}
+    rows = [f"{cluster}\t{rank}\t{gene}" for cluster, names in genes.items() for rank, gene in enumerate(names, 1)]
+    (folder / "markers.tsv").write_text("\n".join(["cluster\trank\tgene", *rows]) + "\n")
+    labels = "1\t9\ttumour\ttumour\t0.5\t1\n2\t9\ttumour\ttumour\t0.5\t1\n"
+    (folder / "annotation.tsv").write_text(f"cluster\tsuperpixels\tbest_label\tlabel\tmean_score\tshare\n{labels}")
+    page = _reported(job)
+    told = "cluster 1 of 2 is labelled tumour, its marker genes G1 and G2 are those of lymphoid"
+    assert f"Labels contradict clusters: {told}." in page
+    assert f"A contradiction: {told}." in page
+    assert "cluster 2 of 2 is labelled" not in page
+    assert "(by a rule that is told)" in page
+    store.mark("annotation", "MotherImage/markers.csv is gone")
+    (job.store.folder / "report.html").unlink()
+    page = _reported(job)
+    assert "annotation is of an earlier run: MotherImage/markers.csv is gone" in page
+    assert "contradict" not in page
+    assert "label by your markers" not in page
+
+
 def test_alignments_and_warnings_come_first(job: Job) -> None:
     folder = job.store.folder / "alignment"
     folder.mkdir()

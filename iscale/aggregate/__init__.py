@@ -1,0 +1,1 @@
+"""Command ``aggregate``: expression summed over areas (cells, spots, bins), one row each, as AnnData on disk."""

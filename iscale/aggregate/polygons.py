@@ -1,0 +1,257 @@
+"""Polygons on the slide: made valid, kept in a file on disk, and laid over superpixels a shard at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from scipy import sparse
+
+from iscale.aggregate.areas import Block, Facts, Overlaps, shard_at, shard_grid
+from iscale.aggregate.coverage import cover
+from iscale.aggregate.frame import Frame
+from iscale.aggregate.scratch import nameless, read_at, runs, write_at
+from iscale.errors import InputError
+from iscale.geometry import Region
+from iscale.store.layout import SHARD_SUPERPIXELS
+
+POINTS_AT_ONCE = 1 << 18
+CELLS_AT_ONCE = 1 << 21
+"""Points, and superpixels of the polygons' boxes, that are worked on together."""
+
+POINT_BYTES = 16
+
+
+class PolygonAreas:
+    """Areas that are polygons.
+
+    Polygons are kept in a nameless file; held in memory are only where each begins, and which shards it touches: some
+    20 bytes for each.
+
+    Parameters
+    ----------
+    what
+        What they are, for people.
+    source
+        The file, for messages.
+    blocks
+        The areas as they are read.
+    frame
+        What their positions are.
+    shape
+        Rows and columns of superpixels.
+    scratch
+        Folder of the nameless file.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        source: str,
+        blocks: Iterator[Block],
+        frame: Frame,
+        shape: tuple[int, int],
+        scratch: Path,
+    ) -> None:
+        self.what, self.notices = what, list[str]()
+        self._source, self._blocks, self._frame, self._shape = source, blocks, frame, shape
+        self._file = nameless(scratch, self)
+        self._starts = np.zeros(1, np.int64)
+        self._shards = self._rows = np.zeros(0, np.int32)
+
+    def facts(self) -> Iterator[Facts]:
+        """All polygons, made valid, written to the file and told of."""
+        starts, shards, rows = [self._starts], list[NDArray[np.int32]](), list[NDArray[np.int32]]()
+        points = done = repaired = flat = 0
+        for block in self._blocks:
+            found = placed(block, self._frame, self._source)
+            xy, own = _spilled(found.geometries)
+            write_at(self._file, points * POINT_BYTES, xy)
+            starts.append(own[1:] + points)
+            which, shard = _touched(shapely.bounds(found.geometries), self._shape)
+            rows.append((which + done).astype(np.int32))
+            shards.append(shard.astype(np.int32))
+            points, done = points + len(xy), done + len(block.ids)
+            repaired, flat = repaired + found.repaired, flat + found.flat
+            yield Facts(block.ids, block.columns, shapely.area(found.geometries), found.centre)
+        self._starts = _joined(starts, np.int64)
+        self._shards, self._rows = _joined(shards, np.int32), _joined(rows, np.int32)
+        order = np.argsort(self._shards, kind="stable")
+        self._shards, self._rows = self._shards[order], self._rows[order]
+        if repaired:
+            self.notices.append(f"{repaired:,} polygons cross themselves and were repaired (make_valid).")
+        if flat:
+            self.notices.append(f"{flat:,} polygons have no area: their rows are 0.")
+
+    def shards(self) -> list[Region]:
+        """Shards that polygons touch."""
+        return [shard_at(int(number), self._shape) for number in np.unique(self._shards)]
+
+    def overlaps(self, shard: Region, most: int) -> Iterator[Overlaps]:
+        """Shares of the shard's superpixels that lie in each polygon."""
+        columns = shard_grid(self._shape)[1]
+        number = shard.y0 // SHARD_SUPERPIXELS * columns + shard.x0 // SHARD_SUPERPIXELS
+        first, last = np.searchsorted(self._shards, [number, number + 1])
+        rows = self._rows[first:last].astype(np.int64)
+        for part in _groups(self._starts[rows + 1] - self._starts[rows], POINTS_AT_ONCE, most):
+            xy, starts = self._read(rows[part])
+            xy -= (shard.x0, shard.y0)
+            for some in _groups(_box_cells(xy, starts, shard.shape), CELLS_AT_ONCE, most):
+                own = starts[some.start : some.stop + 1]
+                found = cover(xy[own[0] : own[-1]], own - own[0], shard.shape)
+                ends = np.searchsorted(found.owner, np.arange(len(own)))
+                shares = sparse.csr_array((found.share, found.cell, ends), shape=(len(own) - 1, shard.area))
+                yield Overlaps(rows[part][some], shares)
+
+    def _read(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Points of some polygons, and where each begins among them."""
+        sizes = self._starts[rows + 1] - self._starts[rows]
+        starts = np.concatenate([[0], np.cumsum(sizes)])
+        xy = np.empty((int(starts[-1]), 2))
+        for a, b in runs(rows):
+            read_at(self._file, int(self._starts[rows[a]]) * POINT_BYTES, xy[starts[a] : starts[b]])
+        return xy, starts
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Polygons on the slide.
+
+    Attributes
+    ----------
+    geometries
+        (area,) of shapely, valid, in superpixels, outlines one way round and holes the other.
+    centre
+        (area, 2): x, y of the centroid, of the points where there is no area.
+    repaired, flat
+        How many were not valid, and how many have no area.
+    """
+
+    geometries: NDArray[np.object_]
+    centre: NDArray[np.float64]
+    repaired: int
+    flat: int
+
+
+def placed(block: Block, frame: Frame, source: str) -> Placed:
+    """Polygons of a block on the slide, each valid.
+
+    Raises
+    ------
+    InputError
+        An area has no outline, one of fewer than three points, or a position that is not finite.
+    """
+    rings = block.rings
+    _check(block, source)
+    xy = frame.to_superpixels(rings.xy)
+    found = shapely.from_ragged_array(
+        shapely.GeometryType.MULTIPOLYGON, *_closed(xy, rings.rings, (rings.polygons, rings.areas))
+    )
+    wrong = ~shapely.is_valid(found)
+    if wrong.any():
+        found[wrong] = shapely.make_valid(found[wrong], method="structure", keep_collapsed=False)
+    found = shapely.orient_polygons(found)
+    anywhere = found.copy()
+    anywhere[shapely.is_empty(found)] = shapely.Point(0, 0)
+    centre = shapely.get_coordinates(shapely.centroid(anywhere))
+    flat = shapely.area(found) == 0
+    if flat.any():
+        first = rings.rings[rings.polygons[rings.areas[:-1]]]
+        centre[flat] = xy[first[flat]]
+    return Placed(found, centre, int((wrong & ~flat).sum()), int(flat.sum()))
+
+
+def _check(block: Block, source: str) -> None:
+    rings = block.rings
+    points = np.diff(rings.rings)
+    again = (rings.xy[rings.rings[:-1]] == rings.xy[rings.rings[1:] - 1]).all(axis=1) & (points > 1)
+    ring_owner = np.searchsorted(rings.polygons[rings.areas[1:]], np.arange(len(points)), side="right")
+    few = np.full(len(rings), 3)
+    np.minimum.at(few, ring_owner, points - again)
+    few[np.diff(rings.areas) == 0] = 0
+    bad = np.flatnonzero(few < 3)
+    if len(bad):
+        raise InputError(
+            f"{source}: {len(bad):,} of {len(few):,} areas that were read together have an outline of fewer than 3 "
+            f"points, first {block.ids[bad[0]]!r} with {few[bad[0]]}.",
+            "An area needs 3 points or more: take those out, or export the file again.",
+        )
+    if not np.isfinite(rings.xy).all():
+        at = int(np.flatnonzero(~np.isfinite(rings.xy).all(axis=1))[0])
+        area = ring_owner[np.searchsorted(rings.rings, at, side="right") - 1]
+        raise InputError(
+            f"{source}: the area {block.ids[area]!r} has a point at {rings.xy[at].tolist()}.",
+            "Positions must be finite numbers: export the file again.",
+        )
+
+
+def _closed(
+    xy: NDArray[np.float64], rings: NDArray[np.int64], rest: tuple[NDArray[np.int64], ...]
+) -> tuple[NDArray[np.float64], tuple[NDArray[np.int64], ...]]:
+    """Rings whose last point is their first."""
+    open_ones = (xy[rings[:-1]] != xy[rings[1:] - 1]).any(axis=1)
+    closed = np.insert(xy, rings[1:][open_ones], xy[rings[:-1][open_ones]], axis=0)
+    return closed, (rings + np.concatenate([[0], np.cumsum(open_ones)]), *rest)
+
+
+def _spilled(geometries: NDArray[np.object_]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Points of polygons one after the other, a row of NaN after every ring, and where each polygon begins."""
+    if len(geometries) == 0:
+        return np.zeros((0, 2)), np.zeros(1, np.int64)
+    _, xy, offsets = shapely.to_ragged_array(geometries, include_z=False)
+    rings, *outer = (np.asarray(offset, np.int64) for offset in offsets)
+    every = np.arange(len(rings))
+    found = np.full((len(xy) + len(rings) - 1, 2), np.nan)
+    found[np.arange(len(xy)) + np.repeat(every[:-1], np.diff(rings))] = xy
+    starts = rings + every
+    for offset in outer:
+        starts = starts[offset]
+    return found, starts
+
+
+def _touched(bounds: NDArray[np.float64], shape: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Pairs of polygons and the shards that their boxes touch."""
+    height, width = shard_grid(shape)
+    box = np.where(np.isfinite(bounds), bounds, -1.0) / SHARD_SUPERPIXELS
+    x0, y0 = (np.maximum(np.floor(box[:, i]), 0).astype(np.int64) for i in (0, 1))
+    x1 = np.minimum(np.floor(box[:, 2]), width - 1).astype(np.int64)
+    y1 = np.minimum(np.floor(box[:, 3]), height - 1).astype(np.int64)
+    across, down = np.maximum(x1 - x0 + 1, 0), np.maximum(y1 - y0 + 1, 0)
+    count = across * down
+    which = np.repeat(np.arange(len(count)), count)
+    nth = np.arange(len(which)) - np.repeat(np.cumsum(count) - count, count)
+    row, column = np.divmod(nth, across[which])
+    return which, (row + y0[which]) * width + column + x0[which]
+
+
+def _joined(parts: list[NDArray[Any]], dtype: type) -> NDArray[Any]:
+    """Arrays one after the other; they are let go."""
+    found = np.concatenate([np.zeros(0, dtype), *parts])
+    parts.clear()
+    return found
+
+
+def _box_cells(xy: NDArray[np.float64], starts: NDArray[np.int64], shape: tuple[int, int]) -> NDArray[np.int64]:
+    """Superpixels of a window in the box of each polygon; none may be without points."""
+    inside = np.clip(xy, 0, shape[::-1])
+    low, high = np.fmin.reduceat(inside, starts[:-1]), np.fmax.reduceat(inside, starts[:-1])
+    return np.asarray(np.prod(np.floor(high) - np.floor(low) + 1, axis=1), np.int64)
+
+
+def _groups(sizes: NDArray[np.int64], limit: int, most: int) -> Iterator[slice]:
+    """Parts of a list of sizes: each adds up to at most ``limit`` or is one alone, and has at most ``most``.
+
+    >>> list(_groups(np.array([3, 3, 9, 1, 1, 1]), 6, 2))
+    [slice(0, 2, None), slice(2, 3, None), slice(3, 5, None), slice(5, 6, None)]
+    """
+    sums, start = np.concatenate([[0], np.cumsum(sizes)]), 0
+    while start < len(sizes):
+        fits = int(np.searchsorted(sums, sums[start] + limit, side="right")) - 1
+        stop = min(max(fits, start + 1), start + most, len(sizes))
+        yield slice(start, stop)
+        start = stop
