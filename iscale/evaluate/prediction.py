@@ -15,6 +15,7 @@ from iscale.engine.ledger import Ledger, remaining
 from iscale.engine.plan import Plan, cut
 from iscale.errors import InputError
 from iscale.geometry import Region, SlideGrid
+from iscale.progress import some_regions
 from iscale.results import Run
 from iscale.store.layout import GENES_PER_CHUNK
 
@@ -85,7 +86,7 @@ def _check_finished(run: Run) -> None:
     left = remaining(plan, ledger.finished(header["fingerprint"], plan))
     if left:
         raise InputError(
-            f"{run.store.place}: the run is not finished: {len(left)} of {len(plan.regions)} regions have no "
+            f"{run.store.place}: the run is not finished: {len(left)} of {some_regions(len(plan.regions))} have no "
             "prediction yet.",
             "Finish it: iscale run PROJECT goes on where it ended.",
         )

@@ -9,9 +9,14 @@ import numpy as np
 import pytest
 
 from benchmarks.accuracy import section
+from iscale import open_run
 from iscale.cli import main
 from iscale.demo.command import synthetic_demo
 from iscale.demo.scoring import pearson
+from iscale.demo.synthetic import PIXEL_SIZE_UM
+from iscale.demo.tissue import REGION_TYPES, SyntheticTissue
+from iscale.geometry import SUPERPIXEL_PX
+from iscale.results import Run
 
 
 def test_the_synthetic_demo_finds_what_is_there(tmp_path: Path) -> None:
@@ -24,6 +29,22 @@ def test_the_synthetic_demo_finds_what_is_there(tmp_path: Path) -> None:
     assert np.mean([0.7 < float(row[3]) < 1.3 for row in table]) > 0.9, "predicted sums are not those of the truth"
     assert "median of all" in text
     assert str(tmp_path / "project" / "iSCALE_output" / "run.zarr") in text
+    right = labelled_right(open_run(tmp_path / "project"))
+    assert right["all"] > 0.9
+    assert right["lymphoid"] > 0.9
+
+
+def labelled_right(run: Run) -> dict[str, float]:
+    """Share of superpixels whose label, at the lowest threshold, is the region that prevails there: of all, by kind."""
+    annotation = run.annotation
+    (height, width), step = annotation.shape[1:], PIXEL_SIZE_UM * SUPERPIXEL_PX
+    tissue = SyntheticTissue((height * SUPERPIXEL_PX, width * SUPERPIXEL_PX), PIXEL_SIZE_UM, 0)
+    regions = tissue.fields((np.arange(height) + 0.5) * step, (np.arange(width) + 0.5) * step).regions.argmax(axis=0)
+    labels = annotation[0].values
+    there = labels > 0
+    true, found = np.array(REGION_TYPES)[regions[there]], np.array(annotation.attrs["labels"])[labels[there] - 1]
+    right = true == found
+    return {"all": float(right.mean()), **{kind: float(right[true == kind].mean()) for kind in REGION_TYPES}}
 
 
 def test_on_real_tissue_ours_is_above_both_baselines(data_dir: Path, tmp_path: Path) -> None:
