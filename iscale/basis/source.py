@@ -5,8 +5,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+import zarr
 from numpy.typing import NDArray
 
 from iscale.basis.decode import Decoder
@@ -40,6 +42,7 @@ class Source:
 
     def __init__(self, store: RunStore) -> None:
         self.store = store
+        self._opened: dict[str, zarr.Array[Any]] = {}
         self.has_factors = store.has(FACTORS_PATH)
         self._imputed = _names(store, "expression/gene")
         self.imputed = len(self._imputed)
@@ -111,7 +114,7 @@ class Source:
         values = np.empty((len(rows), *region.shape), np.float32)
         there = rows < self.written
         if there.any():
-            array = self.store.array(WRITTEN[uncertainty])
+            array = self._array(WRITTEN[uncertainty])
             # Orthogonal selection is slow where one slice says the same.
             own = rows[there]
             wanted = slice(int(own[0]), int(own[-1]) + 1) if (np.diff(own) == 1).all() else own
@@ -147,7 +150,7 @@ class Source:
             return self.rows(rows, region, uncertainty)
         if step >= COARSE_STEP and self.has_factors:
             place = region.coarsened(COARSE_STEP).slices
-            components = np.asarray(self.store.array(COARSE_PATH)[(slice(None), *place)])
+            components = np.asarray(self._array(COARSE_PATH)[(slice(None), *place)])
             return block_means(self._decoder(rows, uncertainty)(components), step // COARSE_STEP)
         result = np.empty((len(rows), *region.coarsened(step).shape), np.float32)
         for tile in region.tiles(max(step, SHARD_SUPERPIXELS)):
@@ -155,10 +158,16 @@ class Source:
             result[:, *within] = block_means(self.rows(rows, tile, uncertainty), step)
         return result
 
+    def _array(self, path: str) -> zarr.Array[Any]:
+        """An array of the store, opened once: opening costs more than reading a tile."""
+        if path not in self._opened:
+            self._opened[path] = self.store.array(path)
+        return self._opened[path]
+
     def _computed(self, rows: NDArray[np.int64], region: Region, uncertainty: bool) -> NDArray[np.float32]:
         """Genes of a window from its factors, which are read a part at a time."""
         values = np.empty((len(rows), *region.shape), np.float32)
-        decode, factors = self._decoder(rows, uncertainty), self.store.array(FACTORS_PATH)
+        decode, factors = self._decoder(rows, uncertainty), self._array(FACTORS_PATH)
         for tile in region.tiles(READ_SIDE):
             values[:, *tile.within(region)] = decode(np.asarray(factors[(slice(None), *tile.slices)]))
         return values
