@@ -13,12 +13,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.report import machine, publish, table
+from iscale.captures.mean_counts import SHARED_COUNTS, SHARED_GENES, shared_layout
 from iscale.captures.spots import TrainingSpots
 from iscale.captures.stage import write_training
 from iscale.encoders.base import FeatureGroup
@@ -34,6 +35,8 @@ from iscale.store.run_store import RunStore
 GRID = SlideGrid((10_240, 10_240), 0.5, 0.5)
 CAPTURES = 4
 NO_LIMIT = 10**15
+SHARED = 10_000
+"""Genes that all captures measured."""
 TEXTURE = (FeatureGroup("texture", tuple(f"t{k}" for k in range(200))),)
 HIPT = (
     FeatureGroup("context", tuple(f"c{k}" for k in range(192)), stride=4, smooth=16),
@@ -99,7 +102,23 @@ def write_spots(store: RunStore, case: Case) -> TrainingSpots:
         captures=tuple("ABCD"[:CAPTURES]),
     )
     write_training(store, spots, GRID)
+    write_others(store, spots)
     return spots
+
+
+def write_others(store: RunStore, spots: TrainingSpots) -> None:
+    """Counts of as many shared genes as captures measure, those trained on first."""
+    names = (*spots.genes, *(f"O{k}" for k in range(SHARED - len(spots.genes))))
+    array = shared_layout(replace(spots, shared_genes=names))
+    store.put(SHARED_GENES, names, ("shared_gene",))
+    store.make(array)
+    rng, stored = np.random.default_rng(2), store.array(SHARED_COUNTS, "r+")
+    for start in range(0, SHARED, array.chunks[1]):
+        genes = slice(start, min(start + array.chunks[1], SHARED))
+        block = rng.poisson(0.5, (len(spots.depth), genes.stop - genes.start)).astype(np.float32)
+        trained = spots.counts[:, genes]
+        block[:, : trained.shape[1]] = trained
+        stored[:, genes] = block
 
 
 def fit_here(folder: Path) -> None:

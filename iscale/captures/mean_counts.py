@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from iscale.captures.spots import Capture, TrainingSpots
 from iscale.engine.progress import tell
+from iscale.model.sizes import FILE_GENES
 from iscale.store.layout import ArrayLayout
 from iscale.store.run_store import RunStore
 from iscale.vendors.counts import Counts, blocks
@@ -16,7 +17,6 @@ from iscale.vendors.counts import Counts, blocks
 SHARED_GENES, SHARED_COUNTS = "training/shared_gene", "training/shared_counts"
 """Where names and counts of the genes that all captures measured are stored."""
 
-GENES_PER_FILE = 256
 HELD_BYTES = 128 * 2**20
 """Of a block of genes, whose counts of all spots are added up at once: so often are all counts read."""
 
@@ -69,7 +69,7 @@ def mean_counts(
 def shared_layout(spots: TrainingSpots) -> ArrayLayout:
     """Counts of all shared genes: (spot, shared_gene) float32."""
     shape = len(spots.depth), len(spots.shared_genes)
-    chunk = shape[0], min(GENES_PER_FILE, shape[1])
+    chunk = shape[0], min(FILE_GENES, shape[1])
     return ArrayLayout(SHARED_COUNTS, ("spot", "shared_gene"), shape, "float32", chunk, chunk)
 
 
@@ -96,7 +96,7 @@ def write_shared_counts(store: RunStore, captures: Sequence[Capture], spots: Tra
 
 def _gene_blocks(n_spots: int, n_genes: int) -> Iterator[slice]:
     """Blocks of genes that are whole files."""
-    step = max(1, HELD_BYTES // (4 * max(n_spots, 1) * GENES_PER_FILE)) * GENES_PER_FILE
+    step = max(1, HELD_BYTES // (4 * max(n_spots, 1) * FILE_GENES)) * FILE_GENES
     for start in range(0, n_genes, step):
         yield slice(start, min(start + step, n_genes))
 

@@ -23,9 +23,11 @@ from iscale.model.data import TrainingData
 from iscale.model.discs import blocks_of, rows_of
 from iscale.model.factors import Factors, LogCounts
 from iscale.model.part import part
+from iscale.model.sizes import EVERY_GENE_BYTES, FILE_GENES
 
-GENES_AT_ONCE = 512
 SPOTS_AT_ONCE = 64
+BYTES_EACH = 32
+"""Of a count of a gene that is regressed: the count, its logarithm, that less its mean, and what weighs them."""
 MOST_ROWS = 100_000
 """Superpixels in discs that expected counts are calibrated on: of more, evenly chosen spots."""
 
@@ -99,8 +101,9 @@ def _regress(
     weighted = values * share
     square = values.T @ weighted
     loading, level, measured = [values.new_zeros(values.shape[1], 0)], [values.new_zeros(0)], [values.new_zeros(0)]
-    for start in range(0, len(shared.genes), GENES_AT_ONCE):
-        block = slice(start, min(start + GENES_AT_ONCE, len(shared.genes)))
+    at_once = min(FILE_GENES, max(1, EVERY_GENE_BYTES // (BYTES_EACH * len(spots))))
+    for start in range(0, len(shared.genes), at_once):
+        block = slice(start, min(start + at_once, len(shared.genes)))
         own = others[(others >= block.start) & (others < block.stop)] - block.start
         counts = torch.from_numpy(shared.counts(block)[:, own]).to(values.device)
         logs = (counts[spots].double() * scale[:, None]).log1p_()

@@ -19,6 +19,11 @@ MAX_ANCHORS = 512
 FACTORS = 32
 """Directions of variation of the genes over the spots, at most."""
 
+EVERY_GENE_BYTES = 64 * 2**20
+"""Of a block of genes that are regressed on the factors: counts, logarithms, and what is made of them."""
+FILE_GENES = 256
+"""Genes of which counts of all spots share a file, which is read whole."""
+
 HIDDEN_LAYERS, HIDDEN_WIDTH = 4, 256
 """Of the published network."""
 MAX_BATCH = 128
@@ -79,7 +84,7 @@ def _default_fit_bytes(size: FitSize) -> int:
     """Peak bytes of a fit by the default recipe.
 
     The design and the spots' factors stay; beside them comes the decomposition of genes, that of the design's columns,
-    or a block of rows.
+    or a block of rows. Without the design, afterwards: a block of the genes that were not trained on.
     """
     anchors = min(MAX_ANCHORS, size.spots)
     columns = size.features + RANDOM_FEATURES + anchors + size.captures
@@ -90,7 +95,8 @@ def _default_fit_bytes(size: FitSize) -> int:
     of_genes = rooted + 36 * side**2 + 4 * 4 * min(SPOT_BLOCK, size.spots) * size.genes
     width = 2 * size.features + size.states * (2 * RANDOM_FEATURES + 2 * FACTORS) + anchors
     of_rows = 4 * max(MOST_ROWS, size.most_rows) * width
-    return design + factors + max(of_genes, _ridge_bytes(size.spots, columns), of_rows)
+    of_others = EVERY_GENE_BYTES + 2 * 4 * size.spots * FILE_GENES
+    return factors + max(design + max(of_genes, _ridge_bytes(size.spots, columns), of_rows), of_others)
 
 
 def _ridge_bytes(n_spots: int, n_columns: int) -> int:
