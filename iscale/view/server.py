@@ -61,7 +61,7 @@ class Server:
             ) from None
         self._socket.setblocking(False)
         self.host, self.port = host, int(self._socket.getsockname()[1])
-        self._loop = asyncio.new_event_loop()
+        self._loop, self._stopping = asyncio.new_event_loop(), asyncio.Event()
         self._thread = threading.Thread(target=self._serve, daemon=True, name="iscale-view")
         self._thread.start()
 
@@ -74,7 +74,7 @@ class Server:
     def stop(self) -> None:
         """Stop serving; waits until the port is free."""
         if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._loop.call_soon_threadsafe(self._stopping.set)
             self._thread.join()
         self._workers.close()
 
@@ -86,25 +86,21 @@ class Server:
 
     def _serve(self) -> None:
         asyncio.set_event_loop(self._loop)
-        server = HTTPServer(self._application, max_body_size=LARGEST_BODY, idle_connection_timeout=LONGEST_IDLE_S)
-
-        async def listen() -> None:
-            server.add_socket(self._socket)
-
-        async def close() -> None:
-            server.stop()
-            await server.close_all_connections()
-            others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-            for task in others:
-                task.cancel()
-            await asyncio.gather(*others, return_exceptions=True)
-
         try:
-            self._loop.run_until_complete(listen())
-            self._loop.run_forever()
-            self._loop.run_until_complete(close())
+            self._loop.run_until_complete(self._until_stopped())
         finally:
             self._loop.close()
+
+    async def _until_stopped(self) -> None:
+        server = HTTPServer(self._application, max_body_size=LARGEST_BODY, idle_connection_timeout=LONGEST_IDLE_S)
+        server.add_socket(self._socket)
+        await self._stopping.wait()
+        server.stop()
+        await server.close_all_connections()
+        others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
 
 
 def serve(run: str | Path | Run, *, host: str = LOOPBACK[0], port: int = 0, frames: str = "'none'") -> Server:

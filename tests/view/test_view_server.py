@@ -548,3 +548,8 @@ def test_a_stopped_server_gives_its_port_back(store: RunStore) -> None:
     with serve(store.folder, port=port) as again:
         assert again.port == port
         assert again.token != server.token
+
+
+def test_a_server_that_is_stopped_at_once_stops(store: RunStore) -> None:
+    for _ in range(20):
+        serve(Run(store)).stop()
