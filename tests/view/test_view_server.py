@@ -552,4 +552,4 @@ def test_a_stopped_server_gives_its_port_back(store: RunStore) -> None:
 
 def test_a_server_that_is_stopped_at_once_stops(store: RunStore) -> None:
     for _ in range(20):
-        serve(Run(store)).stop()
+        serve(store.folder).stop()
