@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -13,6 +14,8 @@ from iscale.geometry import Region
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
+
+    from iscale.engine.execute import Watcher
 
 SECONDS_BETWEEN_LINES = 30
 RATE_OVER_SECONDS = 300
@@ -206,3 +209,21 @@ def clock_time(seconds: float) -> str:
 def for_terminal() -> Log | Bars:
     """Bars where someone watches, lines elsewhere."""
     return Bars() if sys.stderr.isatty() else Log()
+
+
+@contextmanager
+def counted(watcher: Watcher, step: str, total: int) -> Iterator[Callable[[], None]]:
+    """Tell a watcher of a step whose parts are counted by calling what this gives."""
+    finished = 0
+
+    def done() -> None:
+        nonlocal finished
+        finished += 1
+        watcher.advance(step)
+        watcher.reach(step, finished)
+
+    watcher.start(step, total, 0)
+    try:
+        yield done
+    finally:
+        watcher.stop(step)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import h5py
@@ -24,7 +23,7 @@ from iscale.engine.memory import give_back
 from iscale.engine.plan import format_bytes
 from iscale.errors import InputError, StoreError
 from iscale.plots.names import file_name
-from iscale.progress import Silence
+from iscale.progress import Silence, counted
 from iscale.results import Run, open_run
 
 FOLDER = "aggregate"
@@ -137,7 +136,7 @@ def _write(
     writer = TableWriter(part)
     try:
         inside = Inside(opened.frame, grid)
-        with _told(watcher, "aggregate/areas", 1) as done:
+        with counted(watcher, "aggregate/areas", 1) as done:
             for facts in areas.facts():
                 inside.add(facts.centre)
                 writer.add_rows(facts.ids, facts.columns | _columns(facts, grid.superpixel_um))
@@ -147,7 +146,7 @@ def _write(
         _check_room(part, writer.rows, len(genes), len(matrices))
         writer.make_matrices(genes, [name.partition("/")[2] for name in matrices[1:]])
         found = FoundFacts(scratch, writer.rows)
-        with _told(watcher, "aggregate/sums", len(areas.shards())) as done, writer.adding() as add:
+        with counted(watcher, "aggregate/sums", len(areas.shards())) as done, writer.adding() as add:
             twice = sum_over(areas, maps, genes, matrices, add, found, done)
         uns = {
             "iscale": {
@@ -213,21 +212,3 @@ def _overlap(twice: Twice) -> list[str]:
         f"Areas overlap: on {twice.superpixels:,} superpixels they take more than there is, {twice.excess:,.1f} "
         "superpixels in all. Each area gets its own sum."
     ]
-
-
-@contextmanager
-def _told(watcher: Watcher, step: str, total: int) -> Iterator[Callable[[], None]]:
-    """Tell a watcher of a step whose parts are counted by calling what this gives."""
-    finished = 0
-
-    def done() -> None:
-        nonlocal finished
-        finished += 1
-        watcher.advance(step)
-        watcher.reach(step, finished)
-
-    watcher.start(step, total, 0)
-    try:
-        yield done
-    finally:
-        watcher.stop(step)

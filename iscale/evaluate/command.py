@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from iscale.geometry import Region
 from iscale.plots.draw import draw_map
 from iscale.plots.names import file_name
 from iscale.plots.overview import block_mean, reduction
+from iscale.progress import counted
 from iscale.results import Run, open_run
 
 FOLDER = "evaluation"
@@ -126,7 +125,7 @@ def _compare_maps(
     if region is None:
         raise InputError(f"{truth.what}: it has no value.", "Every cell is NaN: was it written as it should be?")
     side = _budget(truth, region, common, len(prediction.genes), memory_bytes)
-    with _told(watcher, "evaluate/genes", len(common.names)) as done:
+    with counted(watcher, "evaluate/genes", len(common.names)) as done:
         scores, ranges = by_gene.score_genes(prediction, truth, common, region, done)
     if not any(score.cells for score in scores):
         raise InputError(
@@ -134,7 +133,7 @@ def _compare_maps(
             "They do not overlap: is the truth placed right, and is there tissue (iscale info)?",
         )
     tiles = sum(1 for _ in region.tiles(side))
-    with _told(watcher, "evaluate/superpixels", tiles) as done:
+    with counted(watcher, "evaluate/superpixels", tiles) as done:
         places = by_place.score_places(prediction, truth, common, region, ranges, side, done)
     genes = gene_table(scores)
     quantiles = place_table(places.maps, _varying(scores, BLOCKS[0]))
@@ -151,7 +150,7 @@ def _compare_spots(
     assert isinstance(truth, SpotTruth)
     needed = spots.task_bytes(truth, prediction.grid.superpixel_um, len(common.names))
     _check_memory(f"the {len(truth.xy_px):,} spots of {truth.name}", needed, memory_bytes)
-    with _told(watcher, "evaluate/genes", len(common.names)) as done:
+    with counted(watcher, "evaluate/genes", len(common.names)) as done:
         scores, ranges = spots.score_spots(prediction, truth, common, done)
     if not any(score.cells for score in scores):
         raise InputError(
@@ -159,7 +158,7 @@ def _compare_spots(
             "Are they placed right, and is there tissue (iscale info)?",
         )
     shards = sum(1 for _ in spots.shards_of(truth.xy_px))
-    with _told(watcher, "evaluate/spots", shards) as done:
+    with counted(watcher, "evaluate/spots", shards) as done:
         each = spots.score_each_spot(prediction, truth, common, ranges, done)
     genes = gene_table(scores)
     quantiles = place_table({SPOT: each}, _varying(scores, 0))
@@ -269,21 +268,3 @@ def _draw(out: Path, places: by_place.PlaceScores, superpixel_um: float) -> None
             title = f"{unit} over {places.genes} genes, per {per}"
             path = out / f"superpixels-{name}-{block}.png"
             draw_map(path, block_mean(values, factor), superpixel_um * block * factor, title, unit)
-
-
-@contextmanager
-def _told(watcher: Watcher, step: str, total: int) -> Iterator[Callable[[], None]]:
-    """Tell a watcher of a step whose parts are counted by calling what this gives."""
-    finished = 0
-
-    def done() -> None:
-        nonlocal finished
-        finished += 1
-        watcher.advance(step)
-        watcher.reach(step, finished)
-
-    watcher.start(step, total, 0)
-    try:
-        yield done
-    finally:
-        watcher.stop(step)

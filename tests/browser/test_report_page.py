@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from devtools import browser, find_browser, look
+from devtools import look
 
 from iscale.demo.synthetic import write_demo
 from iscale.pipeline import run
@@ -36,15 +35,6 @@ QUESTIONS = {
     "captions": """[...document.querySelectorAll("table")].every(t => t.caption && t.caption.textContent)""",
     "text": "document.body.innerText",
 }
-
-
-@pytest.fixture(scope="module")
-def devtools() -> Iterator[str]:
-    program = find_browser()
-    if program is None:
-        pytest.skip("no Chromium on this machine: apt-get install chromium")
-    with browser(program) as address:
-        yield address
 
 
 @pytest.fixture(scope="module")

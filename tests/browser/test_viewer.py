@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from devtools import browser, find_browser
 from viewing import Viewing, viewing
 
 import iscale
@@ -33,15 +32,6 @@ pytestmark = [
 
 SHOTS = os.environ.get("ISCALE_SCREENSHOTS")
 """Folder for screenshots, to be looked at."""
-
-
-@pytest.fixture(scope="module")
-def devtools() -> Iterator[str]:
-    program = find_browser()
-    if program is None:
-        pytest.skip("no Chromium on this machine: apt-get install chromium")
-    with browser(program) as address:
-        yield address
 
 
 @pytest.fixture(scope="module")
