@@ -105,4 +105,15 @@ def test_the_terminal_is_left_as_it_was(
         while not shown.endswith(b"END"):
             shown += screen.read(10_000)
     assert 0 <= shown.rfind(b"\x1b[?25l") < shown.rfind(b"\x1b[?25h"), "the cursor was hidden, and is there again"
-    assert [thread.name for thread in threading.enumerate() if "rich" in type(thread).__module__] == []
+    assert [thread.name for thread in drawing() if not ended(thread)] == []
+
+
+def drawing() -> list[threading.Thread]:
+    """The threads that draw bars, four times a second."""
+    return [thread for thread in threading.enumerate() if "rich" in type(thread).__module__]
+
+
+def ended(thread: threading.Thread) -> bool:
+    """Whether a thread told to stop does: rich tells it and does not wait for it."""
+    thread.join(timeout=5)
+    return not thread.is_alive()
