@@ -6,13 +6,13 @@ in the aligned folder. Tables that are aligned already need nothing else.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
 from iscale.errors import InputError
+from iscale.nearest import similar_names
 from iscale.project_layout import (
     ALIGNED_FOLDERS,
     CAPTURES_FOLDER,
@@ -147,7 +147,7 @@ def check_capture_names(path: str | PathLike[str], names: Iterable[str], where: 
     known = sorted(_known_captures(root))
     for name in names:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
+            close = similar_names(name, known, n=1)
             raise InputError(
                 f"{where}There is no capture {name!r} in {root / CAPTURES_FOLDER}.",
                 f"{f'Did you mean {close[0]!r}? ' if close else ''}There are: {', '.join(known)}.",

@@ -69,7 +69,7 @@ RegionShards = Annotated[
     Optional[int], typer.Option(help="Side of a region in shards of 128 superpixels. Default: by --memory.")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan; write nothing.")]
-Restart = Annotated[bool, typer.Option("--restart", help="Forget what an earlier run left.")]
+Restart = Annotated[bool, typer.Option("--restart", help="Forget what an earlier run left, its options too.")]
 
 
 OPTIONS: dict[str, Any] = {

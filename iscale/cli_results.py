@@ -56,14 +56,13 @@ def aggregate(
 ) -> None:
     """Sum expression over cells, spots or bins: AnnData, one row each."""
     from iscale.aggregate.command import aggregate_run
-    from iscale.aggregate.genes import names_from
     from iscale.progress import for_terminal
 
     with interruptible(resumes=False):
         text = aggregate_run(
             run,
             over,
-            genes=None if genes is None else names_from(genes),
+            genes=genes,
             out=out,
             overwrite=overwrite,
             units=units,

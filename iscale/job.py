@@ -23,15 +23,12 @@ from iscale.project import ProjectFiles, find_project, read_gene_names
 from iscale.slide.fingerprint import file_fingerprint
 from iscale.slide.pixel_size import resolve_pixel_size
 from iscale.slide.reader import open_slide
-from iscale.store.place import is_url, store_url
-from iscale.store.run_store import RunStore
+from iscale.store.run_store import RunStore, store_for
 
 if TYPE_CHECKING:
     from iscale.annotate.markers import Markers
 
 HoldOut = Literal["capture", "region", "spots"]
-
-OUTPUT_FOLDER = "iSCALE_output"
 
 IGNORED_OPTIONS = {
     "texture": ("weights", "context", "shifts", "precision"),
@@ -80,10 +77,7 @@ class Job:
     @functools.cached_property
     def store(self) -> RunStore:
         """Where the output goes."""
-        out, default = self.options.out, self.project / OUTPUT_FOLDER
-        if out and is_url(out):
-            return RunStore(default, store_url(out))
-        return RunStore(Path(out).expanduser().absolute() if out else default)
+        return store_for(self.project, self.options.out)
 
     @functools.cached_property
     def grid(self) -> SlideGrid:
@@ -191,12 +185,13 @@ class Job:
 
     @functools.cached_property
     def markers(self) -> Markers | None:
-        """The user's marker genes, those that the run imputes; None without a ``markers.csv``."""
+        """The user's marker genes, those that the run can tell; None without a ``markers.csv``."""
         from iscale.annotate.markers import read_markers
 
         if self.files.markers is None:
             return None
-        markers = read_markers(self.files.markers, self.genes)
+        told = self.spots.shared_genes if SIZES[self.options.recipe].factors else self.genes
+        markers = read_markers(self.files.markers, told)
         self.notices += markers.notices
         return markers
 

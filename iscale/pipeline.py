@@ -13,13 +13,13 @@ import numpy as np
 from iscale.align.command import align_missing
 from iscale.captures.on_tissue import check_on_tissue
 from iscale.cluster.enough import check_enough_tissue
-from iscale.config import load_options
 from iscale.engine.drivers import Driver, batch_file, open_driver
 from iscale.engine.execute import StepReport, execute, pending
 from iscale.engine.ledger import Ledger
 from iscale.engine.plan import format_bytes
 from iscale.errors import InputError, RegionsFailedError, StoreError
 from iscale.job import Job
+from iscale.made_with import recall_options
 from iscale.outdated import WITHOUT_MARKERS, mark_outdated
 from iscale.progress import Silence
 from iscale.project_layout import MOTHER_FOLDER
@@ -83,7 +83,10 @@ def run(
     """
     watcher = watcher or Silence()
     root = Path(project).expanduser()
-    job = Job(root, load_options(root, options), with_captures=uses_captures(stage))
+    chosen, recalled = recall_options(root, options, restart=restart)
+    if recalled:
+        watcher.say(recalled)
+    job = Job(root, chosen, with_captures=uses_captures(stage))
     if file := batch_file(job.options.dask):
         from iscale.batch.clusters import check_can_submit
         from iscale.batch.settings import read_site
@@ -93,7 +96,7 @@ def run(
         align_missing(root, job.options, watcher)
     check_inputs(job, stage)
     if job.with_captures:
-        _check_first(root, options, job)
+        _check_first(root, job)
     if not restart:
         job.store.check()
         _check_same_slide(job)
@@ -197,11 +200,11 @@ def _check_out(job: Job) -> None:
             raise InputError(f"--out {job.options.out or job.store.folder}: {place} is a file.", "Name a folder.")
 
 
-def _check_first(root: Path, options: dict[str, Any], job: Job) -> None:
+def _check_first(root: Path, job: Job) -> None:
     """What ``iscale check`` finds: errors stop the run before any work, warnings become notices."""
     from iscale.check.project import run_check
 
-    report = run_check(root, options, job)
+    report = run_check(root, job=job)
     job.readings.forget()
     errors = [finding for finding in report.findings if finding.severity == "error"]
     for finding in report.findings:
@@ -254,7 +257,9 @@ def describe_plan(project: str | Path, *, stage: str = "report", restart: bool =
     Nothing is written. Raises what :func:`run` would raise before its first step.
     """
     root = Path(project).expanduser()
-    job = Job(root, load_options(root, options), with_captures=uses_captures(stage))
+    chosen, recalled = recall_options(root, options, restart=restart)
+    job = Job(root, chosen, with_captures=uses_captures(stage))
+    job.notices += [recalled] if recalled else []
     check_inputs(job, stage)
     if not restart:
         job.store.check()

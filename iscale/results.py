@@ -17,6 +17,7 @@ from iscale.basis.lazy import LazyGenes
 from iscale.basis.source import open_source
 from iscale.encoders.base import FeatureGroup
 from iscale.errors import InputError
+from iscale.remedies import command_for, making
 from iscale.store.layout import GENES_PER_CHUNK, SHARD_SUPERPIXELS
 from iscale.store.place import is_url, store_url
 from iscale.store.run_store import RunStore
@@ -43,18 +44,6 @@ PARTS = (
     "annotation",
 )
 """Groups of the store."""
-
-MADE_BY = {
-    "image": "ingest",
-    "tissue/cells": "refine",
-    "captures": "fit",
-    "training": "fit",
-    "expression": "predict",
-    "embedding": "predict",
-    "clusters": "cluster",
-    "annotation": "annotate",
-}
-"""Stage that makes a group or array, where it is not called as the group."""
 
 
 def open_run(path: str | Path) -> Run:
@@ -130,6 +119,16 @@ class Run:
         """
         return self._every_gene("expression", uncertainty=False)
 
+    def gene(self, name: str) -> xr.DataArray:
+        """`lazy_expression` of one gene: (y, x) float32.
+
+        Raises
+        ------
+        InputError
+            If the captures did not measure it; the nearest names are told.
+        """
+        return self.lazy_expression[open_source(self.store).row(name)]
+
     @functools.cached_property
     def lazy_uncertainty(self) -> xr.DataArray:
         """`uncertainty` of every gene that the captures measured."""
@@ -194,7 +193,8 @@ class Run:
             if path.is_file():
                 return pd.read_csv(path, sep="\t", index_col="gene")
         raise InputError(
-            f"{self.store.place}: no gene has been held out yet.", "Make it: iscale evaluate PROJECT --hold-out region."
+            f"{self.store.place}: no gene has been held out yet.",
+            f"Make it: {command_for(self.store, 'evaluate', '--hold-out', 'region')}.",
         )
 
     @functools.cached_property
@@ -344,9 +344,7 @@ class Run:
 
     def _need(self, path: str) -> None:
         if not self.store.has(path):
-            group = path.split("/")[0]
-            verb = MADE_BY.get(path, MADE_BY.get(group, group))
-            raise InputError(f"{self.store.place}: has no {path} yet.", f"Make it: iscale {verb} PROJECT.")
+            raise InputError(f"{self.store.place}: has no {path} yet.", f"Make it: {making(self.store, path)}.")
         if old := self.store.outdated(path.split("/")[0]) or self.store.outdated(path):
             warnings.warn(f"{path} is of an earlier run: {old}. Run the project again.", stacklevel=4)
 

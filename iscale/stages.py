@@ -97,8 +97,8 @@ def _fit(job: Job, crew: Crew, made: Made) -> Iterator[Step]:
 
 def _predict(job: Job, crew: Crew, made: Made) -> Iterator[Step]:
     from iscale.encoders import get_encoder
-    from iscale.model.fit_stage import STATES
     from iscale.model.predict_stage import PredictContext, predict_step
+    from iscale.model.sizes import STATES
 
     genes, groups = job.genes, get_encoder(job.encoder).groups
     written = 0 if job.options.materialize == "none" else len(genes)

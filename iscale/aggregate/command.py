@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from iscale import __version__
 from iscale.aggregate.areas import Facts
 from iscale.aggregate.frame import Inside
-from iscale.aggregate.genes import Maps, asked_for, open_maps
+from iscale.aggregate.genes import Maps, open_maps
 from iscale.aggregate.open import Asked, Opened, open_areas
 from iscale.aggregate.sums import LAYERS, FoundFacts, Twice, found_columns, sum_over
 from iscale.aggregate.table import TableWriter
+from iscale.basis.asked import choose_genes
 from iscale.engine.execute import Watcher
 from iscale.engine.memory import give_back
 from iscale.engine.plan import format_bytes
@@ -39,7 +40,7 @@ def aggregate_run(
     run: str | Path,
     over: str,
     *,
-    genes: Sequence[str] | None = None,
+    genes: str | Sequence[str] | None = None,
     out: Path | None = None,
     overwrite: bool = False,
     units: str | None = None,
@@ -60,7 +61,7 @@ def aggregate_run(
     over
         A file of areas, a Xenium folder, or ``bins:`` and a side in um: see `iscale.aggregate.open`.
     genes
-        Names, of any gene that the run can tell; those of ``run.expression`` where None.
+        As for `iscale.basis.asked.choose_genes`: any that the run can tell; those of ``run.expression`` where None.
     out
         The ``.h5ad`` to write; ``aggregate/<name of the file>.h5ad`` of the run's output where None.
     overwrite
@@ -91,7 +92,7 @@ def aggregate_run(
     """
     opened = open_run(run)
     maps = open_maps(opened)
-    names = asked_for(genes, maps.source)
+    names = choose_genes(genes, maps.source)
     asked = Asked(over, units, capture, radius_um)
     target = _target(opened, over, out, overwrite)
     matrices = tuple(LAYERS) if uncertainty and maps.has_uncertainty else ("X",)

@@ -16,9 +16,10 @@ from iscale.align.quality import Quality, measure
 from iscale.align.transform import TRANSFORM_FILE, Kind, Transform, read_transform, write_transform
 from iscale.align.verdict import BAD, quality_table, quality_text, verdict
 from iscale.capture_files import CaptureFiles, find_captures
-from iscale.config import Options, load_options
+from iscale.config import Options
 from iscale.errors import InputError, IscaleError
 from iscale.job import Job
+from iscale.made_with import recall_options
 from iscale.slide.overview import Overview, read_overview
 
 EARLIER_FILE = "transform-earlier.json"
@@ -107,7 +108,7 @@ def align_project(project: Path, wishes: Wishes, *, watcher: Any, **options: Any
         A capture cannot be placed; the others are, and are kept.
     """
     root = Path(project).expanduser()
-    job = Job(root, load_options(root, options), with_captures=False)
+    job = Job(root, recall_options(root, options)[0], with_captures=False)
     done = align_captures(job, job.options.captures, wishes, watcher)
     lines = [quality_text([(a.name, a.quality) for a in done])]
     for a in done:

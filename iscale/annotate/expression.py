@@ -1,4 +1,4 @@
-"""Marker genes in the stored expression: where they are, and reading a few of many genes."""
+"""Marker genes among all that a run can tell: where they are, and reading a few of many."""
 
 from __future__ import annotations
 
@@ -8,32 +8,28 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from iscale.basis.lazy import GeneArray
+from iscale.basis.source import Source
 from iscale.geometry import Region
-from iscale.store.run_store import RunStore
+from iscale.store.layout import GENES_PER_CHUNK
 
 
-def marker_rows(store: RunStore, markers: Iterable[str]) -> dict[int, str]:
-    """Markers by their row in the stored expression, in the order of the rows."""
-    row_of = {str(gene): row for row, gene in enumerate(np.asarray(store.array("expression/gene")[...]))}
-    return dict(sorted((row_of[gene], gene) for gene in dict.fromkeys(markers)))
+def marker_rows(source: Source, markers: Iterable[str]) -> dict[int, str]:
+    """Markers by their row among the genes of a run, in the order of the rows."""
+    return dict(sorted((source.row(gene), gene) for gene in dict.fromkeys(markers)))
 
 
-def read_rows(array: GeneArray, rows: Sequence[int], place: Region) -> Iterator[tuple[int, NDArray[np.float32]]]:
+def read_rows(source: Source, rows: Sequence[int], place: Region) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """Values (y, x) of some rows at a place, one row after the other; genes that are stored together are read once.
 
     Parameters
     ----------
-    array
-        (gene, y, x).
+    source
+        Genes of a run.
     rows
         Ascending.
     place
         In superpixels.
     """
-    together = array.chunks[0]
-    for _, group in groupby(rows, lambda row: row // together):
+    for _, group in groupby(rows, lambda row: row // GENES_PER_CHUNK):
         near = list(group)
-        values = np.asarray(array[(slice(near[0], near[-1] + 1), *place.slices)])
-        for row in near:
-            yield row, values[row - near[0]].astype(np.float32)
+        yield from zip(near, source.rows(np.array(near, np.int64), place), strict=True)

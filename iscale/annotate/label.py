@@ -12,7 +12,7 @@ from iscale.annotate.context import THRESHOLDS, AnnotateContext
 from iscale.annotate.expression import marker_rows, read_rows
 from iscale.annotate.scaling import relative_counts
 from iscale.annotate.scores import classify, label_scores, scaled
-from iscale.basis.lazy import GeneArray, imputed_genes
+from iscale.basis.source import Source, open_source
 from iscale.geometry import Region
 from iscale.store import layout
 from iscale.store.run_store import RunStore
@@ -20,7 +20,7 @@ from iscale.store.run_store import RunStore
 
 @dataclass(frozen=True)
 class _Marker:
-    """A gene that speaks for labels: its row in the store, what becomes 0 and 1 of it, and the labels' numbers."""
+    """A gene that speaks for labels: its row among the run's, what becomes 0 and 1 of it, and the labels' numbers."""
 
     row: int
     low: float
@@ -48,7 +48,7 @@ def _label_shard(
     context: AnnotateContext, markers: list[_Marker], shard: Region, tissue: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float16], NDArray[np.uint8], NDArray[np.float16]]:
     """Score (label, y, x), labels (threshold, y, x) and confidence (y, x) of a shard, a tile at a time."""
-    array, n = imputed_genes(context.store), len(context.labels)
+    source, n = open_source(context.store), len(context.labels)
     depths = context.store.array("expression/depth") if context.rule == "relative" else None
     score = np.full((n, *shard.shape), np.nan, np.float16)
     labels = np.zeros((len(THRESHOLDS), *shard.shape), np.uint8)
@@ -58,7 +58,7 @@ def _label_shard(
         within = tile.within(shard)
         if tissue[within].any():
             depth = None if depths is None else np.asarray(depths[tile.slices]).astype(np.float32)
-            found = label_scores(_scaled_markers(array, markers, tile, depth), labels_of, n, tile.shape)
+            found = label_scores(_scaled_markers(source, markers, tile, depth), labels_of, n, tile.shape)
             found[:, ~tissue[within]] = np.nan
             score[:, *within] = found
             labels[:, *within], confidence[within] = classify(found, THRESHOLDS)
@@ -66,11 +66,11 @@ def _label_shard(
 
 
 def _markers(context: AnnotateContext) -> list[_Marker]:
-    """Every marker, in the order of the stored expression."""
+    """Every marker, in the order of the run's genes."""
     limits = _limits(context.store)
     return [
         _Marker(row, *limits[gene], tuple(i for i, genes in enumerate(context.genes) if gene in genes))
-        for row, gene in marker_rows(context.store, context.markers).items()
+        for row, gene in marker_rows(open_source(context.store), context.markers).items()
     ]
 
 
@@ -82,10 +82,10 @@ def _limits(store: RunStore) -> dict[str, tuple[float, float]]:
 
 
 def _scaled_markers(
-    array: GeneArray, markers: list[_Marker], tile: Region, depth: NDArray[np.float32] | None
+    source: Source, markers: list[_Marker], tile: Region, depth: NDArray[np.float32] | None
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """Number of each marker, and its scaled values (y, x) in a tile; with the depth there, of relative expression."""
-    for number, (_, values) in enumerate(read_rows(array, [marker.row for marker in markers], tile)):
+    for number, (_, values) in enumerate(read_rows(source, [marker.row for marker in markers], tile)):
         if depth is not None:
             values = relative_counts(values, depth).astype(np.float32)
         yield number, scaled(values, markers[number].low, markers[number].high)

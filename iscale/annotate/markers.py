@@ -19,6 +19,11 @@ MOST_LABELS = 254
 SHOWN = 5
 EXAMPLE = "Write a header and a gene a line:\n    gene,label\n    ERBB2,tumour\n    CD3E,lymphoid"
 
+REMEDY = (
+    "Correct their names; a run tells the genes that all its captures measured, with --recipe published only those "
+    "that it imputes (--n-genes, MotherImage/gene-names.txt)."
+)
+
 Row = tuple[int, str, str]
 """Line of the file, gene, label."""
 
@@ -62,7 +67,7 @@ def read_markers(path: Path, genes: Sequence[str]) -> Markers:
     path
         The file.
     genes
-        Genes of the run.
+        Genes that the run can tell, written or not.
 
     Raises
     ------
@@ -74,7 +79,7 @@ def read_markers(path: Path, genes: Sequence[str]) -> Markers:
     if len(missing) == len(named):
         raise InputError(
             f"{path}: the run has none of the {len(named)} markers: {_listed(missing, genes)}.",
-            "Correct their names, or name them in MotherImage/gene-names.txt, so that they are imputed.",
+            REMEDY,
         )
     there = {label: tuple(gene for gene in markers if gene in known) for label, markers in of_label.items()}
     lost = [label for label, markers in there.items() if not markers]
@@ -102,8 +107,8 @@ def _by_label(path: Path) -> dict[str, dict[str, None]]:
 def _notices(path: Path, named: int, missing: Sequence[str], lost: list[str], genes: Sequence[str]) -> Iterator[str]:
     if missing:
         yield (
-            f"{path.name}: {len(missing)} of {named} markers are not among the {len(genes)} genes of the run and are "
-            f"left out: {_listed(missing, genes)}. Genes named in MotherImage/gene-names.txt are imputed too."
+            f"{path.name}: {len(missing)} of {named} markers are not among the {len(genes):,} genes of the run and are "
+            f"left out: {_listed(missing, genes)}. {REMEDY}"
         )
     if lost:
         yield (

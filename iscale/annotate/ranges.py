@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from iscale.annotate.context import AnnotateContext
 from iscale.annotate.expression import marker_rows, read_rows
 from iscale.annotate.scaling import HIGH, LOW, N_VALUES, count_values, quantile, relative_counts
-from iscale.basis.lazy import imputed_genes
+from iscale.basis.source import open_source
 from iscale.engine.progress import tell
 from iscale.geometry import Region
 
@@ -27,7 +27,7 @@ def range_of_markers(context: AnnotateContext, region: Region) -> list[list[floa
     context
         Of the stage.
     region
-        Its rows are markers, in the order of the stored expression.
+        Its rows are markers, in the order of the run's genes.
 
     Returns
     -------
@@ -35,7 +35,7 @@ def range_of_markers(context: AnnotateContext, region: Region) -> list[list[floa
         Per marker its lowest and highest expected counts, or two quantiles of its counts per 10,000; both 0 where it
         has none.
     """
-    rows = list(marker_rows(context.store, context.markers))[region.y0 : region.y1]
+    rows = list(marker_rows(open_source(context.store), context.markers))[region.y0 : region.y1]
     found = _quantiles(context, rows) if context.rule == "relative" else _extremes(context, rows)
     return [list(found.get(row, (0.0, 0.0))) for row in rows]
 
@@ -65,10 +65,10 @@ def _quantiles(context: AnnotateContext, rows: list[int]) -> dict[int, tuple[flo
 
 def _values(context: AnnotateContext, rows: list[int]) -> Iterator[tuple[Region, int, NDArray[np.float32]]]:
     """Tiles that have tissue, and of each every row and its values (y, x)."""
-    array, tissue = imputed_genes(context.store), context.store.array("tissue/mask")
-    tiles = list(Region(0, array.shape[1], 0, array.shape[2]).tiles(TILE))
+    source, tissue = open_source(context.store), context.store.array("tissue/mask")
+    tiles = list(Region(0, source.shape[0], 0, source.shape[1]).tiles(TILE))
     for done, tile in enumerate(tiles, start=1):
         if np.asarray(tissue[tile.slices]).any():
-            for row, values in read_rows(array, rows, tile):
+            for row, values in read_rows(source, rows, tile):
                 yield tile, row, values
         tell(done, len(tiles))

@@ -16,6 +16,7 @@ from iscale.annotate.maps import FOLDER, clear_figures, draw_annotation, figures
 from iscale.annotate.markers import UNCLASSIFIED, Markers
 from iscale.annotate.ranges import MARKERS_PER_TASK, TILE, range_of_markers
 from iscale.annotate.scaling import HIGH, LOW, N_VALUES, SAID, rule_of
+from iscale.basis.source import READ_BYTES, open_source
 from iscale.engine.ledger import fingerprint
 from iscale.engine.plan import Plan, Resources, check_budget, cut, plan_regions
 from iscale.engine.step import Step
@@ -34,7 +35,7 @@ RANGES = {
 }
 """What ``low`` and ``high`` of a marker are, by the rule."""
 
-VERSION = 2
+VERSION = 3
 """Raised when the annotation of the same expression changes."""
 
 
@@ -90,7 +91,7 @@ def _range_step(context: AnnotateContext, labelled: str, expression: str, resour
     shape, block = (len(markers), 1), (MARKERS_PER_TASK, 1)
     # A chunk of genes; a gene, the depth, what is counted of them, and the counts.
     counts = (MARKERS_PER_TASK + 2) * 8 * N_VALUES
-    task_bytes = layout.GENES_PER_CHUNK * 2 * 2 * TILE**2 + 12 * 4 * TILE**2 + counts + SPARE_BYTES
+    task_bytes = READ_BYTES + layout.GENES_PER_CHUNK * 2 * 4 * TILE**2 + 12 * 4 * TILE**2 + counts + SPARE_BYTES
     plan = Plan(shape, block, cut(shape, block, (1, 1)), task_bytes)
     check_budget("annotate/range", plan, resources)
 
@@ -105,7 +106,7 @@ def _range_step(context: AnnotateContext, labelled: str, expression: str, resour
 
     def finish(values: list[list[list[float]]]) -> None:
         ends = np.array([row for value in values for row in value], np.float32).reshape(-1, 2)
-        store.put("annotation/marker", list(marker_rows(store, markers).values()), ("marker",))
+        store.put("annotation/marker", list(marker_rows(open_source(store), markers).values()), ("marker",))
         told = RANGES[context.rule]
         for column, (name, what) in enumerate(zip(("low", "high"), told, strict=True)):
             store.put(f"annotation/{name}", ends[:, column], ("marker",), long_name=f"{what} over the tissue")
@@ -162,7 +163,8 @@ def _label_step(context: AnnotateContext, labelled: str, resources: Resources) -
 
     # Of a tile's superpixels: the sum, the rounded score and what ranks it per label; a chunk of genes. Of a shard's:
     # score, labels and confidence, and as much again while they are compressed.
-    tile_bytes = layout.SHARD_SUPERPIXELS**2 * (20 * n + 2 * 4 * layout.GENES_PER_CHUNK + 24 * len(THRESHOLDS) + 24)
+    each = 20 * n + 2 * 4 * layout.GENES_PER_CHUNK + 24 * len(THRESHOLDS) + 24
+    tile_bytes = READ_BYTES + layout.SHARD_SUPERPIXELS**2 * each
     shard_bytes = 2 * (min(side, shape[0]) * min(side, shape[1])) * (2 * n + len(THRESHOLDS) + 2)
     return Step(
         name="annotate/label",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
@@ -15,11 +14,20 @@ from iscale.basis.decode import Decoder
 from iscale.basis.stored import COARSE_PATH, FACTORS_PATH
 from iscale.errors import InputError
 from iscale.geometry import Region
+from iscale.model.sizes import FACTORS, STATES
+from iscale.nearest import similar_names
+from iscale.remedies import making
 from iscale.store.layout import COARSE_STEP, SHARD_SUPERPIXELS
 from iscale.store.run_store import RunStore
 
 READ_SIDE = 2 * SHARD_SUPERPIXELS
-"""Side of the parts of a window whose factors are held at once: 21 MB."""
+"""Side of the parts of a window whose factors are held at once."""
+
+READ_BYTES = STATES * FACTORS * 2 * READ_SIDE**2
+"""Of those factors, float16: what computing genes takes besides the genes."""
+
+SHOWN = 5
+"""Unknown names that are told."""
 
 WRITTEN = {False: "expression/expression", True: "expression/uncertainty"}
 
@@ -76,14 +84,35 @@ class Source:
         InputError
             If there is none; nearest names are offered.
         """
-        if name in self._rows:
-            return name
-        known = {gene.upper(): gene for gene in self.genes}
-        near = [known[found] for found in difflib.get_close_matches(name.upper(), known, n=3)]
-        raise InputError(
-            f"There is no gene {name!r} among the {len(self.genes)} of {self.store.place}.",
-            f"Similar names: {', '.join(near)}." if near else "No name is similar.",
-        )
+        return self.named((name,))[0]
+
+    def row(self, name: str) -> int:
+        """The place in `genes` of the gene of that name; refused as by :meth:`gene`."""
+        return self._rows[self.gene(name)]
+
+    def has(self, name: str) -> bool:
+        """Whether there is a gene of that name."""
+        return name in self._rows
+
+    def named(self, names: Sequence[str]) -> tuple[str, ...]:
+        """The genes of these names, each once.
+
+        Raises
+        ------
+        InputError
+            If some are unknown; which, and the names nearest to them.
+        """
+        unknown = [name for name in dict.fromkeys(names) if name not in self._rows]
+        if not unknown:
+            return tuple(dict.fromkeys(names))
+        told = ", ".join(map(repr, unknown[:SHOWN])) + (f" and {len(unknown) - SHOWN} more" * (len(unknown) > SHOWN))
+        near = {name: similar_names(name, self.genes) for name in unknown[:SHOWN]}
+        if len(unknown) == 1:
+            remedy = f"Similar names: {', '.join(near[unknown[0]])}." if near[unknown[0]] else "No name is similar."
+        else:
+            similar = [f"{name}: {', '.join(found)}" for name, found in near.items() if found]
+            remedy = f"Similar names: {'; '.join(similar)}." if similar else "No names are similar."
+        raise InputError(f"There is no gene {told} among the {len(self.genes)} of {self.store.place}.", remedy)
 
     def read(self, genes: Sequence[str], region: Region, *, uncertainty: bool = False) -> NDArray[np.float32]:
         """Expected counts of a window of superpixels, or their spread over the states.
@@ -107,7 +136,7 @@ class Source:
         InputError
             If a gene is unknown.
         """
-        return self.rows(np.array([self._rows[self.gene(gene)] for gene in genes], np.int64), region, uncertainty)
+        return self.rows(np.array([self.row(gene) for gene in genes], np.int64), region, uncertainty)
 
     def rows(self, rows: NDArray[np.int64], region: Region, uncertainty: bool = False) -> NDArray[np.float32]:
         """The same, genes given by their places in `genes`."""
@@ -145,7 +174,7 @@ class Source:
         values
             (gene, block y, block x) float32, NaN where there is no tissue.
         """
-        rows = np.array([self._rows[self.gene(gene)] for gene in genes], np.int64)
+        rows = np.array([self.row(gene) for gene in genes], np.int64)
         if step == 1:
             return self.rows(rows, region, uncertainty)
         if step >= COARSE_STEP and self.has_factors:
@@ -189,7 +218,7 @@ def open_source(store: RunStore) -> Source:
         If nothing has been predicted yet.
     """
     if not store.has("expression/gene"):
-        raise InputError(f"{store.place}: no gene has been predicted yet.", "Make it: iscale predict PROJECT.")
+        raise InputError(f"{store.place}: no gene has been predicted yet.", f"Make it: {making(store, 'basis')}.")
     return Source(store)
 
 

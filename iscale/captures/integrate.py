@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -18,6 +17,7 @@ from iscale.captures.moments import excess_variance, scaled_variance
 from iscale.captures.spots import MOST_SPOTS, Capture, TrainingSpots
 from iscale.captures.stacked import StackedSpots, stack
 from iscale.errors import InputError
+from iscale.nearest import similar_names
 
 LEAST_SPOTS = 16
 """A batch of the published recipe is a sixteenth of the spots: with fewer than 16 there is none."""
@@ -63,8 +63,7 @@ def _gene_not_shared(gene: str, captures: Sequence[Capture]) -> InputError:
             f"The gene {gene!r} that you named was not measured in {', '.join(without)}.",
             "Only genes that all captures measured can be imputed: leave out the gene, or these captures.",
         )
-    known = {name.upper(): name for capture in captures for name in capture.genes}
-    close = [known[name] for name in difflib.get_close_matches(gene.upper(), known, n=3)]
+    close = similar_names(gene, (name for capture in captures for name in capture.genes))
     return InputError(
         f"The gene {gene!r} that you named is in none of the {len(captures)} captures.",
         f"Similar names: {', '.join(close)}." if close else "No name in the captures is similar.",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 from iscale.check.finding import Finding
+from iscale.nearest import similar_names
 
 ENSEMBL = re.compile(r"ENS([A-Z]*)G\d{6,}(\.\d+)?")
 FEW = 0.5
@@ -109,10 +109,9 @@ def check_named(code: str, source: str, named: Sequence[str], genes: Mapping[str
     missing = [gene for gene in dict.fromkeys(named) if gene not in shared]
     if not missing:
         return []
-    known = {name.upper(): name for name in shared}
     said = []
     for gene in missing[:SHOWN]:
-        close = [known[name] for name in difflib.get_close_matches(gene.upper(), known, n=1)]
+        close = similar_names(gene, shared, n=1)
         without = [name for name, names in genes.items() if gene not in set(names)]
         where = "no capture has it" if len(without) == len(genes) else f"not in {', '.join(without)}"
         said.append(f"{gene} ({where}{f'; similar: {close[0]}' if close else ''})")

@@ -25,9 +25,10 @@ from iscale.check.placing import own_placement, placement_of
 from iscale.check.positions import Verdict, findings, judge, own_pixel_size
 from iscale.check.radius import check_radius
 from iscale.check.sample import Sample, read_sample
-from iscale.config import Options, load_options
+from iscale.config import Options
 from iscale.errors import IscaleError
 from iscale.job import Job
+from iscale.made_with import recall_options
 from iscale.project import read_gene_names
 from iscale.project_layout import ALIGNED_FOLDERS, CAPTURES_FOLDER, UNALIGNED_FOLDERS
 from iscale.slide.overview import read_overview
@@ -73,14 +74,15 @@ def run_check(project: str | Path, options: Mapping[str, Any] | None = None, job
     options
         Fields of :class:`iscale.config.Options`; they win over the project's ``iscale.toml``, None over nothing.
     job
-        The run that the check is for, of the same project and options: what it has read is not read again.
+        The run that the check is for, its options instead: what it has read is not read again.
     """
     start = time.perf_counter()
     root = Path(project).expanduser()
     check = _Check(root)
-    chosen = check.tried(load_options, root, dict(options or {}))
-    if chosen is not None:
-        _check(check, chosen, job)
+    if job is not None:
+        _check(check, job.options, job)
+    elif (chosen := check.tried(recall_options, root, dict(options or {}))) is not None:
+        _check(check, chosen[0], None)
     found = errors_first(check.findings)
     return CheckReport(str(root), found, check.facts, time.perf_counter() - start)
 

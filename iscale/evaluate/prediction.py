@@ -1,8 +1,7 @@
-"""A run's predicted maps as the evaluation reads them: a window and some genes at a time; and whether all are there."""
+"""A run's predicted maps as the evaluation reads them: a window and some genes at a time."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -11,11 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iscale.basis.lazy import GeneArray, imputed_genes
-from iscale.engine.ledger import Ledger, remaining
-from iscale.engine.plan import Plan, cut
-from iscale.errors import InputError
 from iscale.geometry import Region, SlideGrid
-from iscale.progress import some_regions
+from iscale.readable import check_readable
 from iscale.results import Run
 from iscale.store.layout import GENES_PER_CHUNK
 
@@ -58,35 +54,24 @@ def in_chunks(genes: Sequence[int]) -> Iterator[list[int]]:
         yield list(group)
 
 
-def open_prediction(run: Run) -> Prediction:
+def open_prediction(run: Run, parts: Sequence[str] = ()) -> Prediction:
     """Open a run's expression.
+
+    Parameters
+    ----------
+    run
+        The run.
+    parts
+        What else of it will be read.
 
     Raises
     ------
     InputError
-        It is not there yet, or the run ended before all of it was predicted.
+        As `iscale.readable.check_readable` says.
     """
+    check_readable(run.store, parts)
     genes = tuple(str(gene) for gene in run.expression["gene"].values)
     image = run.store.attributes("image")
     height, width = image["raw_shape_px"]
     grid = SlideGrid((height, width), image["raw_pixel_size_um"], image["pixel_size_um"])
-    _check_finished(run)
     return Prediction(imputed_genes(run.store), genes, grid)
-
-
-def _check_finished(run: Run) -> None:
-    """Refuse a run whose last ledger of the predictions has gaps; where there is none, there is nothing to go by."""
-    ledger = Ledger(run.store.ledgers, "predict")
-    try:
-        header = json.loads(ledger.path.read_text().partition("\n")[0])
-        shape, shard = ((int(a), int(b)) for a, b in (header["shape"], header["shard"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return
-    plan = Plan(shape, shard, cut(shape, shard, (1, 1)), 0)
-    left = remaining(plan, ledger.finished(header["fingerprint"], plan))
-    if left:
-        raise InputError(
-            f"{run.store.place}: the run is not finished: {len(left)} of {some_regions(len(plan.regions))} have no "
-            "prediction yet.",
-            "Finish it: iscale run PROJECT goes on where it ended.",
-        )

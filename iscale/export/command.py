@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from iscale.basis.asked import choose_genes
 from iscale.basis.source import open_source
 from iscale.engine.execute import Watcher
 from iscale.engine.memory import give_back
 from iscale.errors import InputError
 from iscale.evaluate.prediction import open_prediction
-from iscale.export.request import Request, Window, bin_side, check_tissue, choose_genes, choose_region, parse_window
+from iscale.export.request import Request, Window, bin_side, check_tissue, choose_region, parse_window
 from iscale.export.target import check_target, replacing
+from iscale.nearest import similar_names
 from iscale.progress import Silence
-from iscale.results import MADE_BY, Run, open_run
-from iscale.store.lock import holder
+from iscale.results import Run, open_run
 
 FOLDER = "export"
 """Folder of the exports in a run's output."""
@@ -54,9 +54,6 @@ class Kind:
     channels: bool = False
     parts: tuple[str, ...] = ()
 
-
-STAGES_OF = {**MADE_BY, "basis": "predict", "tissue": "refine", "clusters": "cluster", "clusters/refined": "cluster"}
-"""Stages that make a group anew."""
 
 TABLE_PARTS = ("tissue", "clusters", "clusters/refined", "annotation", "embedding")
 
@@ -124,8 +121,7 @@ def export_run(
     """
     chosen = _kind(kind)
     opened = open_run(run)
-    _check_ready(opened, chosen)
-    prediction = open_prediction(opened)
+    prediction = open_prediction(opened, chosen.parts)
     if bin_um is not None and not chosen.bins:
         raise InputError(f"--bin: {kind} has no bins.", f"Bins are of {', '.join(k for k in KINDS if KINDS[k].bins)}.")
     if window is not None and not chosen.windows:
@@ -151,24 +147,9 @@ def export_run(
 def _kind(kind: str) -> Kind:
     if kind in KINDS:
         return KINDS[kind]
-    close = difflib.get_close_matches(kind, KINDS, n=1)
+    close = similar_names(kind, KINDS, n=1)
     meant = f"Did you mean {close[0]}? " if close else ""
     raise InputError(f"--to {kind}: there is no such format.", f"{meant}Choose one of {', '.join(KINDS)}.")
-
-
-def _check_ready(run: Run, kind: Kind) -> None:
-    """Refuse a run that is being written, that has no expression, or of which a part that is read is outdated."""
-    store = run.store
-    if not store.url and (who := holder(store.folder)):
-        raise InputError(f"{store.place}: a run is being written ({who}).", "Wait for it to end.")
-    if not (store.has("expression/expression") or store.has("basis/factors")):
-        raise InputError(f"{store.place}: has no expression yet.", "Make it: iscale predict PROJECT.")
-    for part in ("expression", "basis", *kind.parts):
-        if store.has(part) and (old := store.outdated(part)):
-            raise InputError(
-                f"{store.place}: {part} is of an earlier run: {old}.",
-                f"Make it anew: iscale {STAGES_OF.get(part, part)} PROJECT.",
-            )
 
 
 def _default(run: Run, name: str) -> Path:

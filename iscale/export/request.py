@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil, floor
@@ -14,7 +14,6 @@ from iscale.basis.source import Source
 from iscale.engine.execute import Watcher
 from iscale.errors import InputError
 from iscale.geometry import Region, SlideGrid
-from iscale.project import read_gene_names
 from iscale.results import Run
 from iscale.store.layout import SHARD_SUPERPIXELS
 
@@ -109,40 +108,6 @@ def check_tissue(request: Request) -> None:
 def tiles(region: Region, side: int = SHARD_SUPERPIXELS) -> list[Region]:
     """A region cut along the lattice of the slide."""
     return list(region.tiles(side))
-
-
-def choose_genes(asked: str | Sequence[str] | None, source: Source, default: int | None) -> tuple[str, ...]:
-    """Genes to export, each once.
-
-    Parameters
-    ----------
-    asked
-        Names, or text: names with commas between, or a file of one name a line. None: the imputed ones, as in
-        ``run.expression``.
-    source
-        What can be asked for.
-    default
-        How many of the imputed ones, where none are named; None is all.
-
-    Raises
-    ------
-    InputError
-        A name is unknown, or there is none.
-    """
-    if asked is None:
-        return source.genes[: source.imputed][:default]
-    names: Sequence[str] = asked if not isinstance(asked, str) else _named(asked)
-    if not names:
-        raise InputError("No gene is named.", "Write --genes A,B, or a file of one gene a line.")
-    return tuple(dict.fromkeys(source.gene(name) for name in names))
-
-
-def _named(text: str) -> Sequence[str]:
-    if Path(text).is_file():
-        return read_gene_names(Path(text))
-    if "/" in text or text.endswith((".txt", ".csv", ".tsv")):
-        raise InputError(f"--genes {text}: there is no such file.", "Write --genes A,B, or a file of one gene a line.")
-    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def bin_side(bin_um: float | None, superpixel_um: float) -> int:

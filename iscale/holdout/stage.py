@@ -24,9 +24,10 @@ from iscale.holdout.predict import GENES_AT_ONCE, Held, predict_baselines, predi
 from iscale.holdout.score import blocks_of_tissue, correlation
 from iscale.holdout.stored import HeldOutStore
 from iscale.holdout.table import Trust, trust_path, write_trust
-from iscale.model.fit_stage import GATHERED, SPARE_BYTES, STATES, FitContext, needs_of_fit
+from iscale.model.fit_stage import GATHERED, SPARE_BYTES, FitContext, needs_of_fit
 from iscale.model.gather import gather_discs
 from iscale.model.part import part
+from iscale.model.sizes import STATES
 
 TRAINED = 0.8
 """How far a fold counts as done when its model is trained."""

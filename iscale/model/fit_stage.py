@@ -25,15 +25,12 @@ from iscale.model.discs import disc_sizes
 from iscale.model.ensemble import SETTINGS_FILE, TENSORS_FILE
 from iscale.model.gather import GATHER_COPIES, gather_discs
 from iscale.model.part import part
-from iscale.model.sizes import HELD_OUT_FRACTION, SCORED_GENES, SIZES, FitSize
+from iscale.model.sizes import HELD_OUT_FRACTION, SCORED_GENES, SIZES, STATES, FitSize
 from iscale.store.layout import SHARD_SUPERPIXELS
 from iscale.store.run_store import RunStore
 
 if TYPE_CHECKING:
     from iscale.model.fit import FitResult
-
-STATES = 5
-"""Independent initialisations, trained together."""
 
 VERSION = 2
 """Raised when a fit leaves other files of the same spots and features."""

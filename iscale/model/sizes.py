@@ -8,6 +8,9 @@ from itertools import pairwise
 
 from iscale.model.discs import MOST_ROWS
 
+STATES = 5
+"""Independent models of an ensemble."""
+
 HELD_OUT_FRACTION = 0.1
 SCORED_GENES = 256
 """Genes of which values are held in float64 several times, and of all rows of a block of spots."""
@@ -70,7 +73,7 @@ class RecipeSizes:
     factors: int
     fit_bytes: Callable[[FitSize], int]
 
-    def hidden_bytes(self, n_states: int = 5) -> int:
+    def hidden_bytes(self, n_states: int = STATES) -> int:
         """Bytes per superpixel of what an ensemble's ``hidden`` gives, at most."""
         return 4 * n_states * self.hidden_width
 

@@ -10,27 +10,9 @@ from iscale import __version__
 from iscale.engine.execute import StepReport
 from iscale.engine.memory import peak_bytes
 from iscale.job import Job
+from iscale.made_with import DECIDES, REPORT_FILE
 from iscale.outdated import current, family
 from iscale.stages import STAGES, STEPS
-
-IMAGE = ("ingest",)
-ENCODER = ("features",)
-SPOTS = ("integrate",)
-MODEL = ("fit", "holdout")
-
-DECIDES: dict[str, tuple[str, ...]] = {
-    "pixel_size_raw": IMAGE,
-    "pixel_size": IMAGE,
-    **dict.fromkeys(("encoder", "weights", "context", "shifts", "precision"), ENCODER),
-    **dict.fromkeys(("captures", "platform", "capture", "n_genes", "dist_st"), SPOTS),
-    "recipe": MODEL,
-    "seed": (*MODEL, "cluster"),
-    "hold_out": ("holdout",),
-    "materialize": ("predict",),
-    "n_clusters": ("cluster",),
-    "n_plots": ("plot",),
-}
-"""Options, and the stages whose result they decide; others say how a command is carried out."""
 
 SPEAKS_OF = {
     "mother image": "ingest",
@@ -50,7 +32,7 @@ def write_report(job: Job, stage: str, reports: list[StepReport], start: float) 
 
     A step that was reused whole keeps what it took when it ran; one that is of an earlier run by now is left out.
     """
-    path = job.store.folder / "report.json"
+    path = job.store.folder / REPORT_FILE
     earlier = _earlier(path.read_text() if path.is_file() else "")
     report = {
         "iscale": __version__,

@@ -22,7 +22,9 @@ from iscale.errors import StoreError, StoreUnreachableError
 from iscale.geometry import Region
 from iscale.store.layout import ArrayLayout
 from iscale.store.lock import hold
-from iscale.store.place import Folder, Objects, Place
+from iscale.store.place import Folder, Objects, Place, is_url, store_url
+
+OUTPUT_FOLDER = "iSCALE_output"
 
 STORE = "run.zarr"
 
@@ -268,3 +270,19 @@ class RunStore:
     def sweep(self) -> None:
         """Remove what killed writers left half-written."""
         self.place.sweep()
+
+
+def store_for(project: Path, out: str | None) -> RunStore:
+    """Where the output of a project goes.
+
+    Parameters
+    ----------
+    project
+        The project folder.
+    out
+        A folder or an object store's URL; None is the project's ``iSCALE_output``.
+    """
+    default = project.absolute() / OUTPUT_FOLDER
+    if out and is_url(out):
+        return RunStore(default, store_url(out))
+    return RunStore(Path(out).expanduser().absolute() if out else default)

@@ -16,7 +16,8 @@ from iscale.errors import InputError
 from iscale.geometry import SUPERPIXEL_PX
 from iscale.plots.draw import COLOURS, SPREAD_COLOURS
 from iscale.plots.labels import class_colours
-from iscale.results import MADE_BY, Run
+from iscale.remedies import MADE_BY
+from iscale.results import Run
 from iscale.store.lock import holder
 from iscale.store.run_store import RunStore
 from iscale.view import paint

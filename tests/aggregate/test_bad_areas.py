@@ -15,7 +15,6 @@ from PIL import Image
 
 from iscale.aggregate import command
 from iscale.aggregate.command import aggregate_run
-from iscale.aggregate.genes import names_from
 from iscale.errors import InputError, StoreError
 from iscale.results import Run
 from iscale.store.lock import hold
@@ -110,12 +109,7 @@ def test_unknown_genes_are_refused_with_the_nearest(refused: Any, tmp_path: Path
     path = write_geojson(tmp_path / "cells.geojson", [CELL])
     assert "Similar names: G1" in refused(path, genes=["g1"])
     assert "no gene 'TP53' among the 3" in refused(path, genes=["TP53"])
-    assert "No gene is asked for" in refused(path, genes=[])
-
-
-def test_genes_are_named_with_commas_or_in_a_file(tmp_path: Path) -> None:
-    (tmp_path / "genes.txt").write_text("A\nB\n")
-    assert names_from("A, B,") == names_from(str(tmp_path / "genes.txt")) == ("A", "B")
+    assert "No gene is named" in refused(path, genes=[])
 
 
 def test_a_target_that_is_there_stays(run: Run, tmp_path: Path) -> None:
@@ -158,7 +152,7 @@ def test_a_run_without_expression_says_which_stage_makes_it(tmp_path: Path) -> N
     shutil.rmtree(early.store.folder / "run.zarr" / "expression")
     with pytest.raises(InputError, match="iscale predict"):
         aggregate_run(early.store.folder, "bins:16")
-    with hold(early.store.folder), pytest.raises(InputError, match="It is being written by process"):
+    with hold(early.store.folder), pytest.raises(InputError, match="a run is being written"):
         aggregate_run(early.store.folder, "bins:16")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 import tracemalloc
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 import zarr
 from PIL import Image
 
+import iscale
 from iscale.annotate.context import THRESHOLDS
 from iscale.annotate.markers import Markers
 from iscale.annotate.stage import annotate_steps
@@ -20,6 +22,7 @@ from iscale.engine.execute import execute
 from iscale.engine.ledger import Ledger
 from iscale.engine.plan import Resources
 from iscale.geometry import SlideGrid
+from iscale.made_with import report_of
 from iscale.progress import Silence
 from iscale.store import layout
 from iscale.store.run_store import RunStore
@@ -263,3 +266,20 @@ def test_what_is_done_is_not_done_again_and_other_clusters_leave_labels_alone(
     assert [p.name for p in (tmp_path / "annotation/masks").glob("*")] == ["fat.png"]
     # with one label confidence is its score
     assert np.array_equal(read(store, "confidence"), read(store, "score")[0], equal_nan=True)
+
+
+def test_markers_need_not_be_among_the_imputed_genes(tiny_original: Path, tmp_path: Path) -> None:
+    found = {}
+    for what in ("top", "all"):
+        project = shutil.copytree(tiny_original, tmp_path / what)
+        (project / "MotherImage" / "markers.csv").write_text("gene,label\nG0,A\nG6,A\nG7,B\nG3,C\nnone,C\n")
+        iscale.run(project, stage="annotate", n_genes=3, n_clusters=3, materialize=what, hold_out="none")
+        found[what] = iscale.open_run(project)
+    store = found["top"].store
+    assert found["top"].expression.sizes["gene"] == 3
+    assert sorted(str(gene) for gene in np.asarray(store.array("annotation/marker")[...])) == ["G0", "G3", "G6", "G7"]
+    score, as_written = (np.asarray(run.store.array("annotation/score")[...]) for run in found.values())
+    assert np.isfinite(score).sum() > 1000
+    np.testing.assert_allclose(score, as_written, atol=0.03)  # of noise, whose range float16 has few steps for
+    notice = next(text for text in report_of(store)["notices"] if text.startswith("markers.csv"))
+    assert notice.startswith("markers.csv: 1 of 5 markers are not among the 8 genes of the run and are left out: none.")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import iscale
+from iscale.basis.asked import choose_genes
 from iscale.basis.source import block_means, open_source
 from iscale.errors import InputError
 from iscale.geometry import Region
@@ -123,3 +124,33 @@ def test_plots_clusters_and_the_report_do_without_written_maps(tiny_original: Pa
     assert (out / "report.html").stat().st_size > 10_000
     assert len(list((out / "super_res_ST_plots").glob("G*.png"))) == 2
     assert (out / "clusters-gene_3" / "markers.tsv").read_text().count("\n") > 3
+
+
+def test_a_gene_is_had_by_its_name_whether_written_or_not(runs) -> None:
+    run = runs["top"]
+    for name in ("G0", "G7"):
+        found = run.gene(name)
+        assert (str(found["gene"].values), found.dims) == (name, ("y", "x"))
+        np.testing.assert_array_equal(found.values, run.lazy_expression.sel(gene=name).values)
+    with pytest.raises(InputError, match=r"no gene 'g7' among the 8") as caught:
+        run.gene("g7")
+    assert caught.value.remedy.startswith("Similar names: G7")
+
+
+def test_all_names_that_are_unknown_are_told(runs, tmp_path: Path) -> None:
+    source = open_source(runs["top"].store)
+    with pytest.raises(InputError, match="no gene 'g1', 'KRT8' among") as caught:
+        choose_genes("G0,g1,KRT8", source)
+    assert caught.value.remedy.startswith("Similar names: g1: G1")
+    assert "KRT8" not in caught.value.remedy
+
+
+def test_genes_are_asked_for_by_names_text_or_a_file(runs, tmp_path: Path) -> None:
+    source = open_source(runs["top"].store)
+    (tmp_path / "genes.txt").write_text("G3\nG1\nG3\n")
+    assert choose_genes("G3, G1,", source) == choose_genes(str(tmp_path / "genes.txt"), source) == ("G3", "G1")
+    assert choose_genes(None, source) == source.genes[:5]
+    assert choose_genes(None, source, 2) == source.genes[:2]
+    for missing in ("nofile.txt", "some/genes"):
+        with pytest.raises(InputError, match=f"--genes {missing}: there is neither such a file nor such a gene"):
+            choose_genes(missing, source)

@@ -40,7 +40,7 @@ def files(folder: Path) -> list[str]:
         ("h5ad", {"genes": "KRT9"}, "'KRT9'.*\n.*KRT8"),
         ("h5ad", {"genes": ["hla-a"]}, "'hla-a'.*\n.*HLA-A"),
         ("h5ad", {"genes": ","}, "No gene is named"),
-        ("h5ad", {"genes": "nowhere/genes.txt"}, "no such file"),
+        ("h5ad", {"genes": "nowhere/genes.txt"}, "neither such a file"),
         (
             "h5ad",
             {"bin_um": 12},

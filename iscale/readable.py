@@ -1,0 +1,59 @@
+"""Whether a run can be read as a whole: predicted to the end, nobody at work on it, and all of one go."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from iscale.engine.ledger import Ledger, remaining
+from iscale.engine.plan import Plan, cut
+from iscale.errors import InputError
+from iscale.progress import some_regions
+from iscale.remedies import command_for, making
+from iscale.store.lock import holder
+from iscale.store.run_store import RunStore
+
+
+def check_readable(store: RunStore, parts: Sequence[str] = ()) -> None:
+    """Refuse a run that is not all there, or not all of one go.
+
+    Parameters
+    ----------
+    store
+        The run.
+    parts
+        Groups and arrays that are read besides the expression, where they are there.
+
+    Raises
+    ------
+    InputError
+        A command is at work on it, nothing is predicted yet or not everywhere, or a part is of an earlier run.
+    """
+    if not store.url and (who := holder(store.folder)):
+        raise InputError(f"{store.place}: a run is being written ({who}).", "Wait for it to end.")
+    if not (store.has("expression/expression") or store.has("basis/factors")):
+        raise InputError(f"{store.place}: has no expression yet.", f"Make it: {making(store, 'expression')}.")
+    for part in ("expression", "basis", *parts):
+        if store.has(part) and (old := store.outdated(part)):
+            raise InputError(
+                f"{store.place}: {part} is of an earlier run: {old}.", f"Make it anew: {making(store, part)}."
+            )
+    _check_finished(store)
+
+
+def _check_finished(store: RunStore) -> None:
+    """Refuse a run whose last ledger of the predictions has gaps; where there is none, there is nothing to go by."""
+    ledger = Ledger(store.ledgers, "predict")
+    try:
+        header = json.loads(ledger.path.read_text().partition("\n")[0])
+        shape, shard = ((int(a), int(b)) for a, b in (header["shape"], header["shard"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    plan = Plan(shape, shard, cut(shape, shard, (1, 1)), 0)
+    left = remaining(plan, ledger.finished(header["fingerprint"], plan))
+    if left:
+        raise InputError(
+            f"{store.place}: the run is not finished: {len(left)} of {some_regions(len(plan.regions))} have no "
+            "prediction yet.",
+            f"Finish it: {command_for(store, 'run')} goes on where it ended.",
+        )

@@ -1,0 +1,85 @@
+"""What a run was made with is what later commands go on with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from iscale.errors import InputError
+from iscale.made_with import recall_options
+from iscale.pipeline import describe_plan
+from iscale.remedies import command_for, making
+from iscale.store.run_store import RunStore
+
+MADE = {"n_genes": 10, "n_clusters": [6, 8], "captures": None, "pixel_size_raw": 0.46, "memory": "9GB", "seed": 0}
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    _write_report(tmp_path / "P" / "iSCALE_output", tmp_path / "P", MADE)
+    return tmp_path / "P"
+
+
+def _write_report(folder: Path, project: Path, options: dict[str, object]) -> None:
+    folder.mkdir(parents=True)
+    (folder / "report.json").write_text(json.dumps({"project": str(project), "options": options}))
+
+
+def test_what_decides_a_result_is_recalled_and_told(project: Path) -> None:
+    options, told = recall_options(project, {})
+    assert (options.n_genes, options.n_clusters, options.pixel_size_raw) == (10, (6, 8), 0.46)
+    assert options.memory == "2GB", "how a command is carried out is its own matter"
+    assert told.startswith("As this run was made: --pixel-size-raw 0.46 --n-genes 10 --n-clusters 6 8 (")
+
+
+def test_flags_and_the_settings_file_win(project: Path) -> None:
+    (project / "iscale.toml").write_text("n_clusters = [12]\n")
+    options, told = recall_options(project, {"n_genes": 20, "seed": None})
+    assert (options.n_genes, options.n_clusters, options.pixel_size_raw) == (20, (12,), 0.46)
+    assert "n-genes" not in told
+    assert "n-clusters" not in told
+
+
+def test_a_flag_at_its_default_is_a_flag(project: Path) -> None:
+    assert recall_options(project, {"n_genes": 1000})[0].n_genes == 1000
+
+
+def test_restart_forgets(project: Path) -> None:
+    options, told = recall_options(project, {}, restart=True)
+    assert (options.n_genes, told) == (1000, "")
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"options": 3}', '{"options": {"n_genes": "many"}}'])
+def test_a_report_that_says_nothing_is_no_matter(project: Path, text: str) -> None:
+    (project / "iSCALE_output" / "report.json").write_text(text)
+    options, told = recall_options(project, {})
+    assert (options.n_genes, told) == (1000, "")
+
+
+def test_what_is_recalled_is_of_that_output(project: Path, tmp_path: Path) -> None:
+    _write_report(tmp_path / "other", project, {"n_genes": 33})
+    assert recall_options(project, {"out": tmp_path / "other"})[0].n_genes == 33
+
+
+def test_an_option_that_is_wrong_is_told_as_ever(project: Path) -> None:
+    with pytest.raises(InputError, match="n-genes"):
+        recall_options(project, {"n_genes": 0})
+
+
+def test_a_command_is_of_the_project_and_place(project: Path, tmp_path: Path) -> None:
+    store = RunStore(project / "iSCALE_output")
+    assert making(store, "clusters/labels") == f"iscale cluster {project}"
+    _write_report(tmp_path / "other", project, {})
+    assert making(RunStore(tmp_path / "other"), "tissue/cells") == f"iscale refine {project} --out {tmp_path / 'other'}"
+    assert command_for(RunStore(tmp_path / "none"), "evaluate", "--hold-out", "region") == (
+        "iscale evaluate PROJECT --hold-out region"
+    )
+
+
+def test_a_plan_goes_on_with_the_run(demo_project: Path, tmp_path: Path) -> None:
+    _write_report(tmp_path / "out", demo_project, {"n_genes": 7})
+    plan = describe_plan(demo_project, out=tmp_path / "out")
+    assert plan.splitlines()[0].startswith("As this run was made: --n-genes 7") or "--n-genes 7 (" in plan
+    assert "7 genes" in plan
