@@ -122,6 +122,11 @@ class Options(BaseModel):
             raise ValueError("give at least one number")
         return tuple(sorted(set(value)))
 
+    @field_validator("materialize", "context", "precision", "platform", "recipe", "hold_out", "device", mode="before")
+    @classmethod
+    def _letters_may_be_large(cls, value: Any) -> Any:
+        return value.lower() if isinstance(value, str) else value
+
     @field_validator("out", mode="before")
     @classmethod
     def _out_may_be_a_path(cls, value: Any) -> Any:

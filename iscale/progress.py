@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from iscale.geometry import Region
+from iscale.wording import plural
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -102,10 +103,11 @@ class Log(Silence):
         pace = self._steps.pop(step)
         seconds = self._clock() - pace.start
         if pace.finished + pace.reused == pace.total:
-            self.say(f"{step}: {some_regions(pace.finished)} in {seconds:.1f} s")
+            self.say(f"{step}: {plural(pace.finished, 'region')} in {seconds:.1f} s")
         elif pace.finished:
             self.say(
-                f"{step}: stopped after {pace.finished} of {some_regions(pace.total - pace.reused)}, {seconds:.1f} s"
+                f"{step}: stopped after {pace.finished} of {plural(pace.total - pace.reused, 'region')}, "
+                f"{seconds:.1f} s"
             )
 
     def reuse(self, step: str) -> None:
@@ -186,15 +188,6 @@ def rate(per_second: float) -> str:
         if value >= 0.1 or unit == "h":
             break
     return f"{value:.0f}/{unit}" if value >= 10 else f"{value:.2g}/{unit}"
-
-
-def some_regions(n: int) -> str:
-    """A number of regions.
-
-    >>> some_regions(1), some_regions(4)
-    ('1 region', '4 regions')
-    """
-    return f"{n} region{'' if n == 1 else 's'}"
 
 
 def clock_time(seconds: float) -> str:

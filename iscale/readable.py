@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from iscale.engine.ledger import Ledger, remaining
 from iscale.engine.plan import Plan, cut
 from iscale.errors import InputError
-from iscale.progress import some_regions
 from iscale.remedies import command_for, making
 from iscale.store.lock import holder
 from iscale.store.run_store import RunStore
+from iscale.wording import plural
 
 
 def check_readable(store: RunStore, parts: Sequence[str] = ()) -> None:
@@ -53,7 +53,7 @@ def _check_finished(store: RunStore) -> None:
     left = remaining(plan, ledger.finished(header["fingerprint"], plan))
     if left:
         raise InputError(
-            f"{store.place}: the run is not finished: {len(left)} of {some_regions(len(plan.regions))} have no "
+            f"{store.place}: the run is not finished: {len(left)} of {plural(len(plan.regions), 'region')} have no "
             "prediction yet.",
             f"Finish it: {command_for(store, 'run')} goes on where it ended.",
         )

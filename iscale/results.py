@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ import xarray as xr
 import zarr
 from numpy.typing import NDArray
 
+from iscale import contents
 from iscale.basis.lazy import LazyGenes
 from iscale.basis.source import open_source
 from iscale.encoders.base import FeatureGroup
@@ -29,21 +29,6 @@ READ_GENES = 2 * GENES_PER_CHUNK
 READ_SIDE = 8 * SHARD_SUPERPIXELS
 """Genes, and side in superpixels, of a Dask chunk of the opened arrays: few tasks for a whole slide; a slice reads only
 the stored chunks that it touches, a list of genes the Dask chunks that hold them."""
-
-
-PARTS = (
-    "image",
-    "tissue",
-    "features",
-    "captures",
-    "training",
-    "expression",
-    "embedding",
-    "basis",
-    "clusters",
-    "annotation",
-)
-"""Groups of the store."""
 
 
 def open_run(path: str | Path) -> Run:
@@ -274,30 +259,7 @@ class Run:
 
     def describe(self) -> str:
         """What the run holds, from what, with which parameters, as text."""
-        report = self.store.folder / "report.json"  # not beside a store that was opened by its URL
-        lines = [f"run: {self.store.place}"]
-        if report.is_file():
-            last = json.loads(report.read_text())
-            lines += [f"made by: iscale {last['iscale']}, from {last['project']}"]
-            lines += [f"  {key} = {value}" for key, value in last["options"].items() if value not in (None, {})]
-            lines += [f"  {notice}" for notice in last["notices"]]
-        lines += [line for part in PARTS if (line := self._describe(part))]
-        return "\n".join(lines)
-
-    def _describe(self, part: str) -> str:
-        if not self.store.has(part):
-            return f"{part}: not there yet"
-        try:
-            group = zarr.open_group(self.store.root, path=part, mode="r")
-            members = sorted(group.arrays())
-        except ValueError as error:
-            raise self.store.damaged(part, error) from error
-        arrays = [
-            f"{name} {_size(a)} {a.dtype}{_earlier(a.attrs.get('outdated'))}" for name, a in members if a.ndim > 1
-        ]
-        inner = arrays or sorted(group.group_keys())
-        old = self.store.outdated(part)
-        return f"{part}: " + "; ".join(inner) + _earlier(old)
+        return contents.describe(self.store)
 
     def _imputed(self, name: str, *, uncertainty: bool) -> xr.DataArray:
         if self.store.has(f"expression/{name}"):
@@ -358,16 +320,6 @@ class _AsFloat32:
 
     def __getitem__(self, place: Any) -> NDArray[np.float32]:
         return np.asarray(self._stored[place], dtype=np.float32)
-
-
-def _size(array: zarr.Array[Any]) -> str:
-    """Axes and shape, as ``(y, x: 256 x 256)``."""
-    return f"({', '.join(_dims(array))}: {' x '.join(map(str, array.shape))})"
-
-
-def _earlier(why: Any) -> str:
-    """What is said of what is outdated."""
-    return f" -- OF AN EARLIER RUN: {why}" if why else ""
 
 
 def _dims(array: zarr.Array[Any]) -> tuple[str, ...]:

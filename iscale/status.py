@@ -16,9 +16,10 @@ from typing import Any
 from iscale.engine.step import Step
 from iscale.errors import InputError
 from iscale.geometry import Region
-from iscale.progress import clock_time, rate, some_regions
+from iscale.progress import clock_time, rate
 from iscale.store.lock import holder
 from iscale.store.run_store import RunStore
+from iscale.wording import plural
 
 STATUS_FILE = "status.json"
 
@@ -191,7 +192,7 @@ def _who(told: dict[str, Any], ago: str, at_work: str) -> str:
 
 
 def _line(status: StepStatus) -> str:
-    line = f"  {status.step:<22}{status.state:<9}{status.done:.4g} of {some_regions(status.regions)}"
+    line = f"  {status.step:<22}{status.state:<9}{status.done:.4g} of {plural(status.regions, 'region')}"
     if status.reused and status.state == "done" and status.reused == status.regions:
         return f"{line}, done before"
     new = status.done - status.reused

@@ -187,3 +187,14 @@ def test_what_is_of_an_earlier_run_says_so(tiny_project: Path) -> None:
     (tiny_project / "MotherImage" / "mask-raw.png").unlink()
     iscale.run(tiny_project, stage="predict")
     assert "EARLIER" not in iscale.open_run(out).describe()
+
+
+def test_a_run_tells_how_large_it_is_and_what_lies_beside_it(tiny_project: Path) -> None:
+    out = iscale.run(tiny_project, stage="predict", n_genes=5)
+    (out / "export").mkdir()
+    (out / "export" / "bins-8um.h5ad").write_text("x")
+    (out / "aggregate").mkdir()
+    shown = iscale.open_run(out).describe().splitlines()
+    assert "slide: 1,024 x 1,024 px of 0.5 um, 0.512 x 0.512 mm (width x height); superpixels of 8 um" in shown
+    assert "genes: 5 written, 3 more computed when they are read" in shown
+    assert [line for line in shown if line.startswith("beside it")] == ["beside it: export/ (1 entry: bins-8um.h5ad)"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -26,6 +27,7 @@ from iscale.errors import InputError, StoreError
 from iscale.plots.names import file_name
 from iscale.progress import Silence, counted
 from iscale.results import Run, open_run
+from iscale.wording import plural
 
 FOLDER = "aggregate"
 SUFFIX = ".h5ad"
@@ -166,9 +168,17 @@ def _write(
     finally:
         writer.close()
     if empty:
-        notices.append(f"{empty:,} of {writer.rows:,} areas have no tissue: their rows are 0.")
-    head = f"Expected counts of {len(genes):,} genes in {writer.rows:,} areas: {areas.what}."
+        notices.append(f"On no tissue, and 0 in the row: {empty:,} of {plural(writer.rows, 'area')}.")
+    notices.insert(0, _typical(part))
+    head = f"Expected counts of {plural(len(genes), 'gene')} in {plural(writer.rows, 'area')}: {areas.what}."
     return "\n".join([head, *notices, *([BOUND] if len(matrices) > 1 else [])])
+
+
+def _typical(part: Path) -> str:
+    """The median area, by which a wrong unit shows."""
+    with h5py.File(part) as file:
+        median = float(np.median(file["obs/area_um2"][...]))
+    return f"Median area {median:,.4g} um2: that of a disc {2 * math.sqrt(median / math.pi):,.3g} um across."
 
 
 def _columns(facts: Facts, superpixel_um: float) -> dict[str, NDArray[np.float64]]:
@@ -193,8 +203,8 @@ def _check_room(part: Path, rows: int, genes: int, matrices: int) -> None:
     needed, free = 4 * rows * genes * matrices, shutil.disk_usage(part.parent).free
     if needed > free:
         raise StoreError(
-            f"{part.parent}: {rows:,} areas x {genes:,} genes take {format_bytes(needed)}, {format_bytes(free)} are "
-            "free.",
+            f"{part.parent}: {plural(rows, 'area')} x {plural(genes, 'gene')} take {format_bytes(needed)}, "
+            f"{format_bytes(free)} are free.",
             "Make room, choose another place with --out, or fewer genes with --genes"
             + (", or --no-uncertainty." if matrices > 1 else "."),
         )
@@ -203,13 +213,13 @@ def _check_room(part: Path, rows: int, genes: int, matrices: int) -> None:
 def _repeated(repeated: int) -> list[str]:
     if not repeated:
         return []
-    return [f"{repeated:,} areas have the id of another, or none: rows are numbered, ids are in obs['id']."]
+    return [f"Ids that come again, or are empty: {repeated:,}. Rows are numbered, ids are in obs['id']."]
 
 
 def _overlap(twice: Twice) -> list[str]:
     if not twice.superpixels:
         return []
     return [
-        f"Areas overlap: on {twice.superpixels:,} superpixels they take more than there is, {twice.excess:,.1f} "
-        "superpixels in all. Each area gets its own sum."
+        f"Areas overlap: on {plural(twice.superpixels, 'superpixel')} they take more than there is, "
+        f"{twice.excess:,.1f} superpixels in all. Each area gets its own sum."
     ]

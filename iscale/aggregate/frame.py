@@ -13,6 +13,7 @@ from iscale.align.transform import Transform
 from iscale.errors import InputError
 from iscale.geometry import SUPERPIXEL_PX, SlideGrid
 from iscale.results import Run
+from iscale.wording import plural
 
 Units = Literal["px", "um", "analysis-px"]
 UNITS: tuple[Units, ...] = get_args(Units)
@@ -148,7 +149,8 @@ class Inside:
             self._inside[units] += int(self._on_slide(centre * factor).sum())
         if len(centre):
             own = self._frame.back(centre)
-            self._low, self._high = np.minimum(self._low, own.min(axis=0)), np.maximum(self._high, own.max(axis=0))
+            self._low = np.fmin(self._low, np.fmin.reduce(own))  # areas without a point have no centre
+            self._high = np.fmax(self._high, np.fmax.reduce(own))
 
     def _on_slide(self, xy: NDArray[np.float64]) -> NDArray[np.bool_]:
         return np.asarray(((xy >= 0) & (xy <= self._size)).all(axis=1))
@@ -164,12 +166,12 @@ class Inside:
         if not self.beside:
             return []
         if 2 * self.beside < self.total:
-            return [f"{self.beside:,} of {self.total:,} areas have their centre beside the slide: nothing is there."]
+            return [f"Centres beside the slide, where nothing is: {self.beside:,} of {plural(self.total, 'area')}."]
         (x0, y0), (x1, y1) = self._low, self._high
         size = self._size / per_unit(self._frame.units, self._grid) if self._frame.of_slide else self._size
         unit = self._frame.units if self._frame.of_slide else "superpixels"
         problem = (
-            f"{source}: {self.beside:,} of {self.total:,} areas have their centre beside the slide, taken as "
+            f"{source}: the centres of {self.beside:,} of {plural(self.total, 'area')} lie beside the slide, taken as "
             f"{self._frame.said}. Their centres span x {x0:,.0f} to {x1:,.0f}, y {y0:,.0f} to {y1:,.0f}; the slide is "
             f"{size[0]:,.0f} {unit} wide and {size[1]:,.0f} high."
         )

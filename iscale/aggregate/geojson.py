@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from iscale.aggregate.areas import AREAS_AT_ONCE, Block, Rings, nothing_there
 from iscale.errors import InputError
 from iscale.tissue.user_mask import POLYGONS, geometries_of, rings_of
+from iscale.wording import plural
 
 TEXT_AT_ONCE = 1 << 20
 LONGEST = 256 << 20
@@ -24,10 +25,17 @@ LONGEST = 256 << 20
 LISTS = ("features", "geometries")
 
 
-def read_geojson(path: Path) -> Iterator[Block]:
+def read_geojson(path: Path, notices: list[str]) -> Iterator[Block]:
     """Areas of a FeatureCollection, a list of features, a feature or a geometry; one row per feature.
 
-    Points and lines are left out. Names and classifications are those of QuPath.
+    Points and lines are left out, which a notice tells. Names and classifications are those of QuPath.
+
+    Parameters
+    ----------
+    path
+        The file.
+    notices
+        Gets what the user should know of, once all is read.
 
     Raises
     ------
@@ -40,15 +48,17 @@ def read_geojson(path: Path) -> Iterator[Block]:
         if not geometries:
             left_out += 1
             continue
-        held.add(feature, [rings for geometry in geometries for rings in rings_of(path, geometry)])
+        held.add(feature, [rings for geometry in geometries for rings in rings_of(path, geometry, least=1)])
         if len(held.ids) == AREAS_AT_ONCE:
             yield held.block()
             held, empty = _Held(), False
     if held.ids:
         yield held.block()
     elif empty:
-        there = f" ({left_out:,} objects of other kinds: points, lines)" if left_out else ""
+        there = f" ({plural(left_out, 'object')} of other kinds: points, lines)" if left_out else ""
         raise nothing_there(f"{path}{there}", POLYGONS)
+    if left_out:
+        notices.append(f"{plural(left_out, 'object')} of other kinds left out: points, lines.")
 
 
 class _Held:

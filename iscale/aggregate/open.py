@@ -23,7 +23,6 @@ BOUNDARIES = ("cell_boundaries.parquet", "cell_boundaries.csv.gz", "cell_boundar
 SUFFIXES: dict[str, Kind] = {
     ".geojson": "polygons",
     ".json": "polygons",
-    ".csv": "boundaries",
     ".tsv": "spots",
     ".txt": "spots",
     ".npy": "labels",
@@ -36,6 +35,9 @@ FORMATS = (
     ".parquet with id, x, y), or bins:16."
 )
 BINS = "bins:"
+
+SHOWN = 8
+"""Columns of a table that are named."""
 
 
 @dataclass(frozen=True)
@@ -95,19 +97,21 @@ def open_areas(asked: Asked, run: Run, maps: Maps, scratch: Path) -> Opened:
     if asked.radius_um is not None and kind != "spots":
         raise InputError(f"{path} has outlines: --radius-um can change nothing.", "It is for tables of spots.")
     frame = _frame(asked, kind, run, grid)
+    notices: list[str] = []
     if kind == "spots":
         if asked.radius_um is not None and not 0 < asked.radius_um < float("inf"):
             raise InputError(f"--radius-um {asked.radius_um:g} is no radius.", "Give um above 0.")
         radius = None if asked.radius_um is None else asked.radius_um / (frame.scale * grid.superpixel_um)
         blocks = regular.read_spots(path, radius)
     else:
-        blocks = geojson.read_geojson(path) if kind == "polygons" else boundaries.read_boundaries(path)
+        blocks = geojson.read_geojson(path, notices) if kind == "polygons" else boundaries.read_boundaries(path)
     what = f"{kind} of {path.name}, in {frame.said}"
-    return Opened(PolygonAreas(what, str(path), blocks, frame, grid.superpixel_shape, scratch), frame, name)
+    areas = PolygonAreas(what, str(path), blocks, frame, grid.superpixel_shape, scratch, notices)
+    return Opened(areas, frame, name)
 
 
 def kind_of(path: Path) -> Kind:
-    """What a file holds, by its suffix, and for Parquet by its columns.
+    """What a file holds, by its suffix, and for tables in Parquet and CSV by their columns.
 
     Raises
     ------
@@ -116,16 +120,29 @@ def kind_of(path: Path) -> Kind:
 
     Examples
     --------
-    >>> kind_of(Path("cells.geojson")), kind_of(Path("cell_boundaries.csv.gz")), kind_of(Path("labels.ome.tif"))
-    ('polygons', 'boundaries', 'labels')
+    >>> kind_of(Path("cells.geojson")), kind_of(Path("locs.tsv.gz")), kind_of(Path("labels.ome.tif"))
+    ('polygons', 'spots', 'labels')
     """
     suffix = Path(path.name.lower().removesuffix(".gz")).suffix
-    if suffix == ".parquet":
-        columns = {name.lower() for name in boundaries.header(path)}
-        return "spots" if {"x", "y"} <= columns and not boundaries.is_boundaries(path) else "boundaries"
+    if suffix in (".parquet", ".csv"):
+        return _kind_of_table(path, suffix)
     if suffix not in SUFFIXES:
         raise InputError(f"{path}: {suffix or 'no suffix'} is no format of areas.", FORMATS)
     return SUFFIXES[suffix]
+
+
+def _kind_of_table(path: Path, suffix: str) -> Kind:
+    if boundaries.is_boundaries(path):
+        return "boundaries"
+    names = boundaries.header(path)
+    has_positions = {"x", "y"} <= {name.lower() for name in names}
+    if has_positions and suffix == ".parquet":
+        return "spots"
+    remedy = "A table of spots is .tsv or .parquet: write it so." if has_positions else FORMATS
+    raise InputError(
+        f"{path} has no corners of areas, {' and '.join(boundaries.CORNERS)} (it has: {', '.join(names[:SHOWN])}).",
+        remedy,
+    )
 
 
 def _file(path: Path) -> Path:

@@ -12,13 +12,14 @@ import shapely
 from numpy.typing import NDArray
 from scipy import sparse
 
-from iscale.aggregate.areas import Block, Facts, Overlaps, shard_at, shard_grid
+from iscale.aggregate.areas import Block, Facts, Overlaps, Rings, shard_at, shard_grid
 from iscale.aggregate.coverage import cover
 from iscale.aggregate.frame import Frame
 from iscale.aggregate.scratch import nameless, read_at, runs, write_at
 from iscale.errors import InputError
 from iscale.geometry import Region
 from iscale.store.layout import SHARD_SUPERPIXELS
+from iscale.wording import plural
 
 POINTS_AT_ONCE = 1 << 18
 CELLS_AT_ONCE = 1 << 21
@@ -47,6 +48,8 @@ class PolygonAreas:
         Rows and columns of superpixels.
     scratch
         Folder of the nameless file.
+    notices
+        Where the reader of the blocks, too, says what the user should know of.
     """
 
     def __init__(
@@ -57,8 +60,9 @@ class PolygonAreas:
         frame: Frame,
         shape: tuple[int, int],
         scratch: Path,
+        notices: list[str] | None = None,
     ) -> None:
-        self.what, self.notices = what, list[str]()
+        self.what, self.notices = what, [] if notices is None else notices
         self._source, self._blocks, self._frame, self._shape = source, blocks, frame, shape
         self._file = nameless(scratch, self)
         self._starts = np.zeros(1, np.int64)
@@ -83,10 +87,19 @@ class PolygonAreas:
         self._shards, self._rows = _joined(shards, np.int32), _joined(rows, np.int32)
         order = np.argsort(self._shards, kind="stable")
         self._shards, self._rows = self._shards[order], self._rows[order]
+        if done and flat == done:
+            raise InputError(
+                f"{self._source}: {plural(done, 'area')}, and none encloses anything: outlines have fewer than 3 "
+                "points, or lie on a line.",
+                "Export the file again.",
+            )
         if repaired:
-            self.notices.append(f"{repaired:,} polygons cross themselves and were repaired (make_valid).")
+            self.notices.append(f"Outlines that cross themselves were repaired (make_valid): {repaired:,}.")
         if flat:
-            self.notices.append(f"{flat:,} polygons have no area: their rows are 0.")
+            self.notices.append(
+                f"0 in the row of {plural(flat, 'area')} without any extent (an outline of fewer than 3 points, or on "
+                "a line)."
+            )
 
     def shards(self) -> list[Region]:
         """Shards that polygons touch."""
@@ -127,7 +140,7 @@ class Placed:
     geometries
         (area,) of shapely, valid, in superpixels, outlines one way round and holes the other.
     centre
-        (area, 2): x, y of the centroid, of the points where there is no area.
+        (area, 2): x, y of the centroid; of the first point where there is no area, NaN where there is no point.
     repaired, flat
         How many were not valid, and how many have no area.
     """
@@ -144,10 +157,10 @@ def placed(block: Block, frame: Frame, source: str) -> Placed:
     Raises
     ------
     InputError
-        An area has no outline, one of fewer than three points, or a position that is not finite.
+        A position is not finite.
     """
-    rings = block.rings
     _check(block, source)
+    rings = with_extent(block.rings)
     xy = frame.to_superpixels(rings.xy)
     found = shapely.from_ragged_array(
         shapely.GeometryType.MULTIPOLYGON, *_closed(xy, rings.rings, (rings.polygons, rings.areas))
@@ -161,29 +174,50 @@ def placed(block: Block, frame: Frame, source: str) -> Placed:
     centre = shapely.get_coordinates(shapely.centroid(anywhere))
     flat = shapely.area(found) == 0
     if flat.any():
-        first = rings.rings[rings.polygons[rings.areas[:-1]]]
-        centre[flat] = xy[first[flat]]
+        centre[flat] = frame.to_superpixels(_first_points(block.rings)[flat])
     return Placed(found, centre, int((wrong & ~flat).sum()), int(flat.sum()))
+
+
+def with_extent(rings: Rings) -> Rings:
+    """The same without outlines and holes of fewer than three points; areas may be left without any polygon."""
+    points = np.diff(rings.rings)
+    again = (rings.xy[rings.rings[:-1]] == rings.xy[rings.rings[1:] - 1]).all(axis=1)
+    kept = points - again >= 3
+    if kept.all() and (np.diff(rings.polygons) > 0).all():
+        return rings
+    polygon = np.repeat(np.arange(len(rings.polygons) - 1), np.diff(rings.polygons))
+    outline = np.zeros(len(rings.polygons) - 1, bool)
+    outline[polygon] = kept[rings.polygons[polygon]]  # holes go with their outline
+    kept &= outline[polygon]
+    rings_before, polygons_before = _counted(kept), _counted(outline)
+    return Rings(
+        rings.xy[np.repeat(kept, points)],
+        np.concatenate([[0], np.cumsum(points[kept])]),
+        np.append(rings_before[rings.polygons[:-1][outline]], rings_before[-1]),
+        polygons_before[rings.areas],
+    )
+
+
+def _counted(kept: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """(n + 1,): how many are kept before each, and in all."""
+    return np.concatenate([[0], np.cumsum(kept)]).astype(np.int64)
+
+
+def _first_points(rings: Rings) -> NDArray[np.float64]:
+    """(area, 2): the first point of each area, NaN where it has none."""
+    before = rings.rings[rings.polygons[rings.areas]]
+    found = np.full((len(rings), 2), np.nan)
+    has = before[1:] > before[:-1]
+    found[has] = rings.xy[before[:-1][has]]
+    return found
 
 
 def _check(block: Block, source: str) -> None:
     rings = block.rings
-    points = np.diff(rings.rings)
-    again = (rings.xy[rings.rings[:-1]] == rings.xy[rings.rings[1:] - 1]).all(axis=1) & (points > 1)
-    ring_owner = np.searchsorted(rings.polygons[rings.areas[1:]], np.arange(len(points)), side="right")
-    few = np.full(len(rings), 3)
-    np.minimum.at(few, ring_owner, points - again)
-    few[np.diff(rings.areas) == 0] = 0
-    bad = np.flatnonzero(few < 3)
-    if len(bad):
-        raise InputError(
-            f"{source}: {len(bad):,} of {len(few):,} areas that were read together have an outline of fewer than 3 "
-            f"points, first {block.ids[bad[0]]!r} with {few[bad[0]]}.",
-            "An area needs 3 points or more: take those out, or export the file again.",
-        )
     if not np.isfinite(rings.xy).all():
         at = int(np.flatnonzero(~np.isfinite(rings.xy).all(axis=1))[0])
-        area = ring_owner[np.searchsorted(rings.rings, at, side="right") - 1]
+        ring = np.searchsorted(rings.rings, at, side="right") - 1
+        area = np.searchsorted(rings.polygons[rings.areas[1:]], ring, side="right")
         raise InputError(
             f"{source}: the area {block.ids[area]!r} has a point at {rings.xy[at].tolist()}.",
             "Positions must be finite numbers: export the file again.",

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from iscale.aggregate.areas import AREAS_AT_ONCE, Block, simple_rings
-from iscale.captures.locations import LOCS_REMEDY, read_locations, read_text_table
+from iscale.captures.locations import read_locations, read_text_table
 from iscale.errors import InputError
 from iscale.geometry import Region, SlideGrid
 from iscale.project import read_number
@@ -57,14 +57,15 @@ def _radii(path: Path) -> NDArray[np.float64]:
         bad = ~(np.isfinite(radii) & (radii > 0))
         if bad.any():
             raise InputError(
-                f"{path}: {int(bad.sum())} of {len(radii)} spots have no radius above 0.", "Give every spot a radius."
+                f"{path}: {int(bad.sum())} of {len(radii)} spots have no radius above 0.",
+                "Give every spot a radius, or all the same with --radius-um.",
             )
         return np.asarray(radii, np.float64)
     beside = optional_file(path.parent / "radius.txt")
     if beside is None:
         raise InputError(
             f"{path}: the spots' radius is not known: there is no column {RADIUS}, and no radius.txt beside it.",
-            "Give it in um, as --radius-um 27.5 for Visium. " + LOCS_REMEDY,
+            f"Give it in um, as --radius-um 27.5 for Visium, or write a column {RADIUS} in the unit of x and y.",
         )
     return np.full(len(table), read_number(beside))
 
@@ -132,5 +133,5 @@ def square_bins(side_um: float, grid: SlideGrid, on_tissue: OnTissue) -> Iterato
 def _squares(places: NDArray[np.int64], side_um: float) -> Block:
     corner = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], float)
     outlines = (places[:, None, ::-1] + corner) * side_um
-    ids = [f"{row}_{column}" for row, column in places.tolist()]
+    ids = [f"r{row}c{column}" for row, column in places.tolist()]
     return Block(ids, simple_rings(outlines), {"array_row": places[:, 0], "array_col": places[:, 1]})

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from iscale.errors import InputError
 from iscale.plots.names import file_name
+from iscale.wording import plural
 
 UNCLASSIFIED = "Unclassified"
 """What a superpixel is whose best score is below the threshold; no label may be called so."""
@@ -107,12 +108,12 @@ def _by_label(path: Path) -> dict[str, dict[str, None]]:
 def _notices(path: Path, named: int, missing: Sequence[str], lost: list[str], genes: Sequence[str]) -> Iterator[str]:
     if missing:
         yield (
-            f"{path.name}: {len(missing)} of {named} markers are not among the {len(genes):,} genes of the run and are "
-            f"left out: {_listed(missing, genes)}. {REMEDY}"
+            f"{path.name}: left out, as not among the {plural(len(genes), 'gene')} of the run, {len(missing)} of "
+            f"{plural(named, 'marker')}: {_listed(missing, genes)}. {REMEDY}"
         )
     if lost:
         yield (
-            f"{path.name}: {len(lost)} labels have no marker in the run and are not annotated: "
+            f"{path.name}: not annotated, as without any marker in the run, {plural(len(lost), 'label')}: "
             f"{', '.join(lost[:SHOWN])}{_more(len(lost))}."
         )
 

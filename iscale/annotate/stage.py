@@ -24,6 +24,7 @@ from iscale.geometry import SlideGrid
 from iscale.plots.overview import TILE as DRAWN_TILE
 from iscale.store import layout
 from iscale.store.run_store import RunStore
+from iscale.wording import plural
 
 FIGURES_PER_TASK = 4
 SPARE_BYTES = 16 * 2**20
@@ -122,7 +123,7 @@ def _range_step(context: AnnotateContext, labelled: str, expression: str, resour
         finish=finish,
         disk_bytes=40 * len(markers),
         files=8,
-        note=f"{len(markers)} markers",
+        note=plural(len(markers), "marker"),
     )
 
 
@@ -182,7 +183,7 @@ def _label_step(context: AnnotateContext, labelled: str, resources: Resources) -
         finish=finish,
         disk_bytes=sum(array.bytes for array in described),
         files=sum(array.files for array in described) + 9,
-        note=f"{n} labels",
+        note=plural(n, "label"),
     )
 
 

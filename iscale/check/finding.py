@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from iscale.wording import plural
+
 Severity = Literal["error", "warning"]
 
 SEVERITY: dict[str, Severity] = {
@@ -119,7 +121,7 @@ class CheckReport:
             lines.append(f"    {_indented('Remedy: ' + finding.remedy, 4)}")
         errors = sum(finding.severity == "error" for finding in self.findings)
         warnings = len(self.findings) - errors
-        said = f"{_count(errors, 'error')}, {_count(warnings, 'warning')}" if self.findings else "Nothing is wrong"
+        said = f"{plural(errors, 'error')}, {plural(warnings, 'warning')}" if self.findings else "Nothing is wrong"
         return "\n".join([*lines, "", f"{said} ({self.seconds:.1f} s)."])
 
     def to_json(self) -> str:
@@ -146,10 +148,6 @@ class CheckReport:
 def errors_first(findings: list[Finding]) -> tuple[Finding, ...]:
     """Findings with errors before warnings, otherwise in their order."""
     return tuple(sorted(findings, key=lambda finding: finding.severity != "error"))
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 def _indented(text: str, by: int) -> str:

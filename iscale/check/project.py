@@ -32,6 +32,7 @@ from iscale.made_with import recall_options
 from iscale.project import read_gene_names
 from iscale.project_layout import ALIGNED_FOLDERS, CAPTURES_FOLDER, UNALIGNED_FOLDERS
 from iscale.slide.overview import read_overview
+from iscale.wording import plural
 
 OVERVIEW_PX = 1024
 LEAST_TISSUE = 0.002
@@ -202,7 +203,7 @@ def _contents(check: _Check, samples: list[Sample], verdicts: dict[str, Verdict]
     genes = {sample.name: sample.genes for sample in samples}
     found, shared = check_genes(genes)
     check.findings += found
-    check.facts["genes"] = f"{shared:,} shared by {len(samples)} capture{'' if len(samples) == 1 else 's'}"
+    check.facts["genes"] = f"{shared:,} shared by {plural(len(samples), 'capture')}"
     if not found:
         _named_genes(check, genes, image)
     check.findings += check_depth(

@@ -22,6 +22,7 @@ from iscale.model.threads import all_cores, available_cores
 from iscale.pipeline import COMPRESSION
 from iscale.slide.fingerprint import file_fingerprint
 from iscale.stages import steps
+from iscale.wording import plural
 
 HASHED_BYTES = 2 << 30
 """A larger weight file is told by samples of it: hashing all of it would take longer than the check."""
@@ -84,8 +85,8 @@ def plan_findings(job: Job) -> tuple[list[Finding], dict[str, str]]:
     workers = job.crew.cpu.workers
     memory, free_disk = psutil.virtual_memory().available, _free_disk(job.store.folder)
     facts = {
-        "memory": f"up to {format_bytes(peak)} of {format_bytes(job.crew.cpu.memory_bytes)}, {workers} worker"
-        f"{'s' if workers > 1 else ''}; {format_bytes(memory)} free",
+        "memory": f"up to {format_bytes(peak)} of {format_bytes(job.crew.cpu.memory_bytes)}, "
+        f"{plural(workers, 'worker')}; {format_bytes(memory)} free",
         "disk": f"up to {format_bytes(disk)} before compression; {format_bytes(free_disk)} free",
     }
     findings = []

@@ -8,6 +8,7 @@ from iscale.errors import InputError
 from iscale.geometry import Region
 from iscale.store.layout import MASK_SHARD_SUPERPIXELS
 from iscale.store.run_store import RunStore
+from iscale.wording import plural
 
 
 def check_enough_tissue(store: RunStore, n_clusters: tuple[int, ...]) -> None:
@@ -28,6 +29,4 @@ def check_enough_tissue(store: RunStore, n_clusters: tuple[int, ...]) -> None:
         remedy = "Is the mask right? It is drawn in `iscale report`, and MotherImage/mask-raw.png replaces it."
     else:
         remedy = f"Ask for {found} or fewer with --n-clusters; or is the tissue mask wrong (MotherImage/mask-raw.png)?"
-    raise InputError(
-        f"There cannot be {most} clusters: the tissue has {found} superpixel{'' if found == 1 else 's'}.", remedy
-    )
+    raise InputError(f"There cannot be {most} clusters: the tissue has {plural(found, 'superpixel')}.", remedy)

@@ -14,6 +14,7 @@ from iscale.engine.progress import Hear
 from iscale.engine.step import Step
 from iscale.errors import InputError
 from iscale.geometry import Region
+from iscale.wording import plural
 
 
 def remote_driver(where: str, say: Say) -> DaskDriver:
@@ -136,7 +137,7 @@ class LocalDriver:
 
 
 def _tell(client: Any, workers: int, say: Say) -> None:
-    say(f"{workers} Dask worker{'s' if workers > 1 else ''}; {dashboard(client)}")
+    say(f"{plural(workers, 'Dask worker')}; {dashboard(client)}")
 
 
 def dashboard(client: Any) -> str:

@@ -15,6 +15,7 @@ from iscale.engine.progress import Tally
 from iscale.engine.step import Step
 from iscale.errors import RegionsFailedError
 from iscale.geometry import Region
+from iscale.wording import plural
 
 
 class Watcher(Protocol):
@@ -170,7 +171,6 @@ def _own_files() -> Iterator[None]:
 
 
 def _failure(report: StepReport) -> str:
-    regions = "1 region" if report.regions == 1 else f"{report.regions} regions"
-    lines = [f"{report.step}: {len(report.failed)} of {regions} failed."]
+    lines = [f"{report.step}: {len(report.failed)} of {plural(report.regions, 'region')} failed."]
     lines += [f"    {region}: {error}" for region, error in sorted(report.failed.items())[:10]]
     return "\n".join(lines)

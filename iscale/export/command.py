@@ -145,8 +145,8 @@ def export_run(
 
 
 def _kind(kind: str) -> Kind:
-    if kind in KINDS:
-        return KINDS[kind]
+    if kind.lower() in KINDS:
+        return KINDS[kind.lower()]
     close = similar_names(kind, KINDS, n=1)
     meant = f"Did you mean {close[0]}? " if close else ""
     raise InputError(f"--to {kind}: there is no such format.", f"{meant}Choose one of {', '.join(KINDS)}.")

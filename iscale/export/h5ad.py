@@ -15,6 +15,7 @@ from iscale.export.request import Request
 from iscale.export.rows import Table, obs_columns, obsm_columns
 from iscale.geometry import SUPERPIXEL_PX, Region
 from iscale.plots.names import file_name
+from iscale.wording import plural
 
 SIDES_PX = {"hires": 2048, "lowres": 600}
 """Longest sides of the two images: the finest level of the pyramid that is no larger."""
@@ -41,7 +42,7 @@ def write(request: Request) -> str:
         obsm = obsm_columns(request, (window.y0, window.x0))
         uns = {"spatial": spatial, "iscale": about(request)}
         write_anndata(Hdf5(file), request, table, obs_columns(request), obsm, uns)
-    return f"{table.rows:,} bins of {request.bin_um:g} um with tissue x {len(request.genes):,} genes."
+    return f"{plural(table.rows, 'bin')} of {request.bin_um:g} um with tissue x {plural(len(request.genes), 'gene')}."
 
 
 @contextmanager

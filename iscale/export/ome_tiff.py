@@ -15,6 +15,7 @@ from iscale.export.pyramid import CHUNK, Levels, write_levels
 from iscale.export.request import Request, tiles
 from iscale.export.target import remove
 from iscale.geometry import Region
+from iscale.wording import plural
 
 
 def write(request: Request) -> str:
@@ -26,7 +27,8 @@ def write(request: Request) -> str:
     finally:
         remove(scratch)
     h, w = levels.shapes[0]
-    return f"{len(request.genes)} genes x {h} x {w} superpixels, {len(levels.shapes)} resolutions; 0 off tissue."
+    genes, resolutions = plural(len(request.genes), "gene"), plural(len(levels.shapes), "resolution")
+    return f"{genes} x {h} x {w} superpixels, {resolutions}; 0 off tissue."
 
 
 def _write_tiff(stored: zarr.Group, request: Request, levels: Levels) -> None:

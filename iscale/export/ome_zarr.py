@@ -9,6 +9,7 @@ import zarr
 
 from iscale.export.pyramid import Levels, write_levels
 from iscale.export.request import Request
+from iscale.wording import plural
 
 COLOURS = ("FF0000", "00FF00", "0000FF", "FFFF00", "FF00FF", "00FFFF", "FF8000", "FFFFFF")
 """Colours of channels, in turn."""
@@ -23,7 +24,8 @@ def write(request: Request) -> str:
     levels = write_levels(group, request)
     group.attrs.update({"ome": metadata(request, levels), "iscale": {"values": "expected counts per superpixel"}})
     h, w = levels.shapes[0]
-    return f"{len(request.genes)} genes x {h} x {w} superpixels, {len(levels.shapes)} resolutions; 0 off tissue."
+    genes, resolutions = plural(len(request.genes), "gene"), plural(len(levels.shapes), "resolution")
+    return f"{genes} x {h} x {w} superpixels, {resolutions}; 0 off tissue."
 
 
 def metadata(request: Request, levels: Levels) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from iscale.export.blocks import block_share, read_sums
 from iscale.export.request import Request, tiles
 from iscale.geometry import Region
+from iscale.wording import plural
 
 TILE = 512
 """Side of what is read together, in bins."""
@@ -45,7 +46,8 @@ def write(request: Request) -> str:
                         writer.write_table(_table(schema, x, y, start + i, request.genes, values[there]))
                         rows += len(x)
                 done()
-    return f"{rows:,} rows: bins of {request.bin_um:g} um with tissue, one for each of {len(request.genes):,} genes."
+    genes = plural(len(request.genes), "gene")
+    return f"{plural(rows, 'row')}: bins of {request.bin_um:g} um with tissue, one for each of {genes}."
 
 
 def _schema(request: Request) -> pa.Schema:

@@ -20,12 +20,14 @@ from numpy.typing import NDArray
 from iscale.engine.plan import format_bytes
 from iscale.errors import InputError
 from iscale.export.request import Request, tiles
-from iscale.export.target import check_room
+from iscale.export.target import PART, check_room
 from iscale.geometry import Region
 from iscale.plots.names import file_name
 from iscale.plots.overview import refined
 from iscale.store.layout import GENES_PER_CHUNK, SHARD_SUPERPIXELS
+from iscale.wording import plural
 
+SHOWN = 5
 REFINED = "refined"
 EMBEDDING = "embeddings-gene.pickle"
 
@@ -59,12 +61,26 @@ def write(request: Request) -> str:
             _write_embedding(request.part / EMBEDDING, embedding, done)
     return "\n".join(
         [
-            f"{len(request.genes):,} genes: arrays (y, x) of {h} x {w} superpixels, {format_bytes(each)} each, which a "
-            "script that loads one needs as memory; NaN off tissue.",
+            f"{plural(len(request.genes), 'gene')}: arrays (y, x) of {h} x {w} superpixels, {format_bytes(each)} each, "
+            "which a script that loads one needs as memory; NaN off tissue.",
+            *_replaced(request.part.with_name(request.part.name.removesuffix(PART)), files),
             *([f"No {REFINED}/: iscale refine has not been run."] if cells is None else []),
             *([f"No {EMBEDDING}: the run has no embedding."] if embedding is None else []),
         ]
     )
+
+
+def _replaced(folder: Path, files: dict[str, str]) -> list[str]:
+    """What to say of the pickles of other genes in a folder that is replaced."""
+    written = {Path(name).stem for name in (*files.values(), EMBEDDING)}
+    gone = sorted({path.stem for path in folder.glob("*.pickle")} - written)
+    if not gone:
+        return []
+    shown = ", ".join(gone[:SHOWN]) + (" ..." if len(gone) > SHOWN else "")
+    return [
+        f"The folder was replaced, and with it went {plural(len(gone), 'pickle')} of other genes ({shown}): "
+        "name all that you want together."
+    ]
 
 
 def _files(genes: Sequence[str]) -> dict[str, str]:

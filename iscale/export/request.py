@@ -97,10 +97,11 @@ def check_tissue(request: Request) -> None:
     InputError
         There is no tissue.
     """
-    mask = request.run.store.array("tissue/mask")
-    if not any(np.asarray(mask[tile.slices]).any() for tile in tiles(request.region)):
+    mask, region, um = request.run.store.array("tissue/mask"), request.region, request.superpixel_um
+    x0, x1, y0, y1 = (um * side for side in (region.x0, region.x1, region.y0, region.y1))
+    if not any(np.asarray(mask[tile.slices]).any() for tile in tiles(region)):
         raise InputError(
-            f"There is no tissue in the window ({request.region} of the superpixels).",
+            f"There is no tissue in the window (x {x0:g} to {x1:g}, y {y0:g} to {y1:g} um).",
             "Choose another one; iscale info says how large the slide is.",
         )
 
@@ -129,7 +130,7 @@ def bin_side(bin_um: float | None, superpixel_um: float) -> int:
     if not any(abs(side - n) < 1e-6 for n in BIN_SIDES):
         known = ", ".join(f"{n * superpixel_um:g}" for n in BIN_SIDES)
         raise InputError(
-            f"--bin {bin_um:g}: bins are made of whole superpixels, which are {superpixel_um:g} um in this run.",
+            f"--bin {bin_um:g}: bins are 1, 2, 4, 8 or 16 superpixels wide, which are {superpixel_um:g} um here.",
             f"Choose one of {known} (um).",
         )
     return round(side)

@@ -132,7 +132,7 @@ def obs_columns(request: Request) -> list[Column]:
     columns = [
         Column("array_row", "int32", lambda piece: piece.cells[0]),
         Column("array_col", "int32", lambda piece: piece.cells[1]),
-        Column("tissue_share", "float32", lambda piece: piece.share[piece.there]),
+        Column("share_on_tissue", "float32", lambda piece: piece.share[piece.there]),
     ]
     if store.has("expression/depth"):
         depth = store.array("expression/depth")
@@ -143,7 +143,7 @@ def obs_columns(request: Request) -> list[Column]:
         def share(piece: Piece) -> NDArray[np.float32]:
             return block_share(_read(cells, piece), side)[piece.there]
 
-        columns.append(Column("cells_share", "float32", share))
+        columns.append(Column("share_with_cells", "float32", share))
         columns.append(Column("cells", "bool", lambda p: share(p) > 0))
     return [*columns, *_cluster_columns(request.run, side), *_label_columns(request.run, side)]
 

@@ -21,6 +21,7 @@ from iscale.export.request import Request, tiles
 from iscale.export.rows import Column, Piece, Table, obs_columns, obsm_columns
 from iscale.geometry import SUPERPIXEL_PX
 from iscale.store.layout import MASK_SHARD_SUPERPIXELS, SHARD_SUPERPIXELS
+from iscale.wording import plural
 
 BINS, TABLE, REGION_KEY, INSTANCE_KEY = "bins", "expression", "region", "bin_id"
 """The raster whose numbers are those of the rows of the table, and the columns that say so."""
@@ -52,8 +53,8 @@ def write(request: Request) -> str:
     group.attrs.update({"spatialdata-encoding-type": "ngff:regions_table", "version": "0.2", **keys})
     root.attrs.update({"spatialdata_attrs": {"version": "0.2"}})
     return (
-        f"images/he ({linked}), labels/{', labels/'.join(names)}, tables/{TABLE}: {table.rows:,} bins of "
-        f"{request.bin_um:g} um with tissue x {len(request.genes):,} genes."
+        f"images/he ({linked}), labels/{', labels/'.join(names)}, tables/{TABLE}: {plural(table.rows, 'bin')} of "
+        f"{request.bin_um:g} um with tissue x {plural(len(request.genes), 'gene')}."
     )
 
 

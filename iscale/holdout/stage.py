@@ -28,6 +28,7 @@ from iscale.model.fit_stage import GATHERED, SPARE_BYTES, FitContext, needs_of_f
 from iscale.model.gather import gather_discs
 from iscale.model.part import part
 from iscale.model.sizes import STATES
+from iscale.wording import plural
 
 TRAINED = 0.8
 """How far a fold counts as done when its model is trained."""
@@ -218,5 +219,5 @@ def _table_step(context: HoldoutContext, spots: TrainingSpots, folds: str, resou
         finish=write,
         disk_bytes=100 * len(genes),
         files=1,
-        note=f"{len(genes)} genes",
+        note=plural(len(genes), "gene"),
     )

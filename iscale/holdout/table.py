@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from iscale.errors import InputError
 from iscale.holdout.words import MEANINGS, WORDS, Word, word_of
+from iscale.wording import plural
 
 FOLDER = "evaluation"
 COLUMNS = ("gene", "score", "low", "high", "score_depth_normalised", "knn", "ridge", "ceiling", "word")
@@ -118,7 +119,7 @@ def describe_trust(folder: Path, how: str = "auto") -> str:
 
 def summary(genes: list[Trust], how: str) -> str:
     """A table in a few lines: genes per word, and medians."""
-    lines = [f"Trust in {len(genes)} genes ({HOW_SAID[how]}):"]
+    lines = [f"Trust in {plural(len(genes), 'gene')} ({HOW_SAID[how]}):"]
     for word in WORDS:
         n = sum(gene.word == word for gene in genes)
         lines.append(f"  {n:6d}  {word:<14}  {MEANINGS[word]}")

@@ -32,6 +32,7 @@ from iscale.model.ensemble import load_ensemble
 from iscale.model.sizes import FACTORS, SIZES
 from iscale.store import layout
 from iscale.store.run_store import RunStore
+from iscale.wording import plural
 
 if TYPE_CHECKING:
     from iscale.model.ensemble import Ensemble
@@ -244,6 +245,7 @@ def predict_step(
         prepare=prepare,
         disk_bytes=sum(array.bytes for array in arrays),
         files=sum(array.files for array in arrays) + 10,
-        note=f"{context.genes} genes written" + (", all others computed when they are read" if n_factors else ""),
+        note=f"{plural(context.genes, 'gene')} written"
+        + (", all others computed when they are read" if n_factors else ""),
         where="gpu",
     )

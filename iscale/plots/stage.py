@@ -27,6 +27,7 @@ from iscale.plots.names import INTEGRATED, MAPS_FOLDER, REFINED_FOLDER, SPOTS_FO
 from iscale.plots.overview import LONGEST_SIDE, TILE, image_overview, mean_maps, reduction
 from iscale.store.layout import GENES_PER_CHUNK
 from iscale.store.run_store import RunStore
+from iscale.wording import plural
 
 UNIT = "expected counts per superpixel"
 MARGIN_RADII = 4.0
@@ -69,7 +70,7 @@ def plot_sheet(context: PlotContext, region: Region) -> None:
     factor = reduction(array.shape, 2 * CELL_PX)
     for page in range(region.y0, region.y1):
         first, end = page * PER_PAGE, min((page + 1) * PER_PAGE, len(context.genes))
-        head = f"{len(context.genes)} genes, predicted expression ({UNIT})"
+        head = f"{plural(len(context.genes), 'gene')}, predicted expression ({UNIT})"
         title = head if pages(len(context.genes)) == 1 else f"{head}: {first + 1} to {end}"
         path = context.store.folder / MAPS_FOLDER / sheet_name(page)
         maps = _in_chunks(array, first, end, factor)

@@ -13,7 +13,8 @@ from iscale.report.contradictions import contradictions
 from iscale.report.items import Facts, Figure, Item, Missing, Section, Text, table_of
 from iscale.report.planes import kept_plane, mean_plane, tissue_box
 from iscale.report.scene import LONGEST, MAP_INCHES, Scene, share_of
-from iscale.report.values import Row, count, percent, plural, read_tsv
+from iscale.report.values import Row, count, percent, read_tsv
+from iscale.wording import plural
 
 FOLDER = "annotation"
 SHOWN_THRESHOLD = "0.10"

@@ -13,7 +13,8 @@ from iscale.captures.counts_store import open_capture
 from iscale.captures.stage import on_mother
 from iscale.report.items import NOT_KNOWN, Facts, Figure, Finding, Item, Missing, Section, Text, Weight, table_of
 from iscale.report.scene import Scene
-from iscale.report.values import count, percent, plural, read_json, shown
+from iscale.report.values import count, percent, read_json, shown
+from iscale.wording import plural
 
 FOLDER = "alignment"
 MOST_FIGURES = 12

@@ -12,7 +12,8 @@ from iscale.report.contradictions import labels_of_clusters
 from iscale.report.items import NOT_KNOWN, Figure, Heading, Item, Missing, Section, Text, table_of
 from iscale.report.planes import tissue_box
 from iscale.report.scene import LONGEST, MAP_INCHES, Scene, label_counts
-from iscale.report.values import count, percent, plural, read_tsv, tidy
+from iscale.report.values import count, percent, read_tsv, tidy
+from iscale.wording import plural
 
 FOLDER = "clusters-gene_{}"
 TOP = 6

@@ -14,8 +14,9 @@ from iscale.report.items import Figure, Heading, Item, Missing, Section, Text
 from iscale.report.planes import tissue_box
 from iscale.report.scene import LONGEST, MAP_INCHES, Scene
 from iscale.report.scores import Scores
-from iscale.report.values import number, percent, plural, shown
+from iscale.report.values import number, percent, shown
 from iscale.store.layout import GENES_PER_CHUNK
+from iscale.wording import plural
 
 EACH = 3
 """Best genes that are shown, and as many worst."""

@@ -13,7 +13,8 @@ from iscale.holdout.words import MEANINGS, WORDS
 from iscale.plots.charts import draw_intervals, draw_sorted_scores
 from iscale.report.items import Facts, Figure, Finding, Item, Missing, Section, Table, Text, Weight, table_of
 from iscale.report.scene import Scene
-from iscale.report.values import Row, number, percent, plural, read_tsv, shown
+from iscale.report.values import Row, number, percent, read_tsv, shown
+from iscale.wording import plural
 
 SHOWN = 10
 """Best genes, and as many worst, of a chart and of a table."""

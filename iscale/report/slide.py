@@ -10,7 +10,8 @@ from iscale.plots.slide import draw_slide
 from iscale.report.items import Facts, Figure, Item, Missing, Section
 from iscale.report.planes import mean_plane
 from iscale.report.scene import Scene, share_of
-from iscale.report.values import count, percent, plural
+from iscale.report.values import count, percent
+from iscale.wording import plural
 
 LONGEST_PX = 1100
 

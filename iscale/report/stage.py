@@ -26,9 +26,9 @@ from iscale.report.scene import FOLDER, Scene, share_of
 from iscale.report.scores import read_scores, scores_findings, scores_section
 from iscale.report.slide import slide_section
 from iscale.report.truths import truth_section
-from iscale.report.values import plural
 from iscale.store.layout import GENES_PER_CHUNK
 from iscale.store.run_store import RunStore
+from iscale.wording import plural
 
 PAGE = "report.html"
 VERSION = 2

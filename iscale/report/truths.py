@@ -8,7 +8,8 @@ import numpy as np
 
 from iscale.report.items import Figure, Heading, Item, Missing, Section, Text, table_of
 from iscale.report.scene import Scene
-from iscale.report.values import Row, number, plural, read_tsv, shown
+from iscale.report.values import Row, number, read_tsv, shown
+from iscale.wording import plural
 
 MEASURES = {
     "rmse": "RMSE",

@@ -80,15 +80,6 @@ def count(n: float) -> str:
     return f"{int(n):,}"
 
 
-def plural(n: int, one: str, many: str = "") -> str:
-    """A number with its noun.
-
-    >>> plural(1, "gene"), plural(2000, "gene")
-    ('1 gene', '2,000 genes')
-    """
-    return f"{count(n)} {one if n == 1 else many or one + 's'}"
-
-
 def duration(seconds: float) -> str:
     """A time for people.
 

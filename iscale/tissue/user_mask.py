@@ -188,8 +188,14 @@ def geometries_of(value: Any) -> list[dict[str, Any]]:
     return [value] if value.get("type") in ("Polygon", "MultiPolygon") else []
 
 
-def rings_of(path: Path, geometry: dict[str, Any]) -> list[list[Ring]]:
-    """The polygons of a geometry, each a list of rings (n, 2)."""
+def rings_of(path: Path, geometry: dict[str, Any], least: int = 3) -> list[list[Ring]]:
+    """The polygons of a geometry, each a list of rings (n, 2) of at least so many points.
+
+    Raises
+    ------
+    InputError
+        Coordinates are not pairs of finite numbers, or a ring has fewer points.
+    """
     coordinates = geometry.get("coordinates") or []
     polygons = [coordinates] if geometry["type"] == "Polygon" else coordinates
     try:
@@ -200,7 +206,7 @@ def rings_of(path: Path, geometry: dict[str, Any]) -> list[list[Ring]]:
         ) from error
     for polygon in found:
         for ring in polygon:
-            if len(ring) < 3 or ring.shape[1] != 2 or not np.isfinite(ring).all():
+            if len(ring) < least or ring.shape[1] != 2 or not np.isfinite(ring).all():
                 raise InputError(f"{path}: a {geometry['type']} has a ring of {len(ring)} usable points", POLYGONS)
     return [polygon for polygon in found if polygon]
 

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
@@ -45,7 +46,7 @@ def refused(run: Run, tmp_path: Path) -> Any:
 def test_polygons_beside_the_slide_are_refused_with_their_extent(refused: Any, tmp_path: Path) -> None:
     far = [feature([box(x, 9000, x + 10, 9010)], str(x)) for x in range(9000, 9500, 100)]
     text = refused(write_geojson(tmp_path / "far.geojson", [CELL, *far]))
-    assert "5 of 6 areas have their centre beside the slide" in text
+    assert "the centres of 5 of 6 areas lie beside the slide" in text
     assert "x 2,592 to 9,405, y 2,592 to 9,005" in text
     assert "5,120 px wide and 4,608 high" in text
     text = refused(write_geojson(tmp_path / "far.geojson", far), units="um")
@@ -66,19 +67,44 @@ def test_few_beside_the_slide_are_told(run: Run, tmp_path: Path) -> None:
     far = feature([box(9000, 9000, 9010, 9010)], "far")
     path = write_geojson(tmp_path / "cells.geojson", [CELL, CELL, far])
     text = aggregate_run(run.store.folder, str(path), out=tmp_path / "found.h5ad")
-    assert "1 of 3 areas have their centre beside the slide" in text
+    assert "Centres beside the slide, where nothing is: 1 of 3 areas." in text
 
 
 @pytest.mark.parametrize(
     ("ring", "told"),
     [
-        ([[1, 1], [2, 2]], "2 usable points"),
-        ([[1, 1], [2, 2], [1, 1]], "'b' with 2"),
+        ([[1, 1], [2, "nan"], [3, 3]], "3 usable points"),
         ([["x", 1]] * 4, "not x, y pairs"),
     ],
 )
 def test_outlines_that_are_none_are_refused(refused: Any, tmp_path: Path, ring: Any, told: str) -> None:
     assert told in refused(write_geojson(tmp_path / "few.geojson", [CELL, feature([ring], "b")]))
+
+
+FEW = [[3.0 * S, 4.0 * S], [3.5 * S, 4.5 * S]]
+
+
+@pytest.mark.parametrize("rings", [[FEW], [[*FEW, FEW[0]]], [FEW[:1]], [FEW, box(1, 1, 2, 2)]])
+def test_an_area_without_extent_is_a_row_of_zeros(run: Run, tmp_path: Path, rings: Any) -> None:
+    point = {"type": "Feature", "geometry": {"type": "Point", "coordinates": [1, 2]}}
+    cells = [CELL, feature(rings, "b"), point, CELL, feature(rings, "last")]
+    path, out = write_geojson(tmp_path / "few.geojson", cells), tmp_path / "found.h5ad"
+    text = aggregate_run(run.store.folder, str(path), out=out)
+    assert "0 in the row of 2 areas without any extent" in text
+    assert "1 object of other kinds left out: points, lines." in text
+    found = ad.read_h5ad(out)
+    assert found.obs["area_um2"].round(6).tolist() == [4 * 64, 0, 4 * 64, 0]
+    np.testing.assert_allclose(found.obs[["x_um", "y_um"]].to_numpy()[[1, 3]], [[24, 32]] * 2)
+    assert found.X[[1, 3]].sum() == 0
+    np.testing.assert_array_equal(found.X[0], found.X[2])
+
+
+def test_a_hole_without_extent_is_none(run: Run, tmp_path: Path) -> None:
+    holed = feature([box(80 * S, 80 * S, 82 * S, 82 * S), FEW], "holed")
+    path, out = write_geojson(tmp_path / "hole.geojson", [CELL, holed]), tmp_path / "found.h5ad"
+    aggregate_run(run.store.folder, str(path), out=out)
+    found = ad.read_h5ad(out)
+    np.testing.assert_array_equal(found.X[0], found.X[1])
 
 
 @pytest.mark.parametrize(
@@ -87,8 +113,11 @@ def test_outlines_that_are_none_are_refused(refused: Any, tmp_path: Path, ring: 
         ("", "is empty: 0 bytes"),
         ("[]", "has no area"),
         ('{"type": "FeatureCollection", "features": []}', "has no area"),
-        ('{"type": "Feature", "geometry": {"type": "Point", "coordinates": [1, 2]}}', "1 objects of other kinds"),
-        ('{"type": "Feature", "geometry": {"type": "Polygon", "coordinates": []}}', "with 0"),
+        ('{"type": "Feature", "geometry": {"type": "Point", "coordinates": [1, 2]}}', "1 object of other kinds"),
+        (
+            '{"type": "Feature", "geometry": {"type": "Polygon", "coordinates": []}}',
+            "1 area, and none encloses",
+        ),
         ('{"features": [{"type": "Feature",', "is not JSON"),
         ('{"features": [{"a": 1} {"b": 2}]}', "is not JSON"),
         ('{"features": []} more', "is not JSON"),
@@ -144,7 +173,7 @@ def test_a_target_that_cannot_be_finished_leaves_the_old_one(
 def test_a_disk_without_room_is_refused_first(refused: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     free = shutil.disk_usage(tmp_path)._replace(free=20)
     monkeypatch.setattr(command.shutil, "disk_usage", lambda _: free)
-    assert "1 areas x 3 genes take 24 B, 20 B are free" in refused(write_geojson(tmp_path / "cells.geojson", [CELL]))
+    assert "1 area x 3 genes take 24 B, 20 B are free" in refused(write_geojson(tmp_path / "cells.geojson", [CELL]))
 
 
 def test_a_run_without_expression_says_which_stage_makes_it(tmp_path: Path) -> None:
@@ -158,14 +187,17 @@ def test_a_run_without_expression_says_which_stage_makes_it(tmp_path: Path) -> N
 
 def test_a_table_without_the_columns_is_refused(refused: Any, tmp_path: Path) -> None:
     (tmp_path / "cells.csv").write_text("cell_id,x_centroid,y_centroid\na,1,2\n")
-    assert "has no column vertex_x, vertex_y (it has: cell_id" in refused(tmp_path / "cells.csv")
+    text = refused(tmp_path / "cells.csv")
+    assert "has no corners of areas, vertex_x and vertex_y (it has: cell_id, x_centroid, y_centroid)" in text
+    (tmp_path / "spots.csv").write_text("id,x,y\na,1,2\n")
+    assert "A table of spots is .tsv or .parquet" in refused(tmp_path / "spots.csv")
     (tmp_path / "locs.tsv").write_text("spot\tx\na\t1\n")
     assert "has no columns x and y" in refused(tmp_path / "locs.tsv", radius_um=20)
     (tmp_path / "locs.tsv").write_text("spot\tx\ty\na\t1000\t1000\n")
     assert "radius is not known" in refused(tmp_path / "locs.tsv")
     assert "is no radius" in refused(tmp_path / "locs.tsv", radius_um=-1)
     (tmp_path / "rows.csv").write_text("cell_id,vertex_x,vertex_y\n" + "a,1,1\nb,2,2\n" * 4)
-    assert "fewer than 3 points, first 'a' with 1" in refused(tmp_path / "rows.csv")
+    assert "8 areas, and none encloses anything" in refused(tmp_path / "rows.csv")
 
 
 def test_labels_that_do_not_fit_are_refused_with_the_frames(refused: Any, tmp_path: Path) -> None:
@@ -206,4 +238,4 @@ def test_a_single_feature_and_other_members_are_read(run: Run, tmp_path: Path) -
     for number, value in enumerate((whole, CELL, [CELL], CELL["geometry"])):
         path = tmp_path / f"{number}.json"
         path.write_text(json.dumps(value))
-        assert " in 1 areas" in aggregate_run(run.store.folder, str(path), out=tmp_path / f"{number}.h5ad")
+        assert " in 1 area: " in aggregate_run(run.store.folder, str(path), out=tmp_path / f"{number}.h5ad")

@@ -282,4 +282,4 @@ def test_markers_need_not_be_among_the_imputed_genes(tiny_original: Path, tmp_pa
     assert np.isfinite(score).sum() > 1000
     np.testing.assert_allclose(score, as_written, atol=0.03)  # of noise, whose range float16 has few steps for
     notice = next(text for text in report_of(store)["notices"] if text.startswith("markers.csv"))
-    assert notice.startswith("markers.csv: 1 of 5 markers are not among the 8 genes of the run and are left out: none.")
+    assert notice.startswith("markers.csv: left out, as not among the 8 genes of the run, 1 of 5 markers: none.")

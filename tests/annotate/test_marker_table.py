@@ -46,14 +46,14 @@ def test_markers_that_the_run_lacks_are_named_with_those_of_another_case(tmp_pat
     assert markers.genes == (("ERBB2",),)
     assert markers.missing == ("MKI67", "EPCAM")
     (notice,) = markers.notices
-    assert "2 of 3 markers are not among the 6 genes of the run" in notice
+    assert "left out, as not among the 6 genes of the run, 2 of 3 markers:" in notice
     assert "MKI67 (there is Mki67), EPCAM." in notice
 
 
 def test_a_label_without_markers_is_left_out_and_told(tmp_path: Path) -> None:
     markers = read(tmp_path, "gene,label\nERBB2,tumour\nADIPOQ,fat\nPLIN1,fat\nCD3E,T cell\n")
     assert markers.labels == ("tumour", "T cell")
-    assert "1 labels have no marker in the run and are not annotated: fat." in markers.notices[1]
+    assert "not annotated, as without any marker in the run, 1 label: fat." in markers.notices[1]
 
 
 @pytest.mark.parametrize(

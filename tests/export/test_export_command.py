@@ -44,7 +44,7 @@ def files(folder: Path) -> list[str]:
         (
             "h5ad",
             {"bin_um": 12},
-            "--bin 12: bins are made of whole superpixels, which are 8 um.*\n.*8, 16, 32, 64, 128",
+            "--bin 12: bins are 1, 2, 4, 8 or 16 superpixels wide, which are 8 um.*\n.*8, 16, 32, 64, 128",
         ),
         ("h5ad", {"bin_um": -8}, "--bin -8"),
         ("h5ad", {"bin_um": float("nan")}, "--bin nan"),
@@ -54,7 +54,7 @@ def files(folder: Path) -> list[str]:
         ("parquet", {"window": "10,10,10,20"}, "--window 10,10,10,20 is empty"),
         ("parquet", {"window": (0, 0, float("nan"), 5)}, "is empty"),
         ("parquet", {"window": "0,0,10"}, "four numbers are needed"),
-        ("parquet", {"window": "0,480,40,510"}, "no tissue in the window"),
+        ("parquet", {"window": "0,480,40,510"}, r"no tissue in the window \(x 0 to 40, y 480 to 512 um\)"),
         ("h5ad", {"window": "0,480,40,510"}, "no tissue in the window"),
         ("spatialdata", {"window": "0,480,40,510"}, "no tissue in the window"),
         ("ome-zarr", {"window": "0,480,40,510"}, "no tissue in the window"),
@@ -85,6 +85,13 @@ def test_a_target_that_is_there_stays_unless_it_is_to_be_replaced(run: Run, tmp_
     export_run(run.store.folder, kind, genes="KRT8", overwrite=True)
     assert target.stat().st_ino != begun
     assert not [name for name in files(tmp_path) if name.endswith(".part") or "levels" in name]
+
+
+def test_pickles_that_go_with_their_folder_are_told(run: Run, tmp_path: Path) -> None:
+    export_run(run.store.folder, "pickle", genes="KRT8,ERBB2", out=tmp_path / "p")
+    text = export_run(run.store.folder, "pickle", genes="IGKC,KRT8", out=tmp_path / "p", overwrite=True)
+    assert "with it went 1 pickle of other genes (ERBB2)" in text
+    assert "went" not in export_run(run.store.folder, "pickle", genes="IGKC,KRT8", out=tmp_path / "p", overwrite=True)
 
 
 @pytest.mark.parametrize("kind", ["spatialdata", "pickle"])

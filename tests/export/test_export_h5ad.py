@@ -36,9 +36,9 @@ def test_every_value_is_the_runs(run: Run, tmp_path: Path, bin_um: int) -> None:
     assert found.var_names.tolist() == list(GENES)
     np.testing.assert_allclose(found.X, binned(run.expression.values, side)[:, i, j].T, rtol=1e-6)
     assert found.X.dtype == np.float32
-    np.testing.assert_allclose(found.obs["tissue_share"], share[i, j])
+    np.testing.assert_allclose(found.obs["share_on_tissue"], share[i, j])
     np.testing.assert_allclose(found.obs["depth"], binned(run.depth.values, side)[i, j], rtol=1e-6)
-    np.testing.assert_allclose(found.obs["cells_share"], binned(run.cells.values, side)[i, j] / side**2)
+    np.testing.assert_allclose(found.obs["share_with_cells"], binned(run.cells.values, side)[i, j] / side**2)
     assert (found.obs["cells"] == (binned(run.cells.values, side)[i, j] > 0)).all()
     np.testing.assert_allclose(found.obsm["spatial_um"], np.column_stack([j + 0.5, i + 0.5]) * bin_um)
     means = binned(run.embedding.values, side)[:, i, j] / binned(run.tissue.values, side)[i, j]
