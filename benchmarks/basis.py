@@ -38,6 +38,7 @@ GENES_COMPARED = 200
 WINDOW = 512
 STEP = 16
 TILE = 64
+SUMMED_TILES = 4
 REPEATS = 5
 Values = NDArray[np.float32]
 
@@ -180,6 +181,18 @@ def overview_errors(written: Source, computed: Source, rows: NDArray[np.int64]) 
     return table(["overview", "error over the map's spread, median", "mean, relative"], lines)
 
 
+def sums_over_depth(source: Source, tissue: NDArray[np.bool_]) -> str:
+    """What all genes of a superpixel add up to, over its depth: quantiles over a quarter of the tiles."""
+    rows, depth, found = np.arange(len(source.genes)), source.store.array("expression/depth"), []
+    for tile in list(Region(0, source.shape[0], 0, source.shape[1]).tiles(TILE))[::SUMMED_TILES]:
+        there = tissue[tile.slices]
+        if there.any():
+            total = source.rows(rows, tile)[:, there].sum(axis=0, dtype=np.float64)
+            found.append(total / np.asarray(depth[tile.slices], np.float64)[there])
+    low, median, high = np.quantile(np.concatenate(found), (0.05, 0.5, 0.95))
+    return f"All genes of a superpixel add up to {median:.2f} of its depth (median; 90 % from {low:.2f} to {high:.2f})."
+
+
 def size_of(folder: Path) -> int:
     """Bytes of the files of an array."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
@@ -210,7 +223,8 @@ def main() -> None:
             f"and {disk['expression']:,.0f} of written maps.\n\n"
         )
         parts = (kept_table(computed, exact, rows), times_table(written, computed, exact))
-        text += "\n\n".join([*parts, overview_errors(written, computed, rows)])
+        sums = sums_over_depth(computed, exact.tissue)
+        text += "\n\n".join([*parts, overview_errors(written, computed, rows), sums])
     if options.no_publish:
         print(text)
     else:
