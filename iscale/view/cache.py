@@ -37,6 +37,7 @@ class ByteCache(Generic[Value]):
         self.bytes = 0
         self._size = size
         self._values: OrderedDict[Hashable, Value] = OrderedDict()
+        self._making: dict[Hashable, threading.Event] = {}
         self._lock = threading.Lock()
 
     def get(self, key: Hashable) -> Value | None:
@@ -57,6 +58,25 @@ class ByteCache(Generic[Value]):
             self.bytes += bytes_
             while self.bytes > self.budget:
                 self._drop(next(iter(self._values)))
+
+    def once(self, key: Hashable, make: Callable[[], Value]) -> Value:
+        """The value, made if it is not held: who asks for it meanwhile waits and gets the same."""
+        while (value := self.get(key)) is None:
+            with self._lock:
+                own = key not in self._making
+                made = self._making.setdefault(key, threading.Event())
+            if not own:
+                made.wait()
+                continue
+            try:
+                value = make()
+                self.put(key, value)
+                return value
+            finally:
+                with self._lock:
+                    del self._making[key]
+                made.set()
+        return value
 
     def _drop(self, key: Hashable) -> None:
         if key in self._values:

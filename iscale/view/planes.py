@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from iscale.basis.stored import COARSE_PATH, FACTORS_PATH
 from iscale.geometry import Region
 from iscale.plots.labels import label_map
 from iscale.plots.overview import block_mean, refined
-from iscale.store.layout import SHARD_SUPERPIXELS
+from iscale.store.layout import COARSE_STEP, SHARD_SUPERPIXELS
 from iscale.view.cache import ByteCache
+from iscale.view.factors import Factors
 from iscale.view.refused import RefusedError
 from iscale.view.slide import Slide
 
@@ -47,8 +47,8 @@ class Planes:
         self._slide = slide
         self._pages: ByteCache[Plane] = ByteCache(PAGES_BYTES, lambda page: page.nbytes)
         self._arrays: dict[str, zarr.Array[Any]] = {}
-        self._reading: dict[Hashable, threading.Event] = {}
-        self._lock = threading.Lock()
+        has_factors = slide.source is not None and slide.source.has_factors
+        self._factors = Factors(slide.store) if has_factors else None
 
     def values(self, quantity: str, gene: str, cells: Region, step: int) -> NDArray[np.float32]:
         """A quantity of a gene in a window of a lattice.
@@ -93,8 +93,8 @@ class Planes:
 
     @property
     def bytes(self) -> int:
-        """Of the pages that are held."""
-        return self._pages.bytes
+        """Of what is held."""
+        return self._pages.bytes + (self._factors.bytes if self._factors else 0)
 
     def array(self, path: str) -> zarr.Array[Any]:
         """An array of the store, opened once."""
@@ -116,52 +116,50 @@ class Planes:
 
     def _page(self, what: tuple[str, str], corner: tuple[int, int], step: int) -> Plane:
         """A page, read once: neighbouring tiles that are asked for together wait for who reads it."""
-        key = (*what, corner, step)
-        while (page := self._pages.get(key)) is None:
-            with self._lock:
-                own = key not in self._reading
-                read = self._reading.setdefault(key, threading.Event())
-            if not own:
-                read.wait()
-                continue
-            try:
-                (height, width), (y, x) = self._slide.shape, corner
-                side = PAGE * step
-                region = Region(y * step, min(y * step + side, height), x * step, min(x * step + side, width))
-                page = self._read_page(what, region, step)
-                self._pages.put(key, page)
-                return page
-            finally:
-                with self._lock:
-                    del self._reading[key]
-                read.set()
-        return page
+
+        def read() -> Plane:
+            (height, width), (y, x) = self._slide.shape, corner
+            side = PAGE * step
+            region = Region(y * step, min(y * step + side, height), x * step, min(x * step + side, width))
+            return self._read_page(what, region, step)
+
+        return self._pages.once((*what, corner, step), read)
 
     def _read_page(self, what: tuple[str, str], region: Region, step: int) -> Plane:
         kind, name = what
         if kind == "classes":
             return self._classes(name, region, step)
-        if kind != "refined" and self._slide.rows[name] >= self._slide.genes().written:
-            return np.asarray(self._slide.genes().overview([name], region, step, uncertainty=kind == "uncertainty")[0])
-        return self._means(kind, name, region, step)
+        if self._slide.rows[name] < self._slide.genes().written:
+            return self._written(kind, name, region, step)
+        # Two lattices are computed, that of superpixels and that of the averaged factors; others are means over these.
+        finer = COARSE_STEP if step >= COARSE_STEP else 1
+        if step == finer:
+            return self._computed(kind, name, region, step)
+        cells = region.coarsened(finer)
+        values = np.full(cells.shape, np.nan, np.float32)
+        self._fill(values, what, cells, finer)
+        return block_mean(values, step // finer)
 
-    def _means(self, quantity: str, gene: str, region: Region, step: int) -> Plane:
-        """Means over blocks of superpixels, of what is read at full resolution."""
+    def _written(self, quantity: str, gene: str, region: Region, step: int) -> Plane:
+        """Means over blocks of superpixels, of what is read at full resolution, from an array that stays open."""
         result = np.full(region.coarsened(step).shape, np.nan, np.float32)
+        stored = self.array("expression/uncertainty" if quantity == "uncertainty" else "expression/expression")
         for part in region.tiles(max(READ_SIDE, step)):
-            values = self._read(gene, part, uncertainty=quantity == "uncertainty")
+            values = np.asarray(stored[(self._slide.rows[gene], *part.slices)], np.float32)
             if quantity == "refined":
                 values = refined(values, np.asarray(self.array("tissue/cells")[part.slices]))
             result[part.coarsened(step).within(region.coarsened(step))] = block_mean(values, step)
         return result
 
-    def _read(self, gene: str, region: Region, *, uncertainty: bool) -> NDArray[np.float32]:
-        """A gene of a window: what is written in one read of an array that stays open, else computed."""
-        source, row = self._slide.genes(), self._slide.rows[gene]
-        if row < source.written:
-            stored = self.array("expression/uncertainty" if uncertainty else "expression/expression")
-            return np.asarray(stored[(row, *region.slices)], np.float32)
-        return np.asarray(source.read([gene], region, uncertainty=uncertainty)[0])
+    def _computed(self, quantity: str, gene: str, region: Region, step: int) -> Plane:
+        """A gene from factors; where these are averaged, refined is the gene times the share of tissue with cells."""
+        assert self._factors is not None, "genes that are not written are those of the factors"
+        path, row = (FACTORS_PATH if step == 1 else COARSE_PATH), self._slide.rows[gene]
+        values = self._factors.gene(row, path, region.coarsened(step), uncertainty=quantity == "uncertainty")
+        if quantity == "refined":
+            cells, tissue = (np.asarray(self.array(f"tissue/{name}")[region.slices]) for name in ("cells", "mask"))
+            values *= block_mean(np.where(tissue, cells, np.float32(np.nan)), step)
+        return values
 
     def _classes(self, key: str, region: Region, step: int) -> Plane:
         classes = self._slide.classes[key]

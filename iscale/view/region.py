@@ -1,16 +1,16 @@
-"""A region drawn with the mouse: means of the run's imputed genes in it and elsewhere, and a histogram of one."""
+"""A region drawn with the mouse: means of the run's imputed genes and of the one that is shown, and its histogram."""
 
 from __future__ import annotations
 
+import functools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from iscale.geometry import Region
-from iscale.plots.overview import refined
 from iscale.store.layout import GENES_PER_SHARD, SHARD_SUPERPIXELS
 from iscale.view.answers import bins_of, rounded
 from iscale.view.planes import Planes
@@ -21,7 +21,12 @@ MOST_CORNERS = 2000
 MOST_VALUES = 1 << 30
 """Genes times superpixels, of whole shards, that are read for one region, and once for the rest of the slide."""
 
+MOST_COMPUTED = 400
+"""Shards of the rest of the slide for which a gene is computed that the run has not imputed: some seconds."""
+
 Corners = NDArray[np.float64]
+Parts = list[tuple[Region, NDArray[np.bool_]]]
+"""Shards, and (y, x) which superpixels of each."""
 Sums = tuple[int, NDArray[np.float64]]
 """Number of tissue superpixels, and (gene,) sums over them."""
 
@@ -49,7 +54,7 @@ class Regions:
         corners
             (corner, 2) x, y in um of a polygon; a superpixel is in it where its centre is.
         quantity, gene
-            What the histogram shows; no histogram without a gene.
+            What the histogram shows; no histogram without a gene. One that is not among the imputed is added to them.
         gone
             Whether nobody waits for the answer any more.
 
@@ -76,11 +81,13 @@ class Regions:
             self._last = key, means
         histogram = None
         if gene:
-            shown = [self._shown(quantity, gene, shard, mask) for shard, mask in shards if not gone()]
+            shown = [self._planes.values(quantity, gene, shard, 1)[mask] for shard, mask in shards if not gone()]
             histogram = {"gene": gene, "quantity": quantity, **bins_of(_there(shown))}
+            if gene not in genes:
+                genes, means = (*genes, gene), self._with_one(means, gene, shards, gone)
         return means | {"genes": list(genes), "histogram": histogram}
 
-    def _means(self, shards: list[tuple[Region, NDArray[np.bool_]]], gone: Callable[[], bool]) -> dict[str, Any]:
+    def _means(self, shards: Parts, gone: Callable[[], bool]) -> dict[str, Any]:
         """Means of all genes in the parts of shards that make up a region, and over the rest of the slide."""
         inside: dict[Region, Sums] = {}
         for shard, mask in shards:
@@ -101,7 +108,25 @@ class Regions:
             "fold": [rounded(a / b) if b > 0 else None for a, b in zip(means, rest, strict=True)],
         }
 
-    def _shards(self, polygon: Corners) -> list[tuple[Region, NDArray[np.bool_]]]:
+    def _with_one(self, means: dict[str, Any], gene: str, shards: Parts, gone: Callable[[], bool]) -> dict[str, Any]:
+        """The means, and after them those of a gene that is not imputed; pages of it are kept, as for tiles."""
+        inside, sample = dict(shards), set(_evenly(self._with_tissue, MOST_COMPUTED))
+        sums: dict[bool, list[float]] = {True: [0, 0], False: [0, 0]}
+        for shard in {*inside, *sample}:
+            _stop(gone)
+            values, mask = self._planes.values("gene", gene, shard, 1), inside.get(shard)
+            here = np.zeros(shard.shape, bool) if mask is None else mask
+            for where, kept in ((True, here), (False, ~here)):
+                if where or shard in sample:
+                    there = values[kept & np.isfinite(values)]
+                    sums[where][0] += there.size
+                    sums[where][1] += float(there.sum(dtype=np.float64))
+        mean, rest = (sums[where][1] / sums[where][0] if sums[where][0] else np.nan for where in (True, False))
+        added = {"mean": rounded(mean), "rest": rounded(rest), "fold": rounded(mean / rest) if rest > 0 else None}
+        sampled = means["rest_is_sample"] or len(sample) < len(self._with_tissue)
+        return means | {name: [*means[name], value] for name, value in added.items()} | {"rest_is_sample": sampled}
+
+    def _shards(self, polygon: Corners) -> Parts:
         """Shards that hold superpixels of a polygon, and (y, x) which of each."""
         side, (height, width) = self._slide.superpixel_um, self._slide.shape
         (x0, y0), (x1, y1) = np.floor(polygon.min(axis=0) / side), np.ceil(polygon.max(axis=0) / side)
@@ -110,15 +135,21 @@ class Regions:
             raise RefusedError(422, "The region lies off the slide.")
         within = Region(*box)
         found = []
-        for shard in self._all_shards():
+        for shard in self._all_shards:
             if shard.y0 < within.y1 and within.y0 < shard.y1 and shard.x0 < within.x1 and within.x0 < shard.x1:
                 mask = inside_of(polygon / side, shard)
                 if mask.any():
                     found.append((shard, mask))
         return found
 
-    def _all_shards(self) -> Iterator[Region]:
-        return Region(0, self._slide.shape[0], 0, self._slide.shape[1]).tiles(SHARD_SUPERPIXELS)
+    @functools.cached_property
+    def _all_shards(self) -> list[Region]:
+        return list(Region(0, self._slide.shape[0], 0, self._slide.shape[1]).tiles(SHARD_SUPERPIXELS))
+
+    @functools.cached_property
+    def _with_tissue(self) -> list[Region]:
+        tissue = self._planes.array("tissue/mask")
+        return [shard for shard in self._all_shards if np.asarray(tissue[shard.slices]).any()]
 
     def _sums(self, shard: Region, mask: NDArray[np.bool_] | None) -> Sums:
         """Sums of the imputed genes over a shard, or a part of it."""
@@ -145,24 +176,14 @@ class Regions:
             sums[start : start + len(names)] = np.where(there, values, 0).sum(axis=1, dtype=np.float64)
         return n, sums
 
-    def _shown(self, quantity: str, gene: str, shard: Region, mask: NDArray[np.bool_]) -> NDArray[np.float32]:
-        source = self._slide.genes()
-        values = source.read([self._slide.gene(gene)], shard, uncertainty=quantity == "uncertainty")[0]
-        if quantity == "refined":
-            values = refined(values, np.asarray(self._planes.array("tissue/cells")[shard.slices]))
-        return np.asarray(values[mask])
-
     def _rest(self, inside: dict[Region, Sums], gone: Callable[[], bool]) -> tuple[int, NDArray[np.float64], bool]:
         """Tissue superpixels outside of a region, means over them, and whether they are a sample.
 
         Sums of shards are kept: of all with tissue, or of evenly many where that is too much to read.
         """
         source = self._slide.genes()
-        tissue = self._planes.array("tissue/mask")
         with self._lock:
-            shards = [shard for shard in self._all_shards() if np.asarray(tissue[shard.slices]).any()]
-            most = max(1, MOST_VALUES // (SHARD_SUPERPIXELS**2 * max(1, source.imputed)))
-            chosen = shards[:: -(-len(shards) // most)]
+            chosen = _evenly(self._with_tissue, MOST_VALUES // (SHARD_SUPERPIXELS**2 * max(1, source.imputed)))
             for shard in chosen:
                 if shard not in self._whole:
                     _stop(gone)
@@ -173,7 +194,7 @@ class Regions:
             own_n, own = inside.get(shard, (0, np.zeros(source.imputed)))
             n, sums = n + whole_n - own_n, sums + whole - own
         rest = np.maximum(sums, 0) / n if n else np.full(source.imputed, np.nan)
-        return n, rest, len(chosen) < len(shards)
+        return n, rest, len(chosen) < len(self._with_tissue)
 
 
 def checked(corners: Any) -> Corners:
@@ -203,6 +224,11 @@ def inside_of(polygon: Corners, window: Region) -> NDArray[np.bool_]:
         if crossed.size:
             inside[crossed] ^= x < ((xb - xa) * (rows[crossed] - ya) / (yb - ya) + xa)[:, None]
     return inside
+
+
+def _evenly(shards: list[Region], most: int) -> list[Region]:
+    """At most so many shards, but one, evenly through all."""
+    return shards[:: max(1, -(-len(shards) // max(1, most)))]
 
 
 def _there(parts: list[NDArray[np.float32]]) -> NDArray[np.float32]:

@@ -110,13 +110,21 @@ class Slide:
 
     @functools.cached_property
     def trust(self) -> dict[str, str]:
-        """What the trust table says of genes, in a few words; empty where none has been held out."""
+        """What the trust table says of genes, in a few words; empty where no gene has been held out."""
         try:
             table = self.run.trust
         except (InputError, OSError, ValueError):
             return {}
         said = zip(table.index, table["word"], table["score"], strict=True)
-        return {str(gene): f"{word}, held-out correlation {score:.2f}" for gene, word, score in said}
+        return {
+            str(gene): f"{word}, held-out correlation {score:.2f}" if np.isfinite(score) else str(word)
+            for gene, word, score in said
+        }
+
+    def trust_in(self, gene: str) -> str:
+        """How far a gene's map can be believed, in a few words."""
+        why = "this gene was not held out" if self.trust else "no gene has been held out yet"
+        return self.trust.get(gene, f"not tested ({why})")
 
     def describe(self) -> dict[str, Any]:
         """What the page needs to know."""

@@ -20,6 +20,9 @@ CHUNK = 512
 
 CHUNKS_BYTES = 40 * 2**20
 
+LARGEST = 1e30
+"""Of values that colours are chosen by: any two, and what lies between, can be held in single precision."""
+
 LAYERS = ("image", "gene", "uncertainty", "refined", "two", "classes")
 
 
@@ -73,7 +76,7 @@ class Tiles:
         if name not in paint.COLOUR_MAPS:
             raise RefusedError(404, f"There is no colour map {name!r}; there are: {', '.join(paint.COLOUR_MAPS)}.")
         low, high = _range(query, "lo", "hi")
-        least = query.number("least") if query.text("least") else None
+        least = _level(query, "least") if query.text("least") else None
         values = self._planes.values(quantity, query.text("gene"), tile.cells, tile.step)
         numbers = paint.shades(values, low, high, least)
         return paint.png_of_numbers(_enlarged(numbers, tile.repeat), paint.palette(name))
@@ -134,8 +137,17 @@ def _halved(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray((blocks.sum(axis=(1, 3)) + 2) // 4, np.uint8)
 
 
+def _level(query: Query, name: str) -> float:
+    """A value that colours are chosen by."""
+    value = query.number(name)
+    if abs(value) > LARGEST:
+        raise RefusedError(400, f"{name} is {value:g}, not from {-LARGEST:g} to {LARGEST:g}.")
+    return value
+
+
 def _range(query: Query, low: str, high: str) -> tuple[float, float]:
-    begin, end = query.number(low), query.number(high)
-    if not begin < end:
+    """The ends of a range of colours, apart in single precision, which maps have."""
+    begin, end = _level(query, low), _level(query, high)
+    if not np.float32(end) - np.float32(begin) > 0:
         raise RefusedError(400, f"{low} {begin:g} is not under {high} {end:g}.")
     return begin, end

@@ -97,7 +97,7 @@ class Viewed:
         """The distribution of a gene over the slide."""
         gene = query.text("gene")
         found = histogram(state.planes, _quantity(query), gene)
-        return as_json(found | {"trust": state.slide.trust.get(gene, "")}, keep=True)
+        return as_json(found | {"trust": state.slide.trust_in(gene)}, keep=True)
 
     def value(self, state: State, query: Query) -> Answer:
         """What lies at a position."""

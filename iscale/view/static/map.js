@@ -9,8 +9,8 @@ export class SlideMap {
     this.told = told;
     const [height, width] = about.content_px.map((n) => n * about.pixel_um);
     this.size = { width, height };
-    this.image = new TileLayer(about, about.finest, true);
-    this.overlay = new TileLayer(about, about.finest_of_overlays, false);
+    this.image = new TileLayer(about, about.finest, true, () => this.#fit());
+    this.overlay = new TileLayer(about, about.finest_of_overlays, false, () => this.#fit());
   }
 
   async draw() {
@@ -18,8 +18,8 @@ export class SlideMap {
     const line = { line_color: "#111111", line_width: 1.2 };
     this.spots = new Bokeh.ColumnDataSource({ data: { x: [], y: [], radius: [], fill: [] } });
     this.outline = new Bokeh.ColumnDataSource({ data: { x: [], y: [] } });
-    const { clientWidth, clientHeight } = this.element;
-    const ranges = this.#ranges(this.size.width / 2, this.size.height / 2, this.#whole(), clientWidth, clientHeight);
+    this.laid = { width: this.element.clientWidth, height: this.element.clientHeight };
+    const ranges = this.#ranges(this.size.width / 2, this.size.height / 2, this.#whole(), this.laid);
     const limits = { min_interval: 1, max_interval: 20 * Math.max(this.size.width, this.size.height) };
     this.x = new Bokeh.Range1d({ ...ranges.x, ...limits });
     this.y = new Bokeh.Range1d({ ...ranges.y, ...limits });
@@ -55,22 +55,28 @@ export class SlideMap {
     const views = await Bokeh.embed.add_document_standalone(documents, this.element);
     this.view = views.get_one(this.plot);
     for (const layer of [this.image, this.overlay]) layer.attach(views.get_one(layer.renderer));
-    new ResizeObserver(() => requestAnimationFrame(() => this.told.moved())).observe(this.element);
   }
 
   // Centre in um of the slide, and um per CSS pixel.
   get place() {
-    const { width } = this.#frame();
-    return { x: (this.x.start + this.x.end) / 2, y: -(this.y.start + this.y.end) / 2, s: (this.x.end - this.x.start) / width };
+    const { x, y } = this;
+    return { x: (x.start + x.end) / 2, y: -(y.start + y.end) / 2, s: (x.end - x.start) / this.laid.width };
   }
 
   go({ x, y, s }) {
-    const { width, height } = this.#frame();
+    this.laid = this.#frame();
     const scale = Math.min(Math.max(s, this.about.pixel_um / 16), 4 * this.#whole());
-    const ranges = this.#ranges(x, y, scale, width, height);
+    const ranges = this.#ranges(x, y, scale, this.laid);
     this.x.setv(ranges.x);
     this.y.setv(ranges.y);
     this.told.moved();
+  }
+
+  // Told at every paint, before anything is drawn: where the frame has another size than the ranges were made for, the
+  // centre and the scale stay. What is painted after it sees the new ranges.
+  #fit() {
+    const { width, height } = this.#frame();
+    if (width !== this.laid.width || height !== this.laid.height) this.go(this.place);
   }
 
   whole() {
@@ -83,7 +89,7 @@ export class SlideMap {
   }
 
   move(right, down) {
-    const { width, height } = this.#frame(), place = this.place;
+    const { width, height } = this.laid, place = this.place;
     this.go({ ...place, x: place.x + right * width * place.s, y: place.y + down * height * place.s });
   }
 
@@ -111,16 +117,18 @@ export class SlideMap {
     this.outline.data = { x: closed.map(([x]) => x), y: closed.map(([, y]) => -y) };
   }
 
+  // Its size in CSS pixels; the last one while it is hidden.
   #frame() {
-    return this.view?.frame.bbox.width > 0 ? this.view.frame.bbox : { width: this.element.clientWidth, height: this.element.clientHeight };
+    const { width, height } = this.view?.frame.bbox ?? {};
+    return width > 0 && height > 0 ? { width, height } : this.laid;
   }
 
   #whole() {
-    const { clientWidth, clientHeight } = this.element;
-    return 1.04 * Math.max(this.size.width / clientWidth, this.size.height / clientHeight);
+    const { width, height } = this.#frame();
+    return 1.04 * Math.max(this.size.width / width, this.size.height / height);
   }
 
-  #ranges(x, y, s, width, height) {
+  #ranges(x, y, s, { width, height }) {
     return {
       x: { start: x - (s * width) / 2, end: x + (s * width) / 2 },
       y: { start: -y - (s * height) / 2, end: -y + (s * height) / 2 },

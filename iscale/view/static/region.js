@@ -66,11 +66,13 @@ export class RegionPanel {
   }
 
   #rows() {
-    const { genes, mean, rest, fold } = this.table;
-    this.rows.replaceChildren(...this.#order().slice(0, SHOWN).map((i) => {
+    const { genes, mean, rest, fold, histogram } = this.table, order = this.#order(), own = genes.indexOf(histogram?.gene);
+    const first = own < 0 || order.indexOf(own) < SHOWN ? order : [own, ...order]; // the gene that is shown is in the table
+    this.rows.replaceChildren(...first.slice(0, SHOWN).map((i) => {
       const row = document.createElement("tr"), head = document.createElement("th"), button = document.createElement("button");
       Object.assign(button, { type: "button", className: "link", textContent: genes[i], title: `Show ${genes[i]}` });
       head.scope = "row";
+      row.className = i === own ? "shown" : "";
       head.append(button);
       row.append(head, ...[mean[i], rest[i], fold[i]].map((value) => {
         const cell = document.createElement("td");

@@ -1,12 +1,14 @@
-// Layers of tiles on a slide: BokehJS's tile renderer, with three things of our own. It asks for no tile that is not
-// there, and for none ahead; a layer's tiles do not shine through each other, and meet at whole pixels; and when what is
-// shown changes, the old tiles stay until the new ones are there.
+// Layers of tiles on a slide: BokehJS's tile renderer, with four things of our own. It asks for no tile that is not
+// there, and for none ahead; a layer's tiles do not shine through each other, and meet at whole pixels; when what is
+// shown changes, the old tiles stay until the new ones are there; and the ranges are not its to set: every layer would
+// stretch them once for the same change of the window's size.
 
 const MOST_KEPT = 500;
 
 export class TileLayer {
-  // about: of the server; finest: the last zoom that has tiles; address: (zoom, x, y) => a tile's address.
-  constructor(about, finest, smoothing) {
+  // about: of the server; finest: the last zoom that has tiles; fit: makes the ranges fit the frame, at every paint.
+  constructor(about, finest, smoothing, fit) {
+    this.fit = fit;
     const side = 256 * 2 ** about.finest * about.pixel_um;
     const drawn = window.devicePixelRatio >= 1.5 ? 128 : 181;
     const [height, width] = about.shape_px;
@@ -30,7 +32,8 @@ export class TileLayer {
     this.view = view;
     const kind = Object.getPrototypeOf(view);
     const canvas = document.createElement("canvas"), own = canvas.getContext("2d");
-    view._prefetch_tiles = () => {};
+    view._prefetch_tiles = view._map_data = () => {};
+    view._enforce_aspect_ratio = () => this.fit();
     view._draw_tile = (_, key) => this.#draw(own, key);
     view._paint = (ctx) => {
       const { width, height } = view.plot_view.frame.bbox;

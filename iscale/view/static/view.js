@@ -5,7 +5,7 @@ import { SlideMap } from "./map.js";
 import { Range, short } from "./range.js";
 import { RegionPanel } from "./region.js";
 import { Search } from "./search.js";
-import { read, written } from "./state.js";
+import { isRange, limited, read, written } from "./state.js";
 
 const $ = (id) => document.getElementById(id);
 const LAYERS = [
@@ -45,6 +45,9 @@ function colourer(low, high) {
   return (value) => colours[Math.round(share(value, low, high) * (colours.length - 1))];
 }
 
+// The range of colours: what was chosen, or by default that of the gene.
+const rangeOf = (found, low, high) => (isRange(low, high) ? [low, high] : [found.from, found.to]);
+
 // ---- what is drawn ------------------------------------------------------------------------------------------------
 
 const ranges = {};
@@ -58,21 +61,34 @@ async function draw() {
     else if (state.layer === "clusters" || state.layer === "annotation") drawClasses();
     else map.overlay.show(null, state.o);
     if (turn === drawing) await drawSpots(turn);
-  } catch (error) { if (turn === drawing) trouble(error); }
+  } catch (error) {
+    if (turn === drawing) {
+      trouble(error);
+      nothing();
+    }
+  }
   remember();
+}
+
+// What was shown before is of another gene.
+function nothing() {
+  if (ofGenes()) map.overlay.show(null, state.o);
+  drawSpots.shown = null;
+  map.showSpots([], [], [], [], "#111111");
+  $("trust").textContent = $("spots-note").textContent = "";
 }
 
 async function drawGenes(turn) {
   const found = await histogramOf(quantity(), state.gene);
   const other = state.layer === "two" && state.gene2 ? await histogramOf("gene", state.gene2) : null;
   if (turn !== drawing) return;
-  const low = state.lo ?? found.from, high = state.hi ?? found.to;
+  const [low, high] = rangeOf(found, state.lo, state.hi);
   const asking = { gene: state.gene, lo: low, hi: high, v: about.version };
   let layer = state.layer;
   if (state.layer === "two") {
     ranges.first.show(found, low, high, (value) => MAGENTA(visible(share(value, low, high))));
     if (other) {
-      const low2 = state.lo2 ?? other.from, high2 = state.hi2 ?? other.to;
+      const [low2, high2] = rangeOf(other, state.lo2, state.hi2);
       Object.assign(asking, { gene2: state.gene2, lo2: low2, hi2: high2 });
       ranges.second.show(other, low2, high2, (value) => GREEN(visible(share(value, low2, high2))));
     } else [layer] = ["gene"];
@@ -81,7 +97,8 @@ async function drawGenes(turn) {
     asking.map = state.map || about.default_map[state.layer];
     ranges.first.show(found, low, high, colourer(low, high));
   }
-  $("trust").textContent = found.trust ? `How far to believe it: ${found.trust}.` : "";
+  const both = other ? [found, other].map(({ gene, trust }) => `${gene} ${trust}`) : [found.trust];
+  $("trust").textContent = `How far to believe ${other ? "them" : "it"}: ${both.join("; ")}.`;
   map.overlay.show((z, x, y) => address(`tile/${layer}/${z}/${x}/${y}`, asking), state.o);
 }
 
@@ -105,7 +122,7 @@ async function drawSpots(turn) {
   if (chosen.length && state.gene) {
     const found = await histogramOf(quantity() === "uncertainty" ? "gene" : quantity(), state.gene);
     const own = state.layer !== "uncertainty";
-    const low = (own ? state.lo : undefined) ?? found.from, high = (own ? state.hi : undefined) ?? found.to;
+    const [low, high] = own ? rangeOf(found, state.lo, state.hi) : [found.from, found.to];
     const colour = state.layer === "two" ? (v) => MAGENTA(share(v, low, high)) : colourer(low, high);
     for (const name of chosen) {
       const key = `${name} ${state.gene}`;
@@ -223,12 +240,13 @@ let panel;
 
 async function askRegion() {
   if (!state.region || !about.imputed) return;
-  let colour = () => "currentColor";
+  let colour = () => "currentColor", gene = "";
   if (state.gene) try {
     const found = await histogramOf(quantity(), state.gene);
-    colour = colourer(state.lo ?? found.from, state.hi ?? found.to);
-  } catch { /* told where the gene is drawn */ }
-  await panel.ask(state.region, state.gene ?? "", quantity(), colour);
+    colour = colourer(...rangeOf(found, state.lo, state.hi));
+    gene = state.gene;
+  } catch { /* told where the gene is drawn; the others' means can be had */ }
+  await panel.ask(state.region, gene, quantity(), colour);
 }
 
 function pressed(kind) {
@@ -329,16 +347,17 @@ function key(event) {
 // ---- from the address and back ------------------------------------------------------------------------------------
 
 function started(given) {
-  const first = about.genes ? "gene" : "none";
-  return { layer: first, gene: about.first_gene || undefined, o: 0.75, spots: [], ...given };
+  const layers = [...document.querySelectorAll("#layers input")].map(({ value }) => value);
+  const { captures, colour_maps: maps } = about;
+  const kept = limited(given, { layers, captures, maps: Object.keys(maps), ...map.size });
+  return { layer: about.genes ? "gene" : "none", gene: about.first_gene || undefined, o: 0.75, ...kept };
 }
 
 async function restore() {
   state = started(read(location.hash));
-  if (![...document.querySelectorAll("#layers input")].some(({ value }) => value === state.layer)) state.layer = "none";
   reflect();
   map.image.show((z, x, y) => address(`tile/image/${z}/${x}/${y}`, { v: about.version }), 1);
-  if ([state.x, state.y, state.s].every(Number.isFinite)) map.go(state); else map.whole();
+  if (state.s) map.go(state); else map.whole();
   map.showRegion(state.region ?? null);
   await draw();
   if (state.region) await askRegion(); else panel.clear();

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from iscale.basis.stored import write_loadings
+from iscale.basis.stored import coarse_means, write_loadings
 from iscale.captures.spots import Capture
 from iscale.captures.stage import write_capture
 from iscale.geometry import Region, SlideGrid
@@ -40,10 +40,17 @@ def expression() -> NDArray[np.float32]:
     return np.where(tissue(), maps, np.nan).astype(np.float16).astype(np.float32)
 
 
-def factor() -> NDArray[np.float32]:
-    """(y, x): what the gene `EXTRA` is computed from, log1p of its counts; NaN off tissue."""
+def factors() -> NDArray[np.float32]:
+    """(state, y, x): what the gene `EXTRA` is computed from, log1p of its counts in two states; NaN off tissue."""
     x = np.arange(SHAPE[1], dtype=np.float32)
-    return np.where(tissue(), np.float32(1) + x / 128, np.nan).astype(np.float16).astype(np.float32)
+    states = np.stack([1 + x / 128, 1.25 + x / 128])[:, None]
+    return np.where(tissue(), states, np.nan).astype(np.float16).astype(np.float32)
+
+
+def extra() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(y, x) each: expression of `EXTRA`, and its uncertainty."""
+    counts = np.expm1(factors())
+    return counts.mean(axis=0), counts.std(axis=0)
 
 
 def cells() -> NDArray[np.bool_]:
@@ -117,19 +124,19 @@ def _write_image(store: RunStore) -> None:
 
 
 def _write_basis(store: RunStore) -> None:
-    """One state, of which the first factor is the logarithm of `EXTRA`."""
+    """Two states, of which the first factor is the logarithm of `EXTRA`."""
     loading = np.zeros((FACTORS, len(GENES) + 1), np.float32)
     loading[0, -1] = 1
     n_genes = len(GENES) + 1
     write_loadings(
         store, Loadings((*GENES, EXTRA), loading, np.zeros(n_genes, np.float32), np.ones(n_genes, np.float32))
     )
-    fine, coarse = layout.factors(FACTORS, SHAPE)
-    values = np.zeros((FACTORS, *SHAPE), np.float32)
+    fine, coarse = layout.factors(2 * FACTORS, SHAPE)
+    values = np.zeros((2 * FACTORS, *SHAPE), np.float32)
+    values[[0, FACTORS]] = np.nan_to_num(factors())
+    _fill(store, coarse, coarse_means(values, tissue()))
     values[:, ~tissue()] = np.nan
-    values[0] = factor()
     _fill(store, fine, values)
-    _fill(store, coarse, np.zeros(coarse.shape))
 
 
 def _write_annotation(store: RunStore) -> None:
