@@ -25,7 +25,7 @@ demo: env ## set up, run the pipeline on the built-in demo, say what was found
 
 .PHONY: test
 test: env ## set up, run the tests
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # An S3 server for tests has requirements that ours exclude: it gets an environment of its own.
 .venv-moto/.ready:

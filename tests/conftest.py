@@ -21,6 +21,25 @@ settings.load_profile("shared")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+LONG = (
+    "test_exactness.py",
+    "test_hipt.py",
+    "test_hipt_run.py",
+    "test_align_command.py",
+    "test_command.py",
+    "test_automatic.py",
+    "test_bad_input.py",
+    "test_docs_code.py",
+    "test_results.py",
+)
+"""Files of tests that take a minute or more: begun first, so that no process is left with one at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the long files first, all else in its order."""
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
+
 def _folder(variable: str) -> Path:
     value = os.environ.get(variable)
     if not value:
@@ -48,16 +67,6 @@ def stand_in_weights(golden_dir: Path, tmp_path_factory: pytest.TempPathFactory)
     """Folder with HIPT's two weight files in the published form, values drawn: the published may not be handed on."""
     folder = tmp_path_factory.mktemp("weights")
     subprocess.run([sys.executable, golden_dir / "make_stand_in_weights.py", folder], check=True)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def demo_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The built-in demo as a project folder, on a slide of 3 x 3 shards."""
-    from iscale.demo.synthetic import write_demo
-
-    folder = tmp_path_factory.mktemp("demo")
-    write_demo(folder, side_px=5120)
     return folder
 
 

@@ -25,6 +25,7 @@ from iscale.align.transform import Transform, write_transform
 from iscale.capture_files import find_captures
 from iscale.cli import main
 from iscale.config import CaptureOptions, Options, Platform, load_options, settings_text
+from iscale.demo.synthetic import write_demo
 from iscale.errors import InputError
 from iscale.init_project import init_project
 from iscale.job import Job
@@ -305,8 +306,9 @@ def test_a_run_from_a_measurement_and_its_transform(files: Path) -> None:
     assert any(n.startswith("Capture D1: 36 spots of h5ad, radius 20 um; turned by 90.0 degrees") for n in notices)
 
 
-def test_the_same_captures_by_tables_and_by_a_transform(demo_project: Path, tmp_path: Path) -> None:
+def test_the_same_captures_by_tables_and_by_a_transform(tmp_path: Path) -> None:
     """The demo's tables in the captures' own pixels, placed by a transform, are its aligned tables."""
+    demo_project = write_demo(tmp_path / "demo", side_px=2048).project
     captures = demo_project / "DaughterCaptures"
     names = ["D1", "D2", "D3"]
     project = tmp_path / "P"

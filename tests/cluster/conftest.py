@@ -27,6 +27,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
+def demo_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built-in demo as a project folder, on a slide of 3 x 3 shards."""
+    from iscale.demo.synthetic import write_demo
+
+    folder = tmp_path_factory.mktemp("demo")
+    write_demo(folder, side_px=5120)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def slurm() -> Iterator[dict[str, str]]:
     """A SLURM of one node that says it has 4 cores: its environment, which is this process' meanwhile."""
     # Not below pytest's folder: sockets' paths are short, and daemons enter it by themselves.
