@@ -62,7 +62,7 @@ def recall_options(project: Path, flags: dict[str, Any], *, restart: bool = Fals
     Returns
     -------
     tuple
-        The options, and a line that tells what was recalled; empty where nothing was.
+        The options, and a line that tells what was recalled, or forgotten; empty where nothing was.
 
     Raises
     ------
@@ -70,8 +70,6 @@ def recall_options(project: Path, flags: dict[str, Any], *, restart: bool = Fals
         As :func:`iscale.config.load_options` does.
     """
     options = load_options(project, flags)
-    if restart:
-        return options, ""
     found = report_of(store_for(project, options.out)).get("options")
     former: dict[str, Any] = found if isinstance(found, dict) else {}
     known = former.keys() - options.model_fields_set - {"capture"}
@@ -84,6 +82,8 @@ def recall_options(project: Path, flags: dict[str, Any], *, restart: bool = Fals
     if not changed:
         return options, ""
     as_flags = " ".join(_flag(name, getattr(same, name)) for name in changed)
+    if restart:
+        return options, f"Not as the former run was made, which had {as_flags}: --restart forgets it"
     return same, f"As this run was made: {as_flags} (give other values to change that; --restart forgets it)"
 
 

@@ -59,6 +59,6 @@ def read_loadings(folder: Path) -> Loadings:
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise StoreError(
             f"{folder} does not hold what turns factors into genes: {error}",
-            "Run the fit again (`iscale fit PROJECT --restart`).",
+            f"Delete {folder} and run the project again: the fit is made anew.",
         ) from error
     return Loadings(genes, loading, level, share)

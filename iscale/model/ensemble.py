@@ -31,8 +31,6 @@ TENSORS_FILE, SETTINGS_FILE = "ensemble.safetensors", "ensemble.json"
 RECIPES: Mapping[str, str] = {"default": "iscale.model.default", "published": "iscale.model.published"}
 """Recipe's name to the module that trains it and builds its ensemble."""
 
-_REFIT = "Run the fit again (`iscale fit PROJECT --restart`)."
-
 
 class Ensemble(ABC):
     """States of a model, trained together, that predict expected counts per superpixel.
@@ -141,7 +139,7 @@ def load_ensemble(folder: Path, device: torch.device | str = "cpu") -> Ensemble:
         recipe = recipe_module(description["recipe"])
         return recipe.from_parts(tuple(description["genes"]), description["n_states"], tensors, description["settings"])
     except (SafetensorError, KeyError, TypeError, ValueError, InputError) as error:
-        raise StoreError(f"{folder} does not hold a whole ensemble: {error}", _REFIT) from error
+        raise StoreError(f"{folder} does not hold a whole ensemble: {error}", _refit(folder)) from error
 
 
 class Recipe(Protocol):
@@ -218,14 +216,20 @@ def _read(folder: Path) -> tuple[dict[str, Any], bytes]:
         description = json.loads((folder / SETTINGS_FILE).read_bytes())
         data = (folder / TENSORS_FILE).read_bytes()
     except FileNotFoundError as error:
-        raise StoreError(f"{folder} holds no ensemble: {Path(error.filename).name} is missing", _REFIT) from error
+        missing = Path(error.filename).name
+        raise StoreError(f"{folder} holds no ensemble: {missing} is missing", _refit(folder)) from error
     except (OSError, ValueError) as error:
-        raise StoreError(f"the ensemble in {folder} cannot be read: {error}", _REFIT) from error
+        raise StoreError(f"the ensemble in {folder} cannot be read: {error}", _refit(folder)) from error
     found = description.get("format") if isinstance(description, dict) else None
     if found != FORMAT:
-        raise StoreError(f"{folder / SETTINGS_FILE} is of format {found}; this version reads {FORMAT}", _REFIT)
+        raise StoreError(f"{folder / SETTINGS_FILE} is of format {found}; this version reads {FORMAT}", _refit(folder))
     if hashlib.sha256(data).hexdigest() != description.get("sha256"):
         raise StoreError(
-            f"{folder / TENSORS_FILE} is not the file that {SETTINGS_FILE} was written with: sha256 differs", _REFIT
+            f"{folder / TENSORS_FILE} is not the file that {SETTINGS_FILE} was written with: sha256 differs",
+            _refit(folder),
         )
     return description, data
+
+
+def _refit(folder: Path) -> str:
+    return f"Delete {folder} and run the project again: the fit is made anew."

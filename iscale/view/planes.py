@@ -12,6 +12,7 @@ from iscale.basis.stored import COARSE_PATH, FACTORS_PATH
 from iscale.geometry import Region
 from iscale.plots.labels import label_map
 from iscale.plots.overview import block_mean, refined
+from iscale.remedies import making
 from iscale.store.layout import COARSE_STEP, SHARD_SUPERPIXELS
 from iscale.view.cache import ByteCache
 from iscale.view.factors import Factors
@@ -72,7 +73,9 @@ class Planes:
         if quantity not in QUANTITIES:
             raise RefusedError(404, f"There is no layer {quantity!r}; there are: {', '.join(QUANTITIES)}.")
         if quantity == "refined" and not self._slide.has_cells:
-            raise RefusedError(404, "This run has no refined expression yet: iscale refine PROJECT makes it.")
+            raise RefusedError(
+                404, f"This run has no refined expression yet: {making(self._slide.store, 'tissue/cells')} makes it."
+            )
         found = np.full(cells.shape, np.nan, np.float32)
         self._fill(found, (quantity, self._slide.gene(gene)), cells, step)
         return found

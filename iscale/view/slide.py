@@ -16,7 +16,7 @@ from iscale.errors import InputError
 from iscale.geometry import SUPERPIXEL_PX
 from iscale.plots.draw import COLOURS, SPREAD_COLOURS
 from iscale.plots.labels import class_colours
-from iscale.remedies import MADE_BY
+from iscale.remedies import making
 from iscale.results import Run
 from iscale.store.lock import holder
 from iscale.store.run_store import RunStore
@@ -68,7 +68,9 @@ class Slide:
     def __init__(self, run: Run) -> None:
         store = run.store
         if not store.has("image/0"):
-            raise InputError(f"{store.place}: has no image yet, there is nothing to show.", "Run iscale run PROJECT.")
+            raise InputError(
+                f"{store.place}: has no image yet, there is nothing to show.", f"Make it: {making(store, 'image')}."
+            )
         self.run, self.store = run, store
         self.version = version(store)
         image = store.attributes("image")
@@ -91,7 +93,7 @@ class Slide:
     def genes(self) -> Source:
         """The genes, refused where none is predicted yet."""
         if self.source is None:
-            raise RefusedError(404, "No gene is predicted yet: iscale predict PROJECT makes them.")
+            raise RefusedError(404, f"No gene is predicted yet: {making(self.store, 'expression')} makes them.")
         return self.source
 
     def gene(self, name: str) -> str:
@@ -129,15 +131,15 @@ class Slide:
     def describe(self) -> dict[str, Any]:
         """What the page needs to know."""
         source = self.source
-        missing = [] if source else [("genes", "predict")]
-        missing += [] if self.has_cells else [("refined expression", "refine")]
-        missing += [(g, MADE_BY[g]) for g in ("clusters", "annotation") if not self.store.has(f"{g}/labels")]
+        missing = [] if source else [("genes", "expression")]
+        missing += [] if self.has_cells else [("refined expression", "tissue/cells")]
+        missing += [(group, group) for group in ("clusters", "annotation") if not self.store.has(f"{group}/labels")]
         return {
             "name": _name(self.store),
             "place": str(self.store.place),
             "version": self.version,
             "holder": "" if self.store.url else holder(self.store.folder),
-            "missing": [f"no {what} yet (iscale {stage} makes it)" for what, stage in missing],
+            "missing": [f"no {what} yet ({making(self.store, path)} makes it)" for what, path in missing],
             "outdated": [part for part in GROUPS if self.store.has(part) and self.store.outdated(part)],
             "shape_px": list(self.zooms.shape_px),
             "content_px": list(self.content_px),
