@@ -15,9 +15,9 @@ from scipy import sparse
 from iscale.aggregate.areas import Block, Facts, Overlaps, Rings, shard_at, shard_grid
 from iscale.aggregate.coverage import cover
 from iscale.aggregate.frame import Frame
-from iscale.aggregate.scratch import nameless, read_at, runs, write_at
 from iscale.errors import InputError
 from iscale.geometry import Region
+from iscale.scratch import nameless, read_at, runs, write_at
 from iscale.store.layout import SHARD_SUPERPIXELS
 from iscale.wording import plural
 

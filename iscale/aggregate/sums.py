@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from iscale.aggregate.areas import AREAS_AT_ONCE, Areas, Overlaps
 from iscale.aggregate.genes import Maps
-from iscale.aggregate.scratch import nameless, read_at, runs, write_at
 from iscale.geometry import Region
+from iscale.scratch import nameless, read_at, runs, write_at
 
 GENES_AT_ONCE = 64
 """Maps of a shard that are read together."""

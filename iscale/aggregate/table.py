@@ -19,7 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from iscale.aggregate.areas import Repeats
-from iscale.aggregate.scratch import read_at, runs, write_at
+from iscale.scratch import read_at, runs, write_at
 
 TEXT = h5py.string_dtype()
 CHUNK = 1 << 14

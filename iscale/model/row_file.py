@@ -6,11 +6,7 @@ when it is let go. The file has no name, so it is gone with the process, however
 
 from __future__ import annotations
 
-import os
-import tempfile
-import weakref
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from iscale.scratch import nameless, read_at, runs, write_at
+
 ROWS_AT_ONCE = 4096
 """Rows that are copied at a time."""
 
 
 class ScratchFile:
-    """A nameless file of (row, feature) float32 rows, closed when nobody holds it.
+    """A nameless file of (row, feature) float32 rows.
 
     Parameters
     ----------
@@ -37,16 +35,11 @@ class ScratchFile:
         folder.mkdir(parents=True, exist_ok=True)
         self.n_features = n_features
         self._row = 4 * n_features
-        self._file, name = tempfile.mkstemp(dir=folder)
-        weakref.finalize(self, os.close, self._file)
-        Path(name).unlink()
+        self._file = nameless(folder, self)
 
     def write(self, first: int, rows: NDArray[np.float32]) -> None:
         """Write rows from a place on; what is skipped takes no room on file systems that know holes."""
-        left, place = np.ascontiguousarray(rows, dtype=np.float32).reshape(-1).view(np.uint8).data, first * self._row
-        while left:
-            written = os.pwrite(self._file, left, place)
-            left, place = left[written:], place + written
+        write_at(self._file, first * self._row, rows.astype(np.float32, copy=False))
 
     def read(self, first: int, rows: NDArray[np.float32]) -> None:
         """Fill rows from a place on.
@@ -56,12 +49,7 @@ class ScratchFile:
         OSError
             If the file ends before.
         """
-        left, place = rows.reshape(-1).view(np.uint8).data, first * self._row
-        while left:
-            found = os.preadv(self._file, [left], place)
-            if not found:
-                raise OSError(f"the file of disc features ends {len(left)} bytes early")
-            left, place = left[found:], place + found
+        read_at(self._file, first * self._row, rows)
 
 
 @dataclass(frozen=True)
@@ -104,9 +92,8 @@ class RowFile:
         spot = np.searchsorted(self.starts, at, side="right") - 1
         place = at + (self.first - self.starts[:-1])[spot]
         values = np.empty((len(at), self.file.n_features), np.float32)
-        for a, b in pairwise([0, *(np.flatnonzero(np.diff(place) != 1) + 1).tolist(), len(at)]):
-            if b > a:
-                self.file.read(int(place[a]), values[a:b])
+        for a, b in runs(place):
+            self.file.read(int(place[a]), values[a:b])
         return torch.from_numpy(values).to(self.device)
 
     def to(self, device: torch.device) -> Tensor | RowFile:
