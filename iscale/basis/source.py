@@ -52,9 +52,9 @@ class Source:
         self.store = store
         self._opened: dict[str, zarr.Array[Any]] = {}
         self.has_factors = store.has(FACTORS_PATH)
-        self._imputed = _names(store, "expression/gene")
+        self._imputed = store.names("expression/gene")
         self.imputed = len(self._imputed)
-        self.genes = _names(store, "basis/gene") if self.has_factors else self._imputed
+        self.genes = store.names("basis/gene") if self.has_factors else self._imputed
 
     @cached_property
     def _rows(self) -> dict[str, int]:
@@ -234,7 +234,3 @@ def block_means(values: NDArray[np.float32], step: int) -> NDArray[np.float32]:
     with np.errstate(invalid="ignore"):
         means: NDArray[np.float32] = np.where(known, blocks, 0).sum(axis=(2, 4)) / known.sum(axis=(2, 4))
     return means.astype(np.float32)
-
-
-def _names(store: RunStore, path: str) -> tuple[str, ...]:
-    return tuple(str(name) for name in np.asarray(store.array(path)[...]))

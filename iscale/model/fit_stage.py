@@ -63,7 +63,7 @@ def fit_model(context: FitContext, region: Region) -> None:
     del region
     spots = read_training(context.store, context.grid)
     counts = context.store.array(SHARED_COUNTS)
-    shared = SharedGenes(_names(context.store, SHARED_GENES), lambda genes: np.asarray(counts[:, genes], np.float32))
+    shared = SharedGenes(context.store.names(SHARED_GENES), lambda genes: np.asarray(counts[:, genes], np.float32))
     with part(0.0, GATHERED):
         discs = gather_discs(context.store, context.groups, spots, context.grid, hold_bytes=context.hold_bytes)
     give_back()
@@ -80,10 +80,6 @@ def fit_model(context: FitContext, region: Region) -> None:
             n_states=STATES,
         )
     _save(context, result)
-
-
-def _names(store: RunStore, path: str) -> tuple[str, ...]:
-    return tuple(str(name) for name in np.asarray(store.array(path)[...]))
 
 
 def _save(context: FitContext, result: FitResult) -> None:

@@ -22,13 +22,12 @@ from matplotlib.patches import Polygon, Rectangle
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
-from scipy.spatial import ConvexHull, QhullError
 
 from iscale.align.outline import tissue_mask
 from iscale.align.quality import Quality
 from iscale.align.transform import Transform
 from iscale.align.verdict import BAD, DOUBTFUL, GOOD, figures_of, verdict
-from iscale.plots.draw import scale_bar_um
+from iscale.plots.draw import hull_of, scale_bar_um
 from iscale.plots.panels import Pixels, Points, Window, checkerboard, in_overview, laid_over, sampled, window_about
 from iscale.slide.overview import Overview, block_mean
 
@@ -205,7 +204,7 @@ def _draw_outline(
     """The border of the capture's tissue, or the hull of its spots."""
     style = "dashed" if dashed else "solid"
     if shown.capture is None or shown.tissue is None:
-        hull = Polygon(_hull(transform.apply(shown.xy_px)), fill=False, ec=colour, lw=1.6, ls=style)
+        hull = Polygon(hull_of(transform.apply(shown.xy_px)), fill=False, ec=colour, lw=1.6, ls=style)
         axes.add_patch(hull)
         return
     at = in_overview(shown.capture, window, transform)
@@ -214,14 +213,6 @@ def _draw_outline(
     if inside.min() < 0.5 < inside.max():
         x, y = np.moveaxis(window.places, -1, 0)
         axes.contour(x, y, inside, levels=[0.5], colors=[colour], linewidths=1.6, linestyles=style)
-
-
-def _hull(points: Points) -> Points:
-    """Corners of the convex hull; of points on a line these points."""
-    try:
-        return np.asarray(points[ConvexHull(points).vertices], dtype=np.float64)
-    except (QhullError, ValueError):
-        return points
 
 
 def _draw_frame(axes: Axes, capture: Overview, transform: Transform) -> None:

@@ -11,6 +11,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.collections import EllipseCollection
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from scipy.spatial import ConvexHull, QhullError
 
 Place = tuple[float, float, float, float]
 """Left, bottom, width and height of axes, as shares of the figure."""
@@ -161,6 +162,14 @@ def scale_bar(axes: Axes, width_um: float) -> None:
     bar, start = scale_bar_um(width_um), 0.03
     axes.plot([start, start + bar / width_um], [0.03, 0.03], transform=axes.transAxes, color="black", lw=3)
     axes.text(start, 0.045, length_text(bar), transform=axes.transAxes, fontsize=8)
+
+
+def hull_of(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Corners of the convex hull; of points that have none, the points."""
+    try:
+        return np.asarray(points[ConvexHull(points).vertices], dtype=np.float64)
+    except (QhullError, ValueError):
+        return points
 
 
 def plain(text: str) -> str:

@@ -10,9 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 from numpy.typing import NDArray
-from scipy.spatial import ConvexHull, QhullError
 
-from iscale.plots.draw import plain, save_figure, scale_bar
+from iscale.plots.draw import hull_of, plain, save_figure, scale_bar
 from iscale.plots.labels import class_colours
 
 WIDTH_INCHES, TALLEST_INCHES = 8.4, 8.4
@@ -55,18 +54,10 @@ def draw_slide(
         axes.contour(x, y, tissue, levels=[0.5], colors=[TISSUE], linewidths=1.2)
     halo = [effects.withStroke(linewidth=3, foreground="white")]
     for (name, xy), colour in zip(captures.items(), class_colours(len(captures)), strict=True):
-        hull = _hull(np.asarray(xy, dtype=np.float64))
+        hull = hull_of(np.asarray(xy, dtype=np.float64))
         axes.add_patch(Polygon(hull, fill=False, ec=colour, lw=2.2, path_effects=halo))
         x, y = hull.mean(axis=0)
         text = axes.text(x, y, plain(name), ha="center", va="center", fontsize=11, weight="bold", color=colour)
         text.set(path_effects=halo, clip_on=True)
     scale_bar(axes, width)
     save_figure(figure, path)
-
-
-def _hull(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Corners of the convex hull; of points that have none, the points."""
-    try:
-        return np.asarray(points[ConvexHull(points).vertices], dtype=np.float64)
-    except (QhullError, ValueError):
-        return points

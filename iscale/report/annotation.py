@@ -54,7 +54,7 @@ def _rule(scene: Scene) -> str:
 
 def _map(scene: Scene, row: int, threshold: str) -> Figure:
     array = scene.store.array("annotation/labels")
-    labels = [str(label) for label in np.asarray(scene.store.array("annotation/label")[...])]
+    labels = list(scene.store.names("annotation/label"))
     factor = reduction(array.shape, LONGEST)
     path, um = scene.figure(f"annotation-{threshold}"), scene.grid.superpixel_um * factor
     names, colours = [*labels, UNCLASSIFIED], [*class_colours(len(labels)), NOTHING]

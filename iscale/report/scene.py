@@ -76,7 +76,7 @@ class Scene:
         """Names of the imputed genes, in the order of the rows."""
         if not self.store.has("expression/gene"):
             return ()
-        return tuple(str(gene) for gene in np.asarray(self.store.array("expression/gene")[...]))
+        return self.store.names("expression/gene")
 
     def attributes(self, group: str) -> dict[str, Any]:
         """Attributes of a group; none where it is not there."""

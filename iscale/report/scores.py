@@ -74,7 +74,7 @@ def _of_the_fit(scene: Scene) -> Scores | None:
     store, columns = scene.store, {"score": "held_out_counts", "score_depth_normalised": "held_out_depth_normalised"}
     if not all(store.has(f"training/{name}") for name in ("gene", *columns.values())):
         return None
-    genes = [str(gene) for gene in np.asarray(store.array("training/gene")[...])]
+    genes = list(store.names("training/gene"))
     rows: list[Row] = [{"gene": gene} for gene in genes]
     for column, name in columns.items():
         for row, value in zip(rows, np.asarray(store.array(f"training/{name}")[...]), strict=True):

@@ -216,6 +216,10 @@ class RunStore:
                 ) from error
             raise self._unreadable(path, error) from error
 
+    def names(self, path: str) -> tuple[str, ...]:
+        """An array of names, such as ``expression/gene``."""
+        return tuple(map(str, np.asarray(self.array(path)[...]).tolist()))
+
     def write(self, path: str, region: Region, values: NDArray[Any], rows: slice | None = None) -> None:
         """Write a region of the last two axes, and of some rows of the first, which must be whole shards.
 

@@ -205,7 +205,7 @@ def _clusters(store: RunStore) -> list[Classes]:
 def _annotation(store: RunStore) -> list[Classes]:
     if not store.has("annotation/labels"):
         return []
-    labels = [str(name) for name in np.asarray(store.array("annotation/label")[...])]
+    labels = list(store.names("annotation/label"))
     names, colours = (*labels, UNCLASSIFIED), (*class_colours(len(labels)), NOTHING)
     thresholds = np.asarray(store.array("annotation/threshold")[...], np.float64)
     return [
