@@ -46,6 +46,17 @@ test-browser: env ## set up, get Chromium (needs root), look at the report in it
 		|| { apt-get update --quiet && DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet chromium; }
 	ISCALE_BROWSER_TESTS=1 $(BIN)/python -m pytest tests/browser
 
+# Readers of other tools ask for another dask than ours.
+.venv-readers/.ready:
+	$(PYTHON) -m venv .venv-readers
+	.venv-readers/bin/python -m pip install --quiet --disable-pip-version-check \
+		spatialdata==0.7.3 ome-zarr==0.15.0 ome-zarr-models==1.7 zarr==3.1.6 anndata==0.12.19
+	@touch $@
+
+.PHONY: test-readers
+test-readers: env .venv-readers/.ready ## set up, open exports with spatialdata and ome-zarr in an environment of their own
+	ISCALE_SPATIALDATA_PYTHON=.venv-readers/bin/python $(BIN)/python -m pytest tests/export -k reads_it
+
 .PHONY: lint
 lint: env ## formatting, lint and types
 	$(BIN)/ruff format --check .
@@ -58,4 +69,4 @@ bench-%: env ## run a benchmark: accuracy, aggregate, alignment, basis, clusters
 
 .PHONY: clean
 clean: ## remove the environment, caches and the demo
-	rm -rf $(VENV) .venv-moto demo .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) .venv-moto .venv-readers demo .pytest_cache .mypy_cache .ruff_cache *.egg-info
