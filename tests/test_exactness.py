@@ -106,14 +106,7 @@ def digests(folder: Path) -> dict[str, str]:
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(files)}
 
 
-def test_the_same_plan_gives_the_same_bytes_training_included(
-    demo_project: Path, undisturbed: Path, tmp_path: Path
-) -> None:
-    subprocess.run(annotate(demo_project, tmp_path), check=True, capture_output=True)
-    assert digests(tmp_path) == digests(undisturbed)
-
-
-def test_a_killed_run_resumes_and_redoes_only_what_is_missing(
+def test_a_killed_run_redoes_only_what_is_missing_and_gives_the_same_bytes_training_included(
     demo_project: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     stage = "predict"
