@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from iscale import open_run
+from iscale.check.project import run_check
 from iscale.errors import InputError, StoreError
 from iscale.made_with import recall_options
 from iscale.pipeline import describe_plan, run
@@ -100,3 +101,10 @@ def test_a_damaged_model_is_made_anew_as_its_message_says(tiny_project: Path) ->
     run(tiny_project, stage="predict")
     assert weights.read_bytes() == before
     assert open_run(out).expression.sizes["gene"] == 5
+
+
+def test_a_check_says_what_it_recalled(tiny_project: Path) -> None:
+    _write_report(tiny_project / "iSCALE_output", tiny_project, {"n_genes": 3})
+    report = run_check(tiny_project)
+    assert report.facts["options"].startswith("As this run was made: --n-genes 3")
+    assert "options" not in run_check(tiny_project, {"n_genes": 3}).facts

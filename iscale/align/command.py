@@ -108,7 +108,10 @@ def align_project(project: Path, wishes: Wishes, *, watcher: Any, **options: Any
         A capture cannot be placed; the others are, and are kept.
     """
     root = Path(project).expanduser()
-    job = Job(root, recall_options(root, options)[0], with_captures=False)
+    chosen, recalled = recall_options(root, options)
+    if recalled:
+        watcher.say(recalled)
+    job = Job(root, chosen, with_captures=False)
     done = align_captures(job, job.options.captures, wishes, watcher)
     lines = [quality_text([(a.name, a.quality) for a in done])]
     for a in done:

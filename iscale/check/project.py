@@ -83,6 +83,8 @@ def run_check(project: str | Path, options: Mapping[str, Any] | None = None, job
     if job is not None:
         _check(check, job.options, job)
     elif (chosen := check.tried(recall_options, root, dict(options or {}))) is not None:
+        if chosen[1]:
+            check.facts["options"] = chosen[1]
         _check(check, chosen[0], None)
     found = errors_first(check.findings)
     return CheckReport(str(root), found, check.facts, time.perf_counter() - start)
