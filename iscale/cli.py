@@ -110,7 +110,9 @@ def init(
         Path,
         typer.Argument(help="The project folder to make; with --scheduler: the YAML file.", show_default=False),
     ],
-    mother: Annotated[Optional[Path], typer.Option(help="The slide.")] = None,
+    mother: Annotated[
+        Optional[Path], typer.Option(help="The slide; without it captures are added to a project.")
+    ] = None,
     capture: Annotated[
         Optional[list[str]],
         typer.Option(help="NAME=FOLDER: what an instrument's software wrote, or one .h5ad or .zarr; repeat for more."),
@@ -122,7 +124,7 @@ def init(
         typer.Option(help="slurm or lsf: write instead a commented file for --dask that describes your cluster."),
     ] = None,
 ) -> None:
-    """Lay out a project (links to a slide and to captures, a settings file); or with --scheduler a cluster's file."""
+    """Lay out a project (links to a slide and captures, settings), add captures to one, or write a cluster's file."""
     from iscale.batch.template import write_template
     from iscale.errors import InputError
     from iscale.init_project import init_project
@@ -135,6 +137,11 @@ def init(
                 "Lay out the project with a command of its own, without --scheduler.",
             )
         typer.echo(write_template(scheduler, project))
+        return
+    if mother is None and capture and pixel_size_raw is None:
+        from iscale.add_captures import add_captures
+
+        typer.echo(add_captures(project, capture, platform=platform))
         return
     if mother is None or not capture:
         missing = [flag for flag in ("--mother", "--capture") if not given[flag]]

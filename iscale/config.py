@@ -203,10 +203,14 @@ def settings_text(platforms: dict[str, str]) -> str:
         if name != "capture":
             lines += [f"# {field.description}", f"# {_toml_line(name, field.default)}", ""]
     lines += [f"# {key}: {field.description}" for key, field in CaptureOptions.model_fields.items()]
-    for name, platform in platforms.items():
-        key = json.dumps(name) if "." in name else name
-        lines += ["", f"[capture.{key}]", _toml_line("platform", platform)]
-        lines += [f"# {_toml_line(k, f.default)}" for k, f in CaptureOptions.model_fields.items() if k != "platform"]
+    return "\n".join(lines) + "\n" + "".join(capture_table(*named) for named in platforms.items())
+
+
+def capture_table(name: str, platform: str) -> str:
+    """The table of a capture in an ``iscale.toml``, after an empty line."""
+    key = json.dumps(name) if "." in name else name
+    lines = ["", f"[capture.{key}]", _toml_line("platform", platform)]
+    lines += [f"# {_toml_line(k, f.default)}" for k, f in CaptureOptions.model_fields.items() if k != "platform"]
     return "\n".join(lines) + "\n"
 
 

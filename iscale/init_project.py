@@ -82,11 +82,9 @@ def init_project(
         made; nothing is written then.
     """
     project, mother = project.expanduser().resolve(), _absolute(mother)
-    sources = _parse_captures(captures)
+    sources = parse_captures(captures)
     slide = _describe_slide(mother, pixel_size_raw)
-    if platform is not None and platform not in get_args(Platform):
-        raise InputError(f"--platform {platform}: not known.", f"Known are: {', '.join(get_args(Platform))}.")
-    platforms = {name: _detect(name, source, platform) for name, source in sources.items()}
+    platforms = platforms_of(sources, platform)
     layout = _layout(mother, sources, platforms, pixel_size_raw)
     made = _is_new(project, layout)
     if made:
@@ -103,8 +101,8 @@ def _absolute(path: Path) -> Path:
     return path.parent.resolve() / path.name if path.name != ".." else path.resolve()
 
 
-def _parse_captures(captures: Sequence[str]) -> dict[str, Path]:
-    """Captures by name; names are words that a folder, a table of TOML and a shell take."""
+def parse_captures(captures: Sequence[str]) -> dict[str, Path]:
+    """Captures of ``NAME=FOLDER`` by name; names are words that a folder, a table of TOML and a shell take."""
     sources: dict[str, Path] = {}
     for text in captures:
         name, equals, folder = text.partition("=")
@@ -138,8 +136,20 @@ def _describe_slide(mother: Path, pixel_size_raw: float | None) -> str:
     return f"{width} x {height} px of {pixel_size:g} um ({source}), {mother}"
 
 
+def platforms_of(sources: dict[str, Path], platform: str | None) -> dict[str, str]:
+    """What measured each capture: what the user says, else what its files tell.
+
+    Raises
+    ------
+    InputError
+        A capture is not there, or no platform is known that it could be of.
+    """
+    if platform is not None and platform not in get_args(Platform):
+        raise InputError(f"--platform {platform}: not known.", f"Known are: {', '.join(get_args(Platform))}.")
+    return {name: _detect(name, source, platform) for name, source in sources.items()}
+
+
 def _detect(name: str, source: Path, platform: str | None) -> str:
-    """What measured a capture: what the user says, else what its files tell."""
     if not source.exists():
         what = f"is a link to {source.readlink()}, which is not there" if source.is_symlink() else "does not exist"
         raise InputError(f"--capture {name}: {source} {what}.", "Check the path and its spelling.")
@@ -165,11 +175,16 @@ def _layout(mother: Path, sources: dict[str, Path], platforms: dict[str, str], p
     if pixel_size_raw is not None:
         layout.texts[image / "pixel-size-raw.txt"] = f"{pixel_size_raw}\n"
     for name, source in sources.items():
-        place = Path(CAPTURES_FOLDER) / UNALIGNED_FOLDERS[0] / name
-        layout.links[place / source.name if source.suffix.lower() in SINGLE_SUFFIXES else place] = source
+        layout.links[place_of_capture(name, source)] = source
     layout.folders.append(Path(CAPTURES_FOLDER) / ALIGNED_FOLDERS[0])
     layout.texts[Path(SETTINGS_FILE)] = settings_text(platforms)
     return layout
+
+
+def place_of_capture(name: str, source: Path) -> Path:
+    """Where in a project the link to what an instrument wrote lies; a single file lies in the capture's folder."""
+    place = Path(CAPTURES_FOLDER) / UNALIGNED_FOLDERS[0] / name
+    return place / source.name if source.suffix.lower() in SINGLE_SUFFIXES else place
 
 
 def _image_suffix(mother: Path) -> str:
@@ -220,7 +235,7 @@ def _write(project: Path, layout: Layout) -> None:
             (part / path).write_bytes(text.encode())
         for path, target in layout.links.items():
             (part / path).parent.mkdir(parents=True, exist_ok=True)
-            _link(part / path, target)
+            link(part / path, target)
         if there:
             for entry in sorted(part.iterdir()):
                 entry.rename(project / entry.name)
@@ -234,7 +249,8 @@ def _write(project: Path, layout: Layout) -> None:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _link(path: Path, target: Path) -> None:
+def link(path: Path, target: Path) -> None:
+    """Make a link, refused with what to do where the file system has none."""
     try:
         path.symlink_to(target, target_is_directory=target.is_dir())
     except OSError as error:
