@@ -15,6 +15,8 @@ from iscale.errors import InputError
 from iscale.wanted import wanted
 
 SETTINGS_FILE = "iscale.toml"
+STORED = "precomputed:"
+"""What an encoder's name begins with that is a file of features."""
 
 Platform = Literal["visium", "visium_hd", "xenium", "cosmx", "h5ad", "spatialdata", "st", "tables"]
 """What measures captures, by the names that :mod:`iscale.vendors` gives."""
@@ -175,7 +177,8 @@ def load_options(project: Path, flags: dict[str, Any]) -> Options:
             values = tomllib.loads(path.read_text())
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise InputError(f"{path}: not valid TOML ({error}).", "Mend the line it names.") from error
-    given = {key: value for key, value in flags.items() if value is not None}
+    values = _placed(values, project.absolute())
+    given = _placed({key: value for key, value in flags.items() if value is not None}, Path.cwd())
     if "platform" in given:  # a flag wins over all that the file says, its tables of single captures too
         tables = values.get("capture")
         for table in tables.values() if isinstance(tables, dict) else ():
@@ -185,6 +188,27 @@ def load_options(project: Path, flags: dict[str, Any]) -> Options:
         return Options.model_validate(values | given)
     except ValidationError as error:
         raise InputError(_explain(error, path, given), "The command with --help lists its options.") from error
+
+
+def _placed(values: dict[str, Any], base: Path) -> dict[str, Any]:
+    """Values whose paths are absolute: those of the file lie from the project on, those of flags from where one is.
+
+    >>> _placed({"out": "here", "encoder": "precomputed:f.h5", "dask": "local", "seed": 1}, Path("/base"))
+    {'out': '/base/here', 'encoder': 'precomputed:/base/f.h5', 'dask': 'local', 'seed': 1}
+    >>> _placed({"out": "s3://bucket/run", "dask": "slurm.yaml"}, Path("/base"))
+    {'out': 's3://bucket/run', 'dask': '/base/slurm.yaml'}
+    """
+
+    def placed(key: str, value: Any) -> Any:
+        head, text = "", str(value)
+        if key == "encoder" and text.startswith(STORED):
+            head, text = STORED, text.removeprefix(STORED)
+        is_path = key in ("out", "weights") or head or (key == "dask" and text.endswith((".yaml", ".yml", ".json")))
+        if not isinstance(value, str | Path) or not text or not is_path or "://" in text:
+            return value
+        return f"{head}{base / Path(text).expanduser()}"
+
+    return {key: placed(key, value) for key, value in values.items()}
 
 
 def settings_text(platforms: dict[str, str]) -> str:

@@ -10,6 +10,7 @@ import pytest
 
 from iscale import open_run
 from iscale.check.project import run_check
+from iscale.config import load_options
 from iscale.errors import InputError, StoreError
 from iscale.made_with import recall_options
 from iscale.pipeline import describe_plan, run
@@ -108,3 +109,15 @@ def test_a_check_says_what_it_recalled(tiny_project: Path) -> None:
     report = run_check(tiny_project)
     assert report.facts["options"].startswith("As this run was made: --n-genes 3")
     assert "options" not in run_check(tiny_project, {"n_genes": 3}).facts
+
+
+def test_paths_are_those_of_the_file_or_of_where_one_is(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (project / "iscale.toml").write_text('out = "results"\nweights = "../nets"\nencoder = "precomputed:f.npy"\n')
+    options = load_options(project, {"weights": Path("mine")})
+    assert options.out == str(project / "results")
+    assert options.weights == tmp_path / "mine", "so a command elsewhere recalls the same"
+    assert options.encoder == f"precomputed:{project / 'f.npy'}"
+    assert load_options(Path("P"), {"out": "s3://bucket/run"}).out == "s3://bucket/run"
