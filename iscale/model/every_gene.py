@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from iscale.basis.loadings import Loadings
+from iscale.engine.memory import give_back
 from iscale.engine.progress import tell
 from iscale.model.additive import AdditiveEnsemble
 from iscale.model.data import TrainingData
@@ -102,15 +103,20 @@ def _regress(
     square = values.T @ weighted
     loading, level, measured = [values.new_zeros(values.shape[1], 0)], [values.new_zeros(0)], [values.new_zeros(0)]
     at_once = min(FILE_GENES, max(1, EVERY_GENE_BYTES // (BYTES_EACH * len(spots))))
-    for start in range(0, len(shared.genes), at_once):
-        block = slice(start, min(start + at_once, len(shared.genes)))
+
+    def add(block: slice) -> None:
         own = others[(others >= block.start) & (others < block.stop)] - block.start
         counts = torch.from_numpy(shared.counts(block)[:, own]).to(values.device)
-        logs = (counts[spots].double() * scale[:, None]).log1p_()
-        level.append((share * logs).sum(dim=0))
-        loading.append(torch.linalg.solve(square, weighted.T @ (logs - level[-1])))
         measured.append(counts[calibrated].sum(dim=0, dtype=torch.float64))
-        tell(block.stop, len(shared.genes))
+        logs = counts[spots].double().mul_(scale[:, None]).log1p_()
+        del counts
+        level.append(torch.mv(logs.T, share[:, 0]))
+        loading.append(torch.linalg.solve(square, weighted.T @ logs.sub_(level[-1])))
+
+    for start in range(0, len(shared.genes), at_once):
+        add(slice(start, min(start + at_once, len(shared.genes))))
+        give_back()  # else what is let go of every block lies about in pieces, some MB more each time
+        tell(min(start + at_once, len(shared.genes)), len(shared.genes))
     return torch.cat(loading, 1).float().contiguous(), torch.cat(level).float(), torch.cat(measured)
 
 
