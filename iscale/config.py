@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from iscale.encoders.spec import Context, Precision
 from iscale.engine.plan import parse_bytes
 from iscale.errors import InputError
+from iscale.nearest import similar_names
 from iscale.wanted import wanted
 
 SETTINGS_FILE = "iscale.toml"
@@ -256,18 +257,21 @@ def _explain(error: ValidationError, path: Path, flags: dict[str, Any]) -> str:
         if key not in flags:
             whole, place = None, f"{path}: {'.'.join(keys)}"
         value = _shown(item["input"]) if whole is None else _shown(whole)
-        said.setdefault(place, f"{place} = {value}: {_problem(item, key, keys)}.")
+        problem = _problem(item, key, keys)
+        said.setdefault(place, f"{place} = {value}: {problem}{'' if problem.endswith('?') else '.'}")
     return "\n".join(said.values())
 
 
 def _problem(item: Any, key: str, keys: list[str]) -> str:
     if item["type"] == "extra_forbidden":
-        return "no such option"
+        known = Options.model_fields if key != "capture" else CaptureOptions.model_fields
+        close = similar_names(keys[-1], known, n=1)
+        return f"no such option{f'; did you mean {close[0]}?' if close else ''}"
     if item["type"] == "value_error":
         return str(item["msg"]).removeprefix("Value error, ")
     if key == "capture" and len(keys) > 2:
         return f"give {wanted(CaptureOptions, keys[2])}"
-    several = " (several: --n-clusters 6 10)" if key == "n_clusters" else ""
+    several = " (--n-clusters 6 10; in the file n_clusters = [6, 10])" if key == "n_clusters" else ""
     return f"give {wanted(Options, key)}{several}"
 
 

@@ -31,6 +31,9 @@ PARTS = (
 MADE_OF_IT = ("aggregate", "export", "super_res_gene_expression", "evaluation", "report.html")
 """Files and folders beside the store that later commands write."""
 
+RESULTS = ("predict", "refine", "cluster", "annotate")
+"""Stages whose results these show."""
+
 
 def describe(store: RunStore) -> str:
     """What a run holds, from what, with which parameters.
@@ -87,15 +90,27 @@ def _made_of_it(store: RunStore) -> Iterator[str]:
     """What was made of the run, and lies beside it."""
     if store.folder == Path():  # opened by its URL, nothing lies beside it
         return
+    results = [path for of in RESULTS for path in store.ledgers.glob(f"{of}*.jsonl")]
+    newest = max((path.stat().st_mtime for path in results), default=0.0)
     for name in MADE_OF_IT:
         path = store.folder / name
-        if path.is_dir():
-            names = sorted(inner.name for inner in path.iterdir() if not inner.name.startswith("."))
-            if names:
-                shown = ", ".join(names[:SHOWN]) + (" ..." if len(names) > SHOWN else "")
-                yield f"beside it: {name}/ ({plural(len(names), 'entry', 'entries')}: {shown})"
-        elif path.is_file():
-            yield f"beside it: {name} ({format_bytes(path.stat().st_size)})"
+        entries = [path] if path.is_file() else _entries(path)
+        if not entries:
+            continue
+        old = [entry for entry in entries if entry.stat().st_mtime < newest]
+        mark = f" -- OLDER THAN THE RUN'S RESULTS: {_named(old) if path.is_dir() else 'make it anew'}" if old else ""
+        what = f"{format_bytes(path.stat().st_size)}" if path.is_file() else _named(entries)
+        yield f"beside it: {name}{'/' if path.is_dir() else ''} ({what}){mark}"
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What lies in a folder; nothing where there is none."""
+    return sorted(path for path in folder.glob("*") if not path.name.startswith("."))
+
+
+def _named(entries: list[Path]) -> str:
+    names = ", ".join(path.name for path in entries[:SHOWN]) + (" ..." if len(entries) > SHOWN else "")
+    return f"{plural(len(entries), 'entry', 'entries')}: {names}"
 
 
 SHOWN = 5

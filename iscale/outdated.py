@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable
 
 from iscale.engine.execute import pending
@@ -36,6 +37,9 @@ depend on clusters; the tables that do, ``annotation.tsv``, go with the clusters
 SHOWN_BY = {"fit": "expression", "holdout": "expression", "plot": "expression"}
 """Families that fill nothing of the store that could be marked, and the group that is outdated when they are."""
 
+EVALUATION, EARLIER = "evaluation", "earlier"
+"""Folder of tables of trust and truth, and in it that of a former model's."""
+
 WITHOUT_MARKERS = "MotherImage/markers.csv is gone"
 
 
@@ -57,6 +61,32 @@ def mark_outdated(store: RunStore, step: Step, ledger: Ledger) -> None:
     elif not missing:
         for path in FILLS.get(family(step.name), (family(step.name),)):
             store.mark(path, "")
+
+
+def put_aside(store: RunStore, step: Step, ledger: Ledger) -> str:
+    """Put what was evaluated of a former model where nobody takes it for that of the model that is about to be made.
+
+    That is when other features are made, or other spots integrated, of which models were evaluated, fitted or held out;
+    or when a model is fitted otherwise.
+
+    Returns
+    -------
+    str
+        What was done; empty where nothing was.
+    """
+    folder = store.folder / EVALUATION
+    of = family(step.name)
+    other = of in ("features", "integrate") or (of == "fit" and ledger.path.exists())
+    if not other or ledger.is_of(step.fingerprint) or not folder.is_dir():
+        return ""
+    found = [path for path in folder.iterdir() if path.name != EARLIER]
+    if not found:
+        return ""
+    shutil.rmtree(folder / EARLIER, ignore_errors=True)
+    (folder / EARLIER).mkdir()
+    for path in found:
+        path.replace(folder / EARLIER / path.name)
+    return f"Evaluations of the former model are in {folder / EARLIER} now."
 
 
 def current(store: RunStore, steps: Iterable[str]) -> list[str]:

@@ -20,7 +20,7 @@ from iscale.engine.plan import format_bytes
 from iscale.errors import InputError, RegionsFailedError, StoreError
 from iscale.job import Job
 from iscale.made_with import recall_options
-from iscale.outdated import WITHOUT_MARKERS, mark_outdated
+from iscale.outdated import WITHOUT_MARKERS, mark_outdated, put_aside
 from iscale.progress import Silence
 from iscale.project_layout import MOTHER_FOLDER
 from iscale.report.planned import logs_folder, plan_table
@@ -81,6 +81,7 @@ def run(
     IscaleError
         If an input cannot be used, the store cannot be written, or regions failed.
     """
+    _check_stage(stage)
     watcher = watcher or Silence()
     root = Path(project).expanduser()
     chosen, recalled = recall_options(root, options, restart=restart)
@@ -136,6 +137,8 @@ def _run_steps(job: Job, stage: str, driver: Driver, watcher: Any) -> None:
                 write_report(job, stage, reports, start)  # it tells of what steps took
             ledger = Ledger(job.store.ledgers, step.name)
             mark_outdated(job.store, step, ledger)
+            if told := put_aside(job.store, step, ledger):
+                watcher.say(told)
             execute(step, driver, ledger, status, reports)
             if step.name == "tissue/mask" and "cluster" in STAGES[stage]:
                 check_enough_tissue(job.store, job.options.n_clusters)
@@ -155,6 +158,11 @@ def _run_steps(job: Job, stage: str, driver: Driver, watcher: Any) -> None:
         # On a full disk, or of a damaged store, there is no report either: the error of the step is what counts.
         with contextlib.suppress(OSError, StoreError):
             write_report(job, stage, reports, start)
+
+
+def _check_stage(stage: str) -> None:
+    if stage not in STAGES:
+        raise InputError(f"stage={stage!r}: there is no such stage.", f"Choose one of {', '.join(STAGES)}.")
 
 
 COMMANDS = {"report": "run", "evaluate": "evaluate --hold-out"}
@@ -256,6 +264,7 @@ def describe_plan(project: str | Path, *, stage: str = "report", restart: bool =
 
     Nothing is written. Raises what :func:`run` would raise before its first step.
     """
+    _check_stage(stage)
     root = Path(project).expanduser()
     chosen, recalled = recall_options(root, options, restart=restart)
     job = Job(root, chosen, with_captures=uses_captures(stage))
@@ -263,5 +272,6 @@ def describe_plan(project: str | Path, *, stage: str = "report", restart: bool =
     check_inputs(job, stage)
     if not restart:
         job.store.check()
+        _check_same_slide(job)
         job.notices += _replaced_clusterings(job, stage)
     return plan_table(job, steps(job, stage), restart=restart)

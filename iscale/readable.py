@@ -35,9 +35,8 @@ def check_readable(store: RunStore, parts: Sequence[str] = ()) -> None:
         raise InputError(f"{store.place}: has no expression yet.", f"Make it: {making(store, 'expression')}.")
     for part in ("expression", "basis", *parts):
         if store.has(part) and (old := store.outdated(part)):
-            raise InputError(
-                f"{store.place}: {part} is of an earlier run: {old}.", f"Make it anew: {making(store, part)}."
-            )
+            command = command_for(store, "run")
+            raise InputError(f"{store.place}: {part} is of an earlier run: {old}.", f"Make all anew: {command}.")
     _check_finished(store)
 
 

@@ -112,6 +112,8 @@ class Run:
         InputError
             If the captures did not measure it; the nearest names are told.
         """
+        if not isinstance(name, str):
+            raise InputError(f"{name!r} is no name of a gene.", "For several: run.lazy_expression.sel(gene=[...]).")
         return self.lazy_expression[open_source(self.store).row(name)]
 
     @functools.cached_property

@@ -132,7 +132,11 @@ CASES: dict[str, tuple[Callable[[Path], None], list[str], str]] = {
     "minus one cluster": (lambda p: None, ["--n-clusters", "-1"], r"--n-clusters = '-1': give whole numbers"),
     "a seed that is too large": (lambda p: None, ["--seed", "3000000000"], r"a whole number from 0 to 2,147,483,647"),
     "a choice that is none": (lambda p: None, ["--recipe", "new"], r"--recipe = 'new': give default or published\.\n"),
-    "setting unknown": (write("iscale.toml", "n_gene = 3"), [], r"iscale\.toml: n_gene = 3: no such option"),
+    "setting unknown": (
+        write("iscale.toml", "n_gene = 3"),
+        [],
+        r"n_gene = 3: no such option; did you mean n_genes\?",
+    ),
 }
 
 

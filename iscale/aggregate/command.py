@@ -16,7 +16,7 @@ from iscale import __version__
 from iscale.aggregate.areas import Facts
 from iscale.aggregate.frame import Inside
 from iscale.aggregate.genes import Maps, open_maps
-from iscale.aggregate.open import Asked, Opened, open_areas
+from iscale.aggregate.open import Asked, Kind, Opened, open_areas
 from iscale.aggregate.sums import LAYERS, FoundFacts, Twice, found_columns, sum_over
 from iscale.aggregate.table import TableWriter
 from iscale.basis.asked import choose_genes
@@ -163,7 +163,7 @@ def _write(
             uns["iscale"]["uncertainty"] = BOUND
         columns = found_columns(found, _area_of(part, grid.superpixel_um))
         writer.finish(columns, grid.raw_pixel_size_um, uns)
-        notices += _repeated(writer.repeated()) + _overlap(twice)
+        notices += _repeated(writer.repeated(), opened.kind) + _overlap(twice)
         empty = sum(int((values[:, 0] == 0).sum()) for _, values in found.blocks())
     finally:
         writer.close()
@@ -210,10 +210,11 @@ def _check_room(part: Path, rows: int, genes: int, matrices: int) -> None:
         )
 
 
-def _repeated(repeated: int) -> list[str]:
+def _repeated(repeated: int, kind: Kind) -> list[str]:
     if not repeated:
         return []
-    return [f"Ids that come again, or are empty: {repeated:,}. Rows are numbered, ids are in obs['id']."]
+    why = " Cells of several nuclei, or corners of a cell that do not stand together?" if kind == "boundaries" else ""
+    return [f"Ids that come again, or are empty: {repeated:,}. Rows are numbered, ids are in obs['id'].{why}"]
 
 
 def _overlap(twice: Twice) -> list[str]:

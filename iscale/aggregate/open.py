@@ -64,11 +64,11 @@ class Asked:
 
 @dataclass(frozen=True)
 class Opened:
-    """Areas, and the frame that their positions were taken to be in."""
+    """Areas, the frame that their positions were taken to be in, and what they were read as."""
 
     areas: Areas
     frame: Frame
-    name: str
+    kind: Kind
 
 
 def open_areas(asked: Asked, run: Run, maps: Maps, scratch: Path) -> Opened:
@@ -87,13 +87,12 @@ def open_areas(asked: Asked, run: Run, maps: Maps, scratch: Path) -> Opened:
         frame = slide_frame("um", grid)
         what = f"square bins of {side:g} um that touch tissue"
         areas = PolygonAreas(what, asked.over, blocks, frame, grid.superpixel_shape, scratch)
-        return Opened(areas, frame, f"bins-{side:g}um")
+        return Opened(areas, frame, "bins")
     path = _file(Path(asked.over).expanduser())
     kind = kind_of(path)
-    name = path.name.split(".")[0] or "areas"
     if kind == "labels":
         _no_frame(asked, "labels", "Their frame is told by the image's shape.")
-        return Opened(labels.LabelAreas(path, labels.Image2D(path, scratch), grid), slide_frame("px", grid), name)
+        return Opened(labels.LabelAreas(path, labels.Image2D(path, scratch), grid), slide_frame("px", grid), kind)
     if asked.radius_um is not None and kind != "spots":
         raise InputError(f"{path} has outlines: --radius-um can change nothing.", "It is for tables of spots.")
     frame = _frame(asked, kind, run, grid)
@@ -107,7 +106,7 @@ def open_areas(asked: Asked, run: Run, maps: Maps, scratch: Path) -> Opened:
         blocks = geojson.read_geojson(path, notices) if kind == "polygons" else boundaries.read_boundaries(path)
     what = f"{kind} of {path.name}, in {frame.said}"
     areas = PolygonAreas(what, str(path), blocks, frame, grid.superpixel_shape, scratch, notices)
-    return Opened(areas, frame, name)
+    return Opened(areas, frame, kind)
 
 
 def kind_of(path: Path) -> Kind:

@@ -91,7 +91,7 @@ class PolygonAreas:
             raise InputError(
                 f"{self._source}: {plural(done, 'area')}, and none encloses anything: outlines have fewer than 3 "
                 "points, or lie on a line.",
-                "Export the file again.",
+                "Export the file again; in a table of corners those of an area must stand together.",
             )
         if repaired:
             self.notices.append(f"Outlines that cross themselves were repaired (make_valid): {repaired:,}.")

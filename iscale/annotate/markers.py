@@ -85,7 +85,7 @@ def read_markers(path: Path, genes: Sequence[str]) -> Markers:
     there = {label: tuple(gene for gene in markers if gene in known) for label, markers in of_label.items()}
     lost = [label for label, markers in there.items() if not markers]
     kept = {label: markers for label, markers in there.items() if markers}
-    notices = tuple(_notices(path, len(named), missing, lost, genes))
+    notices = (*_notices(path, len(named), missing, lost, genes), *_alike(path, kept))
     return Markers(tuple(kept), tuple(kept.values()), missing, notices)
 
 
@@ -116,6 +116,18 @@ def _notices(path: Path, named: int, missing: Sequence[str], lost: list[str], ge
             f"{path.name}: not annotated, as without any marker in the run, {plural(len(lost), 'label')}: "
             f"{', '.join(lost[:SHOWN])}{_more(len(lost))}."
         )
+
+
+def _alike(path: Path, kept: dict[str, tuple[str, ...]]) -> Iterator[str]:
+    """Labels that have the same markers as an earlier one: of equal scores the first label is taken."""
+    first: dict[frozenset[str], str] = {}
+    for label, markers in kept.items():
+        other = first.setdefault(frozenset(markers), label)
+        if other != label:
+            yield (
+                f"{path.name}: {label} has the same markers in the run as {other}, {', '.join(markers[:SHOWN])}: no "
+                f"superpixel gets it, as {other} comes first. Give it a marker of its own."
+            )
 
 
 def _listed(missing: Sequence[str], genes: Sequence[str]) -> str:

@@ -57,6 +57,14 @@ class Ledger:
             return {}
         return {Region(*record["region"]): record["value"] for record in records[1:]}
 
+    def is_of(self, fingerprint: str) -> bool:
+        """Whether the last that was recorded, or begun, is of this fingerprint."""
+        try:
+            header = _parse(self.path.read_text().partition("\n")[0])
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return header is not None and header.get("fingerprint") == fingerprint
+
     def begin(self, fingerprint: str, plan: Plan) -> None:
         """Start anew, forgetting what was recorded."""
         self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -168,7 +168,9 @@ def choose_region(window: Window | None, grid: SlideGrid, side: int) -> Region:
         return Region(0, height, 0, width)
     x0, y0, x1, y1 = window
     shown = ",".join(f"{v:g}" for v in window)
-    if not (np.isfinite(window).all() and x0 < x1 and y0 < y1):
+    if not np.isfinite(window).all():
+        raise InputError(f"--window {shown}: four numbers are needed.", "Write x0,y0,x1,y1 in um.")
+    if not (x0 < x1 and y0 < y1):
         raise InputError(f"--window {shown} is empty.", "Write x0,y0,x1,y1 in um, with x0 < x1 and y0 < y1.")
     across, down = width * grid.superpixel_um, height * grid.superpixel_um
     if x1 <= 0 or y1 <= 0 or x0 >= across or y0 >= down:

@@ -206,7 +206,10 @@ def rings_of(path: Path, geometry: dict[str, Any], least: int = 3) -> list[list[
         ) from error
     for polygon in found:
         for ring in polygon:
-            if len(ring) < least or ring.shape[1] != 2 or not np.isfinite(ring).all():
+            if ring.shape[1] == 2 and not np.isfinite(ring).all():
+                at = ring[~np.isfinite(ring).all(axis=1)][0].tolist()
+                raise InputError(f"{path}: a {geometry['type']} has a point at {at}.", "Positions must be numbers.")
+            if len(ring) < least or ring.shape[1] != 2:
                 raise InputError(f"{path}: a {geometry['type']} has a ring of {len(ring)} usable points", POLYGONS)
     return [polygon for polygon in found if polygon]
 

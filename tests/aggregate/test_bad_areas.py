@@ -73,7 +73,7 @@ def test_few_beside_the_slide_are_told(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("ring", "told"),
     [
-        ([[1, 1], [2, "nan"], [3, 3]], "3 usable points"),
+        ([[1, 1], [2, "nan"], [3, 3]], "has a point at [2.0, nan]"),
         ([["x", 1]] * 4, "not x, y pairs"),
     ],
 )

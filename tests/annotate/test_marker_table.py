@@ -84,3 +84,10 @@ def test_long_lists_of_missing_markers_are_cut(tmp_path: Path) -> None:
     lines = "".join(f"X{i},tumour\n" for i in range(9))
     markers = read(tmp_path, f"gene,label\nERBB2,tumour\n{lines}")
     assert "X0, X1, X2, X3, X4 and 4 more." in markers.notices[0]
+
+
+def test_labels_that_no_superpixel_can_get_are_told(tmp_path: Path) -> None:
+    markers = read(tmp_path, "gene,label\nERBB2,tumour\nERBB2,stroma\nCD3E,T cell\n")
+    assert markers.labels == ("tumour", "stroma", "T cell")
+    (notice,) = markers.notices
+    assert "stroma has the same markers in the run as tumour, ERBB2: no superpixel gets it" in notice

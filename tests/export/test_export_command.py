@@ -52,7 +52,7 @@ def files(folder: Path) -> list[str]:
         ("pickle", {"window": "0,0,9,9"}, "pickle holds whole slides"),
         ("parquet", {"window": "800,0,900,100"}, "lies outside of the slide, which is 768 x 512 um"),
         ("parquet", {"window": "10,10,10,20"}, "--window 10,10,10,20 is empty"),
-        ("parquet", {"window": (0, 0, float("nan"), 5)}, "is empty"),
+        ("parquet", {"window": (0, 0, float("nan"), 5)}, "four numbers are needed"),
         ("parquet", {"window": "0,0,10"}, "four numbers are needed"),
         ("parquet", {"window": "0,480,40,510"}, r"no tissue in the window \(x 0 to 40, y 480 to 512 um\)"),
         ("h5ad", {"window": "0,480,40,510"}, "no tissue in the window"),
@@ -120,7 +120,7 @@ def test_a_run_that_is_not_ready_is_refused(run: Run, tmp_path: Path) -> None:
     with hold(run.store.folder), pytest.raises(InputError, match=r"a run is being written \(process \d+"):
         export_run(run.store.folder, "h5ad")
     run.store.mark("clusters/refined", "refine was made anew since")
-    with pytest.raises(InputError, match=r"clusters/refined is of an earlier run.*\n.*iscale cluster PROJECT"):
+    with pytest.raises(InputError, match=r"clusters/refined is of an earlier run.*\n.*iscale run PROJECT"):
         export_run(run.store.folder, "h5ad")
     run.store.mark("clusters", "--n-clusters is another")
     with pytest.raises(InputError, match=r"clusters is of an earlier run: --n-clusters is another.\n.*iscale cluster"):
