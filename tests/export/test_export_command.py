@@ -123,11 +123,11 @@ def test_a_run_that_is_not_ready_is_refused(run: Run, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"clusters/refined is of an earlier run.*\n.*iscale run PROJECT"):
         export_run(run.store.folder, "h5ad")
     run.store.mark("clusters", "--n-clusters is another")
-    with pytest.raises(InputError, match=r"clusters is of an earlier run: --n-clusters is another.\n.*iscale cluster"):
+    with pytest.raises(InputError, match=r"clusters is of an earlier run: --n-clusters is another.\n.*iscale run"):
         export_run(run.store.folder, "h5ad")
     export_run(run.store.folder, "ome-zarr")  # has no clusters in it
     run.store.mark("expression", "the captures are others")
-    with pytest.raises(InputError, match=r"expression is of an earlier run.*\n.*iscale predict"):
+    with pytest.raises(InputError, match=r"expression is of an earlier run.*\n.*iscale run"):
         export_run(run.store.folder, "ome-zarr", overwrite=True)
     store = write_whole_run(tmp_path / "other" / "iSCALE_output", SMALL).store
     store.make_group("expression", {})
