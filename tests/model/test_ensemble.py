@@ -82,7 +82,7 @@ def test_a_description_of_other_tensors_is_refused(folder, changes, message) -> 
     with pytest.raises(StoreError) as caught:
         load_ensemble(folder)
     assert str(folder) in str(caught.value)
-    assert "iscale fit" in str(caught.value)
+    assert "the fit is made anew" in str(caught.value)
     assert message in str(caught.value) or message.startswith("layers")
 
 
