@@ -34,11 +34,11 @@ def view_run(
         Where there is nothing to show, or the port cannot be had.
     """
     with serve(run, host=host, port=port) as server:
-        for line in described(server.url, host, server.port):
-            say(line)
-        if browser and _has_screen():
-            threading.Thread(target=webbrowser.open, args=(server.url,), daemon=True).start()
         try:
+            for line in described(server.url, host, server.port):
+                say(line)
+            if browser and _has_screen():
+                threading.Thread(target=webbrowser.open, args=(server.url,), daemon=True).start()
             threading.Event().wait()
         except KeyboardInterrupt:
             say("Stopped.")
