@@ -11,6 +11,7 @@ import zarr
 from iscale.basis.source import open_source
 from iscale.engine.plan import format_bytes
 from iscale.made_with import report_of
+from iscale.outdated import EVALUATION
 from iscale.store.run_store import RunStore
 from iscale.wording import plural
 
@@ -28,7 +29,7 @@ PARTS = (
 )
 """Groups of the store."""
 
-MADE_OF_IT = ("aggregate", "export", "super_res_gene_expression", "evaluation", "report.html")
+MADE_OF_IT = ("aggregate", "export", "super_res_gene_expression", EVALUATION, "report.html")
 """Files and folders beside the store that later commands write."""
 
 RESULTS = ("predict", "refine", "cluster", "annotate")
@@ -97,7 +98,8 @@ def _made_of_it(store: RunStore) -> Iterator[str]:
         entries = [path] if path.is_file() else _entries(path)
         if not entries:
             continue
-        old = [entry for entry in entries if entry.stat().st_mtime < newest]
+        aged = name != EVALUATION  # what is of a former model is put aside; trust may be had before a prediction
+        old = [entry for entry in entries if aged and entry.stat().st_mtime < newest]
         mark = f" -- OLDER THAN THE RUN'S RESULTS: {_named(old) if path.is_dir() else 'make it anew'}" if old else ""
         what = f"{format_bytes(path.stat().st_size)}" if path.is_file() else _named(entries)
         yield f"beside it: {name}{'/' if path.is_dir() else ''} ({what}){mark}"

@@ -199,6 +199,10 @@ def test_a_run_tells_how_large_it_is_and_what_lies_beside_it(tiny_project: Path)
     assert "slide: 1,024 x 1,024 px of 0.5 um, 0.512 x 0.512 mm (width x height); superpixels of 8 um" in shown
     assert "genes: 5 written, 3 more computed when they are read" in shown
     assert [line for line in shown if line.startswith("beside it")] == ["beside it: export/ (1 entry: bins-8um.h5ad)"]
+    (out / "evaluation").mkdir()
+    (out / "evaluation" / "trust-region.tsv").write_text("gene\n")
+    os.utime(out / "evaluation" / "trust-region.tsv", (1, 1))
+    assert "beside it: evaluation/ (1 entry: trust-region.tsv)" in iscale.open_run(out).describe().splitlines()
     os.utime(out / "export" / "bins-8um.h5ad", (1, 1))
     line = next(line for line in iscale.open_run(out).describe().splitlines() if line.startswith("beside it"))
     assert line.endswith("-- OLDER THAN THE RUN'S RESULTS: 1 entry: bins-8um.h5ad")

@@ -50,11 +50,6 @@ class Markers:
     missing: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
 
-    @property
-    def all_genes(self) -> tuple[str, ...]:
-        """Every marker once, in the order of the labels."""
-        return tuple(dict.fromkeys(gene for genes in self.genes for gene in genes))
-
 
 def read_markers(path: Path, genes: Sequence[str]) -> Markers:
     """Read a table of markers, with a header that names the columns ``gene`` and ``label``.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from math import ceil, floor
 from pathlib import Path
@@ -14,6 +14,7 @@ from iscale.basis.source import Source
 from iscale.engine.execute import Watcher
 from iscale.errors import InputError
 from iscale.geometry import Region, SlideGrid
+from iscale.progress import counted
 from iscale.results import Run
 from iscale.store.layout import SHARD_SUPERPIXELS
 
@@ -71,22 +72,9 @@ class Request:
         for start in range(0, len(self.genes), n):
             yield start, self.genes[start : start + n]
 
-    @contextmanager
-    def told(self, total: int, step: str = "export") -> Iterator[Callable[[], None]]:
+    def told(self, total: int, step: str = "export") -> AbstractContextManager[Callable[[], None]]:
         """Tell the watcher of work whose parts are counted by calling what this gives."""
-        finished = 0
-
-        def done() -> None:
-            nonlocal finished
-            finished += 1
-            self.watcher.advance(step)
-            self.watcher.reach(step, finished)
-
-        self.watcher.start(step, total, 0)
-        try:
-            yield done
-        finally:
-            self.watcher.stop(step)
+        return counted(self.watcher, step, total)
 
 
 def check_tissue(request: Request) -> None:

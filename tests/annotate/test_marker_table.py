@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from iscale.annotate.context import AnnotateContext
 from iscale.annotate.markers import MOST_LABELS, Markers, read_markers
 from iscale.errors import InputError
+from iscale.geometry import SlideGrid
+from iscale.store.run_store import RunStore
 
 GENES = ("ERBB2", "KRT8", "CD3E", "CD3D", "COL1A1", "Mki67")
 
@@ -38,7 +41,8 @@ def test_a_table_is_read_however_it_was_saved(tmp_path: Path, text: str | bytes)
 def test_a_gene_may_speak_for_two_labels(tmp_path: Path) -> None:
     markers = read(tmp_path, "gene,label\nCD3E,T cell\nCD3E,immune\nCD3D,immune\n")
     assert markers.genes == (("CD3E",), ("CD3E", "CD3D"))
-    assert markers.all_genes == ("CD3E", "CD3D")
+    context = AnnotateContext(RunStore(tmp_path), SlideGrid((16, 16), 0.5, 0.5), markers.labels, markers.genes)
+    assert context.markers == ("CD3E", "CD3D")
 
 
 def test_markers_that_the_run_lacks_are_named_with_those_of_another_case(tmp_path: Path) -> None:
