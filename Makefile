@@ -37,7 +37,7 @@ test: env ## set up, run the tests
 test-cluster: env .venv-moto/.ready ## set up, start a SLURM of one node (needs root) and an S3 server here, run their tests
 	@command -v sbatch >/dev/null || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null \
 		|| { apt-get update --quiet && DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet slurm-wlm munge; }
-	ISCALE_CLUSTER_TESTS=1 ISCALE_MOTO_SERVER=.venv-moto/bin/moto_server $(BIN)/python -m pytest tests/cluster
+	ISCALE_CLUSTER_TESTS=1 ISCALE_MOTO_SERVER=.venv-moto/bin/moto_server $(BIN)/python -m pytest tests/services
 
 .PHONY: test-browser
 test-browser: env ## set up, get Chromium (needs root), look at the report in it

@@ -23,13 +23,13 @@ import iscale
 from benchmarks.report import machine, publish, table
 from iscale.captures.spots import TrainingSpots
 from iscale.captures.stage import read_training
-from iscale.config import load_options
 from iscale.demo.her2st import PIXEL_SIZE_UM, RADIUS_UM, SECTIONS, Setting, lay_out_her2st, scored_truth
 from iscale.demo.scoring import disc_sums, pearson
 from iscale.encoders import get_encoder
-from iscale.job import Job
 from iscale.model.baselines import disc_mean_features, predict_nearest, predict_ridge
-from iscale.model.gather import gather_discs
+from iscale.model.data import gather_discs
+from iscale.options import load_options
+from iscale.plan.job import Job
 
 GENES = 100
 GOOD = 0.3

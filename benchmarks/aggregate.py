@@ -45,8 +45,8 @@ CORNERS = ((0, 0), (1, 0), (2, 0), (2, 1), (1, 1), (0, 1), (0, 0))
 ONE = """
 import json, sys, time
 from pathlib import Path
-from iscale.aggregate.command import aggregate_run
-from iscale.engine.memory import peak_bytes
+from iscale.export.areas.aggregate import aggregate_run
+from iscale.engine.machine import peak_bytes
 began = time.perf_counter()
 text = aggregate_run(sys.argv[1], sys.argv[2], out=Path(sys.argv[3]), overwrite=True)
 print(text, file=sys.stderr)

@@ -23,8 +23,8 @@ from benchmarks.report import machine, publish, table
 from iscale.align.automatic import AlignmentRefusedError, align_automatically
 from iscale.align.fit import fit_landmarks, fit_pairs
 from iscale.align.outline import tissue_mask
-from iscale.align.transform import Kind, Transform
 from iscale.slide.overview import Overview, read_overview
+from iscale.transform import Kind, Transform
 
 PIXEL_UM = 0.688
 DRAWS, GIVEN = 200, 6

@@ -20,19 +20,17 @@ from numpy.typing import NDArray
 
 import iscale
 from benchmarks.report import machine, publish, table
-from iscale.basis.decode import Decoder
-from iscale.basis.loadings import read_loadings
-from iscale.basis.source import Source, block_means, open_source
-from iscale.basis.stored import as_components, with_every_gene
-from iscale.config import load_options
 from iscale.demo.her2st import PIXEL_SIZE_UM, lay_out_her2st
 from iscale.encoders import get_encoder
 from iscale.features.read import read_features
 from iscale.geometry import Region
-from iscale.job import Job
 from iscale.model.additive import AdditiveEnsemble
 from iscale.model.ensemble import load_ensemble
+from iscale.model.genes import Decoder, Source, block_means, open_source
+from iscale.model.loadings import as_components, read_loadings, with_every_gene
 from iscale.model.sizes import FACTORS
+from iscale.options import load_options
+from iscale.plan.job import Job
 
 GENES_COMPARED = 200
 WINDOW = 512

@@ -26,19 +26,18 @@ from sklearn.metrics import adjusted_rand_score
 
 import iscale
 from benchmarks.report import machine, publish, table
-from iscale.cluster.components import join_small
-from iscale.cluster.learn import draw_samples, fit_centres, inertia, nearest
-from iscale.cluster.smooth import smooth
-from iscale.config import load_options
 from iscale.demo.her2st import PIXEL_SIZE_UM, lay_out_her2st
 from iscale.demo.synthetic import write_demo
 from iscale.demo.tissue import SyntheticTissue
 from iscale.encoders import get_encoder
 from iscale.features.read import read_features
 from iscale.geometry import Region
-from iscale.job import Job
 from iscale.model.additive import AdditiveEnsemble
 from iscale.model.ensemble import load_ensemble
+from iscale.options import load_options
+from iscale.plan.job import Job
+from iscale.regions.centres import draw_samples, fit_centres, inertia, nearest, smooth
+from iscale.regions.components import join_small
 
 CLEAR = 0.9
 CLUSTERS = (6, 8, 10)

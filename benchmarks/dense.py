@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 
 from benchmarks.report import machine, publish, table
 from benchmarks.sampling import disk_bytes, sample, stage_figures
-from iscale.align.transform import Transform, write_transform
+from iscale.captures.readers.space_ranger import COLUMNS
 from iscale.demo.synthetic import write_synthetic_slide
-from iscale.vendors.space_ranger_positions import COLUMNS
+from iscale.transform import Transform, write_transform
 
 PIXEL_UM, BIN_UM = 0.5, 2.0
 ROWS_AT_ONCE = 32

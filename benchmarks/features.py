@@ -27,11 +27,11 @@ from benchmarks.report import machine, publish, table
 from benchmarks.sampling import peak_of
 from iscale.encoders import EncoderSpec
 from iscale.encoders.hipt import HiptEncoder
-from iscale.encoders.precision import has_bfloat16
+from iscale.encoders.registry import has_bfloat16
 from iscale.encoders.weights import PATCH_FILE, load_weights
+from iscale.engine.machine import all_cores
 from iscale.features.patch_lattice import PatchLattice
 from iscale.geometry import Region
-from iscale.model.threads import all_cores
 from iscale.results import open_run
 
 BOX = (400, 1800, 6650, 6520)

@@ -29,13 +29,13 @@ from torch import nn
 from benchmarks.matmul import matmul_rate, seconds
 from benchmarks.report import machine, publish, table
 from iscale.captures.spots import DiscFeatures, TrainingSpots
+from iscale.engine.machine import all_cores
 from iscale.model.data import TrainingData
 from iscale.model.discs import disc_offsets
 from iscale.model.ensemble import recipe_module
 from iscale.model.published import EPOCHS, PublishedEnsemble
 from iscale.model.published import train as train_published
 from iscale.model.sizes import HIDDEN_LAYERS, HIDDEN_WIDTH
-from iscale.model.threads import all_cores
 
 SPOTS, FEATURES, GENES, STATES = 347, 579, 100, 5
 RADIUS_UM, SUPERPIXEL_UM = 50.0, 12.0

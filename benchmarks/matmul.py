@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import torch
 
-from iscale.model.threads import all_cores
+from iscale.engine.machine import all_cores
 
 SIDE = 2048
 GPU_SIDE = 8192

@@ -30,24 +30,23 @@ from scipy.stats import spearmanr
 from benchmarks.accuracy import GENES, SCORES, logs, section
 from benchmarks.report import machine, publish, table
 from iscale.captures.spots import TrainingSpots
-from iscale.config import load_options
 from iscale.demo.her2st import PIXEL_SIZE_UM, SECTIONS, Her2stLayout, scored_truth
 from iscale.encoders import get_encoder
 from iscale.engine.drivers import SerialDriver
 from iscale.engine.execute import execute
 from iscale.engine.ledger import Ledger
 from iscale.engine.plan import Resources
-from iscale.holdout.folds import Folds, How, cut_evenly, cut_folds
-from iscale.holdout.score import correlation
-from iscale.holdout.stage import holdout_steps
-from iscale.holdout.stored import HeldOutStore
-from iscale.holdout.table import Trust, read_trust, trust_path
-from iscale.holdout.words import WORDS
-from iscale.job import Job
+from iscale.engine.watchers import Silence
 from iscale.model.baselines import disc_mean_features, predict_ridge
+from iscale.model.data import gather_discs
 from iscale.model.fit_stage import FitContext
-from iscale.model.gather import gather_discs
-from iscale.progress import Silence
+from iscale.options import load_options
+from iscale.plan.job import Job
+from iscale.trust.folds import Folds, How, cut_evenly, cut_folds
+from iscale.trust.held_out import HeldOutStore
+from iscale.trust.holdout import holdout_steps
+from iscale.trust.score import correlation
+from iscale.trust.table import WORDS, Trust, read_trust, trust_path
 
 HOWS: tuple[How, ...] = ("capture", "spots", "region")
 METHODS = ("ours", "ridge")

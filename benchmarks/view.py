@@ -34,7 +34,12 @@ from benchmarks.slides import bytes_of_run, check_room, lay_out
 from iscale.store.layout import GENES_PER_CHUNK
 
 AT_ONCE = 4
-SERVE = "import sys; from iscale.view.command import view_run; view_run(sys.argv[1], browser=False)"
+SERVE = """
+import sys
+from iscale import open_run
+from iscale.view.server import view_run
+view_run(open_run(sys.argv[1]), browser=False)
+"""
 HEAD = ["tiles", "n", "median, ms", "95th percentile, ms", "longest, ms", "per second"]
 
 

@@ -25,7 +25,7 @@ import numpy as np
 from benchmarks.report import machine, publish, table
 from benchmarks.sampling import stage_figures
 from benchmarks.slides import bytes_of_run, check_room, lay_out
-from iscale.engine.local_cluster import SETTINGS, thread_variables
+from iscale.engine.dask_workers import SETTINGS, thread_variables
 from iscale.results import open_run
 
 TIMED = {"features": "features", "predict": "expression"}
@@ -56,7 +56,7 @@ def scheduler(workers: int, memory: str) -> Iterator[str]:
 
 def warm() -> None:
     """Import what the kernels need, which every worker does once."""
-    for module in ("iscale.features.by_region", "iscale.encoders.filter_bank", "iscale.model.predict_stage"):
+    for module in ("iscale.features.by_region", "iscale.encoders.texture", "iscale.model.predict_stage"):
         importlib.import_module(module)
 
 

@@ -1,5 +1,5 @@
 """``python -m iscale``."""
 
-from iscale.cli import main
+from iscale.cli.app import main
 
 main()

@@ -1,9 +1,10 @@
-"""Reading a run: lazy, named arrays over the store, whatever of it exists so far."""
+"""Reading a run: lazy, named arrays over the store, whatever of it exists so far; and what it holds, as text."""
 
 from __future__ import annotations
 
 import functools
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,18 +13,136 @@ import xarray as xr
 import zarr
 from numpy.typing import NDArray
 
-from iscale import contents
-from iscale.basis.lazy import LazyGenes
-from iscale.basis.source import open_source
 from iscale.encoders.base import FeatureGroup
+from iscale.engine.plan import format_bytes
 from iscale.errors import InputError
-from iscale.remedies import command_for, making
+from iscale.model.genes import LazyGenes, open_source
+from iscale.pipeline.outdated import EVALUATION
+from iscale.plan.recalled import report_of
 from iscale.store.layout import GENES_PER_CHUNK, SHARD_SUPERPIXELS
 from iscale.store.place import is_url, store_url
+from iscale.store.remedies import command_for, making
 from iscale.store.run_store import RunStore
+from iscale.words import plural
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+PARTS = (
+    "image",
+    "tissue",
+    "features",
+    "captures",
+    "training",
+    "expression",
+    "embedding",
+    "basis",
+    "clusters",
+    "annotation",
+)
+"""Groups of the store."""
+
+MADE_OF_IT = ("aggregate", "export", "super_res_gene_expression", EVALUATION, "report.html")
+"""Files and folders beside the store that later commands write."""
+
+RESULTS = ("predict", "refine", "cluster", "annotate")
+"""Stages whose results these show."""
+
+
+def describe(store: RunStore) -> str:
+    """What a run holds, from what, with which parameters.
+
+    Raises
+    ------
+    StoreError
+        If a part is damaged.
+    """
+    report = report_of(store)
+    lines = [f"run: {store.place}"]
+    if report:
+        lines += [f"made by: iscale {report['iscale']}, from {report['project']}"]
+        lines += [f"  {key} = {value}" for key, value in report["options"].items() if value not in (None, {})]
+        lines += [f"  {notice}" for notice in report["notices"]]
+    lines += [*_slide(store), *_genes(store)]
+    lines += [_part(store, part) for part in PARTS]
+    return "\n".join([*lines, *_made_of_it(store)])
+
+
+def _slide(store: RunStore) -> Iterator[str]:
+    """How large the slide is."""
+    about = store.attributes("image") if store.has("image") else {}
+    if {"raw_shape_px", "raw_pixel_size_um", "pixel_size_um"} <= about.keys():
+        (height, width), um = about["raw_shape_px"], about["raw_pixel_size_um"]
+        yield (
+            f"slide: {width:,} x {height:,} px of {um:g} um, {width * um / 1000:.3g} x {height * um / 1000:.3g} mm "
+            f"(width x height); superpixels of {16 * about['pixel_size_um']:g} um"
+        )
+
+
+def _genes(store: RunStore) -> Iterator[str]:
+    """How many genes can be read, and which of them lie there."""
+    if store.has("expression/gene"):
+        source = open_source(store)
+        more = len(source.genes) - source.written
+        yield f"genes: {source.written:,} written" + (f", {more:,} more computed when they are read" if more else "")
+
+
+def _part(store: RunStore, part: str) -> str:
+    if not store.has(part):
+        return f"{part}: not there yet"
+    try:
+        group = zarr.open_group(store.root, path=part, mode="r")
+        members = sorted(group.arrays())
+    except ValueError as error:
+        raise store.damaged(part, error) from error
+    arrays = [f"{name} {_size(a)} {a.dtype}{_earlier(a.attrs.get('outdated'))}" for name, a in members if a.ndim > 1]
+    inner = arrays or sorted(group.group_keys())
+    return f"{part}: " + "; ".join(inner) + _earlier(store.outdated(part))
+
+
+def _made_of_it(store: RunStore) -> Iterator[str]:
+    """What was made of the run, and lies beside it."""
+    if store.folder == Path():  # opened by its URL, nothing lies beside it
+        return
+    results = [path for of in RESULTS for path in store.ledgers.glob(f"{of}*.jsonl")]
+    newest = max((path.stat().st_mtime for path in results), default=0.0)
+    for name in MADE_OF_IT:
+        path = store.folder / name
+        entries = [path] if path.is_file() else _entries(path)
+        if not entries:
+            continue
+        aged = name != EVALUATION  # what is of a former model is put aside; trust may be had before a prediction
+        old = [entry for entry in entries if aged and entry.stat().st_mtime < newest]
+        mark = f" -- OLDER THAN THE RUN'S RESULTS: {_named(old) if path.is_dir() else 'make it anew'}" if old else ""
+        what = f"{format_bytes(path.stat().st_size)}" if path.is_file() else _named(entries)
+        yield f"beside it: {name}{'/' if path.is_dir() else ''} ({what}){mark}"
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What lies in a folder; nothing where there is none."""
+    return sorted(path for path in folder.glob("*") if not path.name.startswith("."))
+
+
+def _named(entries: list[Path]) -> str:
+    names = ", ".join(path.name for path in entries[:SHOWN]) + (" ..." if len(entries) > SHOWN else "")
+    return f"{plural(len(entries), 'entry', 'entries')}: {names}"
+
+
+SHOWN = 5
+"""Entries of a folder that are named."""
+
+
+def _size(array: zarr.Array[Any]) -> str:
+    """Axes and shape, as ``(y, x: 256 x 256)``."""
+    names = getattr(array.metadata, "dimension_names", None) or ()
+    return f"({', '.join(map(str, names))}: {' x '.join(map(str, array.shape))})"
+
+
+def _earlier(why: Any) -> str:
+    """What is said of what is outdated."""
+    return f" -- OF AN EARLIER RUN: {why}" if why else ""
+
 
 READ_GENES = 2 * GENES_PER_CHUNK
 READ_SIDE = 8 * SHARD_SUPERPIXELS
@@ -192,7 +311,7 @@ class Run:
     @functools.cached_property
     def features(self) -> xr.DataArray:
         """What the model sees: (feature, y, x) float32, every group at superpixels and smoothed."""
-        from iscale.features.lazy import lazy_features
+        from iscale.features.read import lazy_features
 
         self._need("features")
         groups = tuple(
@@ -212,7 +331,7 @@ class Run:
         Counts of a capture that has more than 32 million of them (other than 0) stay in the store: ``adata[spots]`` and
         ``adata.X[spots]`` read what is asked for, ``adata.to_memory()`` all.
         """
-        from iscale.captures.counts_store import open_capture
+        from iscale.captures.stage import open_capture
 
         self._need("captures")
         names = zarr.open_group(self.store.root, path="captures", mode="r").group_keys()
@@ -247,7 +366,7 @@ class Run:
 
         Its server runs in this process, on this machine's own address. ``iscale view RUN`` does the same in a terminal.
         """
-        from iscale.view.notebook import view
+        from iscale.view.server import view
 
         return view(self, height=height)
 
@@ -259,9 +378,13 @@ class Run:
         """Side of an analysis pixel, in um; a superpixel is 16 of them wide."""
         return float(self.store.attributes("image")["pixel_size_um"])
 
+    def reopened(self) -> Run:
+        """The same run as it is now, nothing of it remembered."""
+        return Run(self.store)
+
     def describe(self) -> str:
         """What the run holds, from what, with which parameters, as text."""
-        return contents.describe(self.store)
+        return describe(self.store)
 
     def _imputed(self, name: str, *, uncertainty: bool) -> xr.DataArray:
         if self.store.has(f"expression/{name}"):

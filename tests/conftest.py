@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# As a module with doctests it would be imported by the name that conftest.py of tests/cluster has by then.
+# As a module with doctests it would be imported by the name that conftest.py of tests/services has by then.
 collect_ignore = ["conftest.py"]
 
 # Times are of shared machines: no example is judged by its own.

@@ -12,23 +12,23 @@ import numpy as np
 import pytest
 from doc_pages import DOCS, PAGES, ROOT, anchors, blocks, links, read
 
-from iscale.annotate.by_cluster import COLUMNS as annotation_columns
-from iscale.annotate.context import THRESHOLDS
-from iscale.cli import app
-from iscale.cluster.components import SMALL
-from iscale.cluster.markers import COLUMNS as marker_columns
-from iscale.cluster.markers import TOP
-from iscale.cluster.smooth import SIGMA
-from iscale.config import CaptureOptions, Options
-from iscale.evaluate.metrics import METRICS
-from iscale.holdout import words
-from iscale.holdout.table import COLUMNS as trust_columns
-from iscale.holdout.words import MEANINGS, WORDS
-from iscale.refine import threshold
-from iscale.refine.nuclei import DENSE_SHARE
-from iscale.refine.stage import NUCLEI_SEEN_UM
+from iscale.cli.app import app
+from iscale.options import CaptureOptions, Options
+from iscale.plan.stages import STAGES
+from iscale.regions import nuclei as threshold
+from iscale.regions.annotate import COLUMNS as annotation_columns
+from iscale.regions.annotate_kernels import THRESHOLDS
+from iscale.regions.centres import SIGMA
+from iscale.regions.components import SMALL
+from iscale.regions.marker_genes import COLUMNS as marker_columns
+from iscale.regions.marker_genes import TOP
+from iscale.regions.nuclei import DENSE_SHARE
+from iscale.regions.refine import NUCLEI_SEEN_UM
 from iscale.results import Run
-from iscale.stages import STAGES
+from iscale.trust import table as words
+from iscale.trust.metrics import METRICS
+from iscale.trust.table import COLUMNS as trust_columns
+from iscale.trust.table import MEANINGS, WORDS
 
 LINKING = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", *PAGES)
 

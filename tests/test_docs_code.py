@@ -25,8 +25,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo on a slide of one shard, run to the end and held against its truth."""
     import iscale
     from iscale.demo.synthetic import write_demo
-    from iscale.evaluate.command import evaluate_run
-    from iscale.progress import Silence
+    from iscale.engine.watchers import Silence
+    from iscale.trust.evaluate import evaluate_run
 
     folder = tmp_path_factory.mktemp("docs") / "project"
     truth = write_demo(folder, side_px=2048)

@@ -9,8 +9,8 @@ import pytest
 import typer
 from doc_pages import PAGES, blocks, commands, prose, read
 
-from iscale.cli import app, repeat_flag
-from iscale.cli_options import OPTIONS
+from iscale.cli.app import app, repeat_flag
+from iscale.cli.flags import OPTIONS
 
 SHOWN = ("README.md", "CONTRIBUTING.md", *PAGES)
 REFERENCE = "docs/reference/commands.md"

@@ -18,16 +18,16 @@ import numpy as np
 import pytest
 
 from iscale import open_run
-from iscale.config import load_options
 from iscale.demo.synthetic import write_demo
 from iscale.engine.drivers import open_driver
 from iscale.engine.execute import execute
 from iscale.engine.ledger import Ledger
-from iscale.job import Job
-from iscale.pipeline import run
-from iscale.progress import Silence
-from iscale.stages import steps
-from iscale.status import describe_status
+from iscale.engine.watchers import Silence
+from iscale.options import load_options
+from iscale.pipeline.run import run
+from iscale.pipeline.status import describe_status
+from iscale.plan.job import Job
+from iscale.plan.stages import steps
 from iscale.store.run_store import RunStore
 
 OPTIONS: dict[str, Any] = {"n_genes": 12, "n_plots": 1}

@@ -10,18 +10,17 @@ import pytest
 from PIL import Image
 
 import iscale
-from iscale.cli import main
+from iscale.cli.app import main
 from iscale.encoders import EncoderSpec, get_encoder
 from iscale.encoders.base import PatchEncoder
 from iscale.encoders.batches import BatchPlan
 from iscale.errors import InputError
 from iscale.features.by_patch import encode_patches, mean_colour
-from iscale.features.context import mean_over_covering
-from iscale.features.context_whole import whole_slide
+from iscale.features.context import mean_over_covering, whole_slide
 from iscale.features.patch_lattice import PatchLattice
 from iscale.features.read import box_mean
 from iscale.geometry import Region
-from iscale.pipeline import describe_plan
+from iscale.pipeline.run import describe_plan
 
 COARSE = {"encoder": "hipt", "shifts": 1}
 

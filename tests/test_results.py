@@ -16,9 +16,9 @@ from zarr.storage import LocalStore, WrapperStore
 
 import iscale
 from iscale import open_run
+from iscale.engine.watchers import Silence
 from iscale.errors import InputError
 from iscale.geometry import Region
-from iscale.progress import Silence
 from iscale.results import Run
 from iscale.store import layout
 from iscale.store.run_store import RunStore

@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from iscale.basis.stored import coarse_means, write_loadings
 from iscale.captures.spots import Capture
 from iscale.captures.stage import write_capture
 from iscale.geometry import Region, SlideGrid
 from iscale.model.every_gene import Loadings
+from iscale.model.loadings import coarse_means, write_loadings
 from iscale.model.sizes import FACTORS
 from iscale.store import layout
-from iscale.store.pyramid import ome_metadata
+from iscale.store.ome import ome_metadata
 from iscale.store.run_store import RunStore
 
 SHAPE = (144, 272)

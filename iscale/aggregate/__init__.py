@@ -1,1 +1,1 @@
-"""Command ``aggregate``: expression summed over areas (cells, spots, bins), one row each, as AnnData on disk."""
+"""Where command ``aggregate`` was: what scripts import of here is :mod:`iscale.export.areas` now."""

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from iscale.align.ascent import Freedom
+from iscale.align.candidates import FINE_GROWTH, Placed, Placing
 from iscale.align.outline import Stain, stain_of
-from iscale.align.places import FINE_GROWTH, Placed, Placing
-from iscale.align.refine import Freedom
 from iscale.align.search import Candidate
-from iscale.align.transform import Kind, Transform
 from iscale.errors import InputError
 from iscale.slide.overview import Overview
+from iscale.transform import Kind, Transform
 
 LEAST_SHARE = 0.005
 """With less tissue than this share of its image there is nothing to search for."""

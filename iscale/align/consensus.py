@@ -1,14 +1,4 @@
-"""Which landmarks agree: a fit to all of them except those that no plausible noise explains.
-
-People set 4 to 10 landmarks. On neighbouring sections a good one is off by tens of um, a wrong one (set on another
-vessel, two swapped) by hundreds. So what is wanted is not a tight consensus, which throws good landmarks away and with
-them half the accuracy. Instead:
-
-1. Find the fit that serves a majority best (least trimmed squares: Rousseeuw and Van Driessen, "Computing LTS
-   regression for large data sets", 2006). It starts from every pair of landmarks, so nothing is left to chance.
-2. From that majority search forward (Atkinson and Riani, "Robust diagnostic regression analysis", 2000): the landmark
-   that the others predict best joins them, as long as its distance from there is one that their noise explains.
-"""
+"""Least squares of points in the plane, and landmarks that agree: all but those that no plausible noise explains."""
 
 from __future__ import annotations
 
@@ -19,8 +9,111 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from iscale.align.least_squares import Points, as_complex, fit_points, leverage, on_a_line, residuals, rms, stretch
-from iscale.align.transform import Kind, Transform
+from iscale.transform import Kind, Transform
+
+Points = NDArray[np.float64]
+
+COLLINEAR = 0.01
+"""Points are on a line where their spread across it is less than this, over that along it."""
+
+
+def fit_points(source: Points, target: Points, *, penalty: float = math.inf, mirrored: bool = False) -> Points:
+    """Least squares of ``p z + q conj(z) + t`` with a penalty of ``penalty |q|^2``.
+
+    Parameters
+    ----------
+    source, target
+        (pair, 2): x, y of the same points in both images, not all at one place.
+    penalty
+        In squared units of the source: a similarity at infinity, an affine at 0.
+    mirrored
+        Whether the similarity, or that towards which an affine is drawn, is mirrored.
+
+    Returns
+    -------
+    matrix
+        (3, 3) float64: takes (x, y, 1) of the source to the target.
+    """
+    s_mean, t_mean = source.mean(axis=0), target.mean(axis=0)
+    s, t = as_complex(source - s_mean, mirrored), as_complex(target - t_mean)
+    if math.isinf(penalty):
+        p, q = np.vdot(s, t) / np.vdot(s, s).real, 0j
+    else:
+        design = np.stack([s, s.conj()], axis=1)
+        p, q = np.linalg.solve(_gram(s, penalty), design.conj().T @ t)
+    images = [p + q, 1j * (p - q) * (-1 if mirrored else 1)]
+    matrix = np.eye(3)
+    matrix[:2, :2] = [[z.real for z in images], [z.imag for z in images]]
+    matrix[:2, 2] = t_mean - matrix[:2, :2] @ s_mean
+    return matrix
+
+
+def leverage(source: Points, at: Points, *, penalty: float = math.inf, mirrored: bool = False) -> Points:
+    """How uncertain a fit to points is elsewhere: variance of the prediction over that of one point's noise.
+
+    Parameters
+    ----------
+    source
+        (pair, 2): the points that are fitted.
+    at
+        (place, 2): where predictions are made.
+    penalty, mirrored
+        As for :func:`fit_points`.
+
+    Returns
+    -------
+    leverage
+        (place,) float64.
+    """
+    mean = source.mean(axis=0)
+    s, z = as_complex(source - mean, mirrored), as_complex(at - mean, mirrored)
+    if math.isinf(penalty):
+        return np.asarray(1 / len(s) + np.abs(z) ** 2 / np.vdot(s, s).real)
+    design = np.stack([z, z.conj()], axis=1)
+    return np.asarray(
+        1 / len(s) + np.einsum("pi,ij,pj->p", design, np.linalg.inv(_gram(s, penalty)), design.conj()).real
+    )
+
+
+def _gram(s: NDArray[np.complex128], penalty: float) -> NDArray[np.complex128]:
+    design = np.stack([s, s.conj()], axis=1)
+    return np.asarray(design.conj().T @ design + np.diag([0.0, penalty]))
+
+
+def as_complex(xy: Points, mirrored: bool = False) -> NDArray[np.complex128]:
+    """(point,) x + iy, or x - iy where mirrored."""
+    return np.asarray(xy[:, 0] + (-1j if mirrored else 1j) * xy[:, 1])
+
+
+def residuals(matrix: Points, source: Points, target: Points) -> Points:
+    """(pair,) distances of transformed points from where they should be."""
+    return np.asarray(np.hypot(*(source @ matrix[:2, :2].T + matrix[:2, 2] - target).T))
+
+
+def stretch(matrix: Points, mirrored: bool = False) -> float:
+    """``|q|`` of a transform: half of what separates the scale of one direction from that of another.
+
+    >>> stretch(np.diag([1.1, 0.9, 1.0])), stretch(np.diag([2.0, -2.0, 1.0]), mirrored=True)
+    (0.1, 0.0)
+    """
+    (a, b), (c, d) = matrix[:2, :2] @ np.diag([1.0, -1.0 if mirrored else 1.0])
+    return round(float(np.hypot(a - d, b + c)) / 2, 12)
+
+
+def rms(values: Points) -> float:
+    """Root mean square; infinite of nothing."""
+    return float(np.sqrt(np.mean(values**2))) if len(values) else math.inf
+
+
+def on_a_line(points: Points) -> bool:
+    """Whether points lie on a line, or nearly so.
+
+    >>> on_a_line(np.array([[0.0, 0.0], [10.0, 10.0], [20.0, 20.1]]))
+    True
+    """
+    along, across = np.linalg.svd(points - points.mean(axis=0), compute_uv=False)[:2]
+    return bool(across <= COLLINEAR * along)
+
 
 LEAST: dict[Kind, int] = {"similarity": 2, "affine": 3}
 """Pairs that determine a transform."""
@@ -36,7 +129,7 @@ LARGEST_TOLERANCE = 0.15
 FALSE_ALARM = 0.01
 """In how many sets of good landmarks one is left out, at most."""
 STRETCH_PRIOR = 0.05
-"""Standard deviation of ``q / p`` per axis (see :mod:`iscale.align.least_squares`): sections stretch by a few per cent,
+"""Standard deviation of ``q / p`` per axis (see :mod:`iscale.align.consensus`): sections stretch by a few per cent,
 and the six free numbers of an affine would fit the noise of a few landmarks."""
 LARGEST_STRETCH = 0.2
 """No ``|q / p|`` beyond this is one of sections."""
@@ -122,7 +215,7 @@ class Fit:
     noise, weight
         Variance of the fitted landmarks' noise per axis, in px^2, and its degrees of freedom.
     penalty
-        See :func:`iscale.align.least_squares.fit_points`.
+        See :func:`iscale.align.consensus.fit_points`.
     """
 
     matrix: Points

@@ -8,10 +8,22 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from iscale.align.consensus import ALL_NEEDED, LARGEST_STRETCH, LEAST, Consensus, Problem, consensus, majority
-from iscale.align.least_squares import Points, fit_points, on_a_line, residuals, rms
-from iscale.align.transform import Kind
+from iscale.align.consensus import (
+    ALL_NEEDED,
+    LARGEST_STRETCH,
+    LEAST,
+    Consensus,
+    Points,
+    Problem,
+    consensus,
+    fit_points,
+    majority,
+    on_a_line,
+    residuals,
+    rms,
+)
 from iscale.errors import InputError
+from iscale.transform import Kind
 
 DECISIVE = 3.0
 """A mirrored fit is taken where its residuals are this many times smaller."""

@@ -1,27 +1,247 @@
-"""Landmarks of a capture and of the mother image, from the files in which people set them.
-
-======================================  ==============================================================================
-``landmarks.csv`` (or ``.tsv``)         pairs: ``name, capture_x, capture_y, mother_x, mother_y``, or Xenium Explorer's
-                                        keypoints, whose ``fixed`` image is the capture's and ``alignment`` the H&E
-``landmarks-capture`` + ``-mother``     a file for each image: ``.csv`` with ``index, X, Y`` (BIRL, ImageJ), QuPath's
-                                        points as ``.geojson`` or ``.tsv``
-======================================  ==============================================================================
-
-Positions count in full-resolution pixels. A column whose name says ``um`` or ``µm`` (QuPath's measurements of a
-calibrated image do), and rows whose ``unit`` says so, are in um of their image.
-"""
+"""Landmarks of a capture and of the mother image, from the files in which people set them: tables, QuPath's GeoJSON."""
 
 from __future__ import annotations
 
+import csv
+import json
+import math
+import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from iscale.align.point_files import REMEDY, Table, read_geojson, read_table
 from iscale.errors import InputError
+
+Unit = Literal["px", "um"]
+
+NAME_COLUMNS = ("name", "landmark", "id", "index", "key", "point", "")
+"""Columns that name a point, the best first; the empty one is the first column of a table with row numbers."""
+CLASS_COLUMNS = ("class", "classification")
+UNIT_SUFFIX = re.compile(r"[\s_(\[]+(µm|μm|um|microns?|micromet(?:er|re)s?|px|pixels?)[\s)\]]*$")
+REMEDY = (
+    "Give a table of pairs with the columns name, capture_x, capture_y, mother_x, mother_y, or a table for each image "
+    "with the columns name, x, y."
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A text table with named columns.
+
+    Attributes
+    ----------
+    path
+        Its file.
+    columns
+        (column,) names in small letters without blanks, signs and units: ``Centroid X µm`` is ``centroidx``.
+    units
+        (column,): the unit that a column's name states, or None.
+    rows
+        Cells of every row that is not blank, and the number of its line in the file.
+    """
+
+    path: Path
+    columns: tuple[str, ...]
+    units: tuple[Unit | None, ...]
+    rows: tuple[tuple[int, tuple[str, ...]], ...]
+
+    def texts(self, column: int) -> list[str]:
+        """Cells of a column."""
+        return [row[column].strip() for _, row in self.rows]
+
+    def numbers(self, column: int) -> NDArray[np.float64]:
+        """Cells of a column as finite numbers.
+
+        Raises
+        ------
+        InputError
+            A cell is none.
+        """
+        values = np.empty(len(self.rows))
+        for i, (line, row) in enumerate(self.rows):
+            try:
+                values[i] = float(row[column])
+            except ValueError:
+                values[i] = math.nan
+            if not math.isfinite(values[i]):
+                cell = row[column].strip()
+                raise InputError(
+                    f"{self.path}: line {line} has {cell!r} for {self.columns[column]}, which is no finite number.",
+                    "Give every landmark a position, or take it out of the file.",
+                )
+        return values
+
+    def in_um(self, column: int) -> NDArray[np.bool_]:
+        """(row,) whether positions in a column are in um: its name says so, or a column ``unit`` does.
+
+        Raises
+        ------
+        InputError
+            ``unit`` says something else.
+        """
+        stated = self.find("unit", "units")
+        if stated is None:
+            return np.full(len(self.rows), self.units[column] == "um")
+        units = [_column(f"x {text}")[1] for text in self.texts(stated)]
+        if None in units:
+            line, row = self.rows[units.index(None)]
+            raise InputError(f"{self.path}: line {line} has the unit {row[stated].strip()!r}.", "Write px or um.")
+        return np.array([unit == "um" for unit in units])
+
+    def find(self, *names: str) -> int | None:
+        """The first of the columns that is there."""
+        return next((self.columns.index(name) for name in names if name in self.columns), None)
+
+    def names(self) -> list[str] | None:
+        """Names of the points, the first of a table's ways to name them; None where it has none.
+
+        A class names points only where no two have the same. QuPath writes the points of one annotation with its name:
+        they are numbered.
+        """
+        at = self.find(*NAME_COLUMNS)
+        names = [plain_name(text) for text in self.texts(at)] if at is not None else []
+        of_class = self.find(*CLASS_COLUMNS)
+        if of_class is not None:
+            if not any(names):
+                names = self.texts(of_class)
+                return names if len(set(names)) == len(names) and all(names) else None
+            names = numbered(names)
+        return names if any(names) else None
+
+
+def plain_name(text: str) -> str:
+    """A name as it is compared: numbers without decimals, so that 3 and 3.0 are one.
+
+    >>> plain_name(" 3.0 "), plain_name("vessel 2")
+    ('3', 'vessel 2')
+    """
+    text = text.strip()
+    return text.split(".")[0] if re.fullmatch(r"\d+\.0*", text) else text
+
+
+def numbered(names: list[str]) -> list[str]:
+    """Names that occur more than once, with a number.
+
+    >>> numbered(["vessel", "edge", "vessel"])
+    ['vessel 1', 'edge', 'vessel 2']
+    """
+    total, seen = Counter(names), Counter[str]()
+    result = []
+    for name in names:
+        seen[name] += 1
+        result.append(f"{name} {seen[name]}" if name and total[name] > 1 else name)
+    return result
+
+
+def read_table(path: Path) -> Table:
+    """Read a table whose cells are separated by commas, semicolons or tabs; lines from ``#`` on are comments.
+
+    Raises
+    ------
+    InputError
+        The file is no text, has no header and rows, or a row has another number of cells than the header.
+    """
+    lines = [(n, line) for n, line in enumerate(read_text(path).splitlines(), start=1)]
+    lines = [(n, line) for n, line in lines if line.strip(" ,;\t") and not line.lstrip().startswith("#")]
+    if len(lines) < 2:
+        raise InputError(f"{path} holds no landmarks: {len(lines)} lines with text.", REMEDY)
+    separator = max("\t;,", key=lines[0][1].count)
+    rows = [next(csv.reader([line], delimiter=separator)) for _, line in lines]
+    for (number, _), row in zip(lines, rows, strict=True):
+        if len(row) != len(rows[0]):
+            raise InputError(f"{path}: line {number} has {len(row)} cells, the header {len(rows[0])}.", REMEDY)
+    if separator == ";":  # written where the decimal sign is a comma
+        rows[1:] = [[re.sub(r"^(\s*-?\d+),(\d+\s*)$", r"\1.\2", cell) for cell in row] for row in rows[1:]]
+    heads = [_column(cell) for cell in rows[0]]
+    body = tuple((number, tuple(row)) for (number, _), row in zip(lines[1:], rows[1:], strict=True))
+    return Table(path, tuple(name for name, _ in heads), tuple(unit for _, unit in heads), body)
+
+
+def _column(text: str) -> tuple[str, Unit | None]:
+    """Name and unit of a column.
+
+    >>> [_column(t) for t in ("Centroid X µm", "capture_x_um", "X", "mother_y (px)", " ")]
+    [('centroidx', 'um'), ('capturex', 'um'), ('x', None), ('mothery', 'px'), ('', None)]
+    """
+    text = text.strip().lower()
+    stated = UNIT_SUFFIX.search(text)
+    unit: Unit | None = None if stated is None else ("px" if stated[1].startswith("p") else "um")
+    return re.sub(r"[^a-z0-9]", "", UNIT_SUFFIX.sub("", text)), unit
+
+
+def read_geojson(path: Path) -> tuple[list[str], NDArray[np.float64]]:
+    """Read the points of a GeoJSON file as QuPath exports them: features, a collection of them, or only one.
+
+    Points are named by ``properties.name``, or else by the classification; those of a MultiPoint are numbered. QuPath
+    counts in full-resolution pixels.
+
+    Returns
+    -------
+    names, xy
+        (point,) names, empty where there is none, and (point, 2) x, y.
+
+    Raises
+    ------
+    InputError
+        The file is no such file, or holds no points.
+    """
+    try:
+        document = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path} cannot be read as JSON: {error}.", "Export the points again.") from None
+    features = document.get("features") or [document] if isinstance(document, dict) else document
+    names: list[str] = []
+    classes: list[str] = []
+    places: list[Any] = []
+    for feature in features if isinstance(features, list) else []:
+        geometry = (feature.get("geometry") if isinstance(feature, dict) else None) or {}
+        kind, points = geometry.get("type"), geometry.get("coordinates") or []
+        if kind not in ("Point", "MultiPoint"):
+            continue
+        points = [points] if kind == "Point" else points
+        name, of_class = _feature_names(feature)
+        places += points
+        names += numbered([name] * len(points))
+        classes += [of_class] * len(points)
+    try:
+        xy = np.array([[float(place[0]), float(place[1])] for place in places]).reshape(-1, 2)
+    except (TypeError, ValueError, IndexError):
+        raise InputError(f"{path}: a point has no two numbers as coordinates.", "Export the points again.") from None
+    if not len(xy) or not np.isfinite(xy).all():
+        raise InputError(
+            f"{path} holds {len(xy)} points, {int(np.isfinite(xy).all(axis=1).sum())} of them with finite coordinates.",
+            "Set landmarks with QuPath's Points tool, name them, and export them as GeoJSON.",
+        )
+    return (names if any(names) else numbered(classes)), xy
+
+
+def _feature_names(feature: dict[str, Any]) -> tuple[str, str]:
+    """Its name and the name of its class, empty where there is none."""
+    properties = feature.get("properties") or {}
+    of_class = properties.get("classification")
+    of_class = of_class.get("name") if isinstance(of_class, dict) else of_class
+    return str(properties.get("name") or "").strip(), str(of_class or "").strip()
+
+
+def read_text(path: Path) -> str:
+    """Text of a file.
+
+    Raises
+    ------
+    InputError
+        It cannot be read, or is no text.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not a text file in UTF-8.", REMEDY) from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.", "Check the path of the landmarks.") from None
+
 
 STEM, CAPTURE_STEM, MOTHER_STEM = "landmarks", "landmarks-capture", "landmarks-mother"
 TABLE_SUFFIXES, GEOJSON_SUFFIXES = (".csv", ".tsv", ".txt"), (".geojson", ".json")

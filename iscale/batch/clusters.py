@@ -14,10 +14,9 @@ from typing import Any
 
 import psutil
 
-from iscale.batch.settings import Pool, PoolName, Site
-from iscale.batch.walltime import lifetime, lsf_walltime, slurm_walltime
-from iscale.device import CARD_EXPECTED
-from iscale.engine.local_cluster import SETTINGS, thread_variables
+from iscale.batch.settings import Pool, PoolName, Site, lifetime, lsf_walltime, slurm_walltime
+from iscale.engine.dask_workers import SETTINGS, thread_variables
+from iscale.engine.machine import CARD_EXPECTED
 from iscale.errors import InputError
 
 DEATH_TIMEOUT_S = 60.0

@@ -1,1 +1,1 @@
-"""Daughter captures: read, checked, and integrated into training spots."""
+"""Daughter captures: read from what instruments write, checked, integrated into training spots; stage ``integrate``."""

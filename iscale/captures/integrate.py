@@ -9,15 +9,62 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iscale.captures.agreement import agreements
-from iscale.captures.depth import capture_scales, told
-from iscale.captures.evenly import evenly_spread
 from iscale.captures.mean_counts import mean_counts
-from iscale.captures.merge import merge_labels
-from iscale.captures.moments import excess_variance, scaled_variance
+from iscale.captures.merge import evenly_spread, merge_labels
 from iscale.captures.spots import MOST_SPOTS, Capture, TrainingSpots
-from iscale.captures.stacked import StackedSpots, stack
+from iscale.captures.stacked import StackedSpots, excess_variance, scaled_variance, stack
 from iscale.errors import InputError
-from iscale.nearest import similar_names
+from iscale.words import similar_names
+
+CLEAR_DIFFERENCE = 1.5
+"""Captures whose median depths differ by less than this factor are left as measured: tissue differs by as much."""
+
+
+def capture_scales(
+    depth: NDArray[np.float64], capture: NDArray[np.int64], radius_um: NDArray[np.float64], n_captures: int
+) -> NDArray[np.float64]:
+    """What the counts of each capture are to be multiplied by.
+
+    Parameters
+    ----------
+    depth
+        (spot,): counts of the genes that the captures share.
+    capture
+        (spot,): index of the capture.
+    radius_um
+        (spot,): the captures' spots may differ in size, and then in depth without differing in sensitivity.
+    n_captures
+        Number of captures.
+
+    Returns
+    -------
+    scale
+        (capture,) float64; all 1 where depths do not differ clearly. Empty spots do not count, empty captures have 1.
+    """
+    rate, total = np.full(n_captures, np.nan), np.zeros(n_captures)
+    for index in range(n_captures):
+        at = (capture == index) & (depth > 0)
+        if at.any():
+            rate[index], total[index] = np.median(depth[at] / radius_um[at] ** 2), depth[at].sum()
+    known = total > 0
+    if known.sum() < 2 or np.nanmax(rate) < CLEAR_DIFFERENCE * np.nanmin(rate):
+        return np.ones(n_captures)
+    common = total.sum() / (total[known] / rate[known]).sum()
+    return np.where(known, common / np.where(known, rate, 1.0), 1.0)
+
+
+def told(
+    names: Sequence[str], scale: NDArray[np.float64], capture: NDArray[np.int64], depth: NDArray[np.float64]
+) -> tuple[str, ...]:
+    """What to tell the user: nothing, or one sentence with the factors and the (spot,) depths as measured."""
+    if (scale == 1).all():
+        return ()
+    factors = ", ".join(
+        f"{name} by {factor:.3g} (median depth {np.median(depth[capture == i]) if (capture == i).any() else 0:,.0f})"
+        for i, (name, factor) in enumerate(zip(names, scale, strict=True))
+    )
+    return (f"The captures differ in depth: counts were multiplied, those of {factors}.",)
+
 
 LEAST_SPOTS = 16
 """A batch of the published recipe is a sixteenth of the spots: with fewer than 16 there is none."""
@@ -83,7 +130,7 @@ def integrate(
     """Stack captures, choose genes and merge spots that are nearer to each other than ``dist_st_px``.
 
     Captures whose median depths differ clearly are brought to one depth first, by a factor per capture
-    (:mod:`iscale.captures.depth`); the notices tell it, and ``capture_scale`` keeps it. They also tell how far captures
+    (`to_one_depth`); the notices tell it, and ``capture_scale`` keeps it. They also tell how far captures
     agree where they overlap (:mod:`iscale.captures.agreement`).
 
     A merged spot has the mean location and mean raw counts of its members. The published method takes the mean of

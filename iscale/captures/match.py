@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from iscale.captures.counts import Counts
 from iscale.captures.locations import Locations, read_locations
+from iscale.captures.rearrange import take, transposed
 from iscale.captures.tables import CountTable, read_counts
 from iscale.errors import InputError
-from iscale.vendors.counts import Counts
-from iscale.vendors.rearrange import take, transposed
 
 LEAST_MATCH = 0.5
 """Below this share of common spot ids, of the smaller of counts and locations, the two are taken for different sets."""

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from iscale.captures.counts import Counts, blocks
 from iscale.captures.spots import Capture, TrainingSpots
 from iscale.engine.progress import tell
 from iscale.model.sizes import FILE_GENES
 from iscale.store.layout import ArrayLayout
 from iscale.store.run_store import RunStore
-from iscale.vendors.counts import Counts, blocks
 
 SHARED_GENES, SHARED_COUNTS = "training/shared_gene", "training/shared_counts"
 """Where names and counts of the genes that all captures measured are stored."""

@@ -1,12 +1,4 @@
-"""Which spots lie so near to each other that they count as one.
-
-The published method merges spots by DBSCAN with ``min_samples=1``, that is single linkage: whatever is linked by a
-chain of steps of at most ``dist_st``. In a dense capture (Visium HD bins, cells) every spot is linked to every other,
-and all of them would become one. So a cluster has a largest size, ``CAP`` x ``dist_st`` along its longer side. A
-cluster within the cap is the published one. A larger one is cut in two at the widest gap in the middle half of its
-longer side (of several, the one nearest to the middle), and each part again, until all are within the cap. The parts
-of a dense capture so become an even mosaic, and sparse chains are cut between spots rather than through pairs.
-"""
+"""Which spots lie so near to each other that they count as one, and a part of many that is spread as all are."""
 
 from __future__ import annotations
 
@@ -189,3 +181,41 @@ def _halves(xy: NDArray[np.float64], largest_px: float) -> tuple[NDArray[np.int6
         gap = np.diff(along)
     at = int(np.lexsort((off_centre, -np.round(gap, 6)))[0]) + 1
     return order[:at], order[at:]
+
+
+PER_CELL = 8
+"""Spots that are chosen in a cell of the grid, about."""
+
+
+def evenly_spread(xy: NDArray[np.float64], capture: NDArray[np.int64], most: int, seed: int = 0) -> NDArray[np.int64]:
+    """Choose at most so many spots, from every place and capture the same share.
+
+    Spots are put into the order of captures, of cells of a grid along a snake within each, and of chance within a cell;
+    then every n-th is taken. The choice depends on nothing but the spots and the seed.
+
+    Parameters
+    ----------
+    xy
+        (spot, 2): x, y in any unit.
+    capture
+        (spot,): the capture of each.
+    most
+        Number of spots; where there are no more than that, all are chosen.
+    seed
+        Of the order within a cell.
+
+    Returns
+    -------
+    chosen
+        (at most ``most``,) indices, ascending.
+    """
+    if len(xy) <= most:
+        return np.arange(len(xy))
+    low, extent = xy.min(axis=0), np.ptp(xy, axis=0)
+    side = np.sqrt(max(extent.prod(), 1e-300) * PER_CELL / most) or 1.0
+    column, row = np.minimum((xy - low) / side, 2**31).astype(np.int64).T
+    along = np.where(row % 2, -column, column)
+    rng = np.random.default_rng(seed)
+    order = np.lexsort((rng.random(len(xy)), along, row, capture))
+    picked = np.floor((np.arange(most) + rng.random()) * (len(xy) / most)).astype(np.int64)
+    return np.sort(order[picked])

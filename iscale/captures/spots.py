@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iscale.vendors.counts import Counts, StoredCounts, blocks
+from iscale.captures.counts import Counts, StoredCounts, blocks
 
 if TYPE_CHECKING:
-    from iscale.model.row_file import RowFile
+    from iscale.store.scratch import RowFile
 
 MOST_SPOTS = 30_000
 """Training spots are held in memory, dense: of more, so many are trained on."""
@@ -52,7 +52,7 @@ class Capture:
         is given by aligned tables only, its own pixels are the mother image's; ``xy_px`` where these are not known to
         differ from the analysis image's.
     platform
-        What measured it, as :class:`iscale.vendors.base.Measured` names it.
+        What measured it, as :class:`iscale.captures.measured.Measured` names it.
     own_um_per_px
         Side of a pixel of its own image in um, None where it is not known.
     gene_ids

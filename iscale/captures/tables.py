@@ -23,10 +23,10 @@ from anndata.io import read_elem
 from numpy.typing import NDArray
 from scipy import sparse
 
+from iscale.captures.counts import Counts, CountsWriter
+from iscale.captures.readers.anndata_group import read_sparse
+from iscale.captures.rearrange import Entries
 from iscale.errors import InputError
-from iscale.vendors.anndata_group import read_sparse
-from iscale.vendors.counts import Counts, CountsWriter
-from iscale.vendors.rearrange import Entries
 
 ROWS_AT_ONCE = 64
 COLUMNS_AT_ONCE = 512

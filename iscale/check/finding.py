@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from iscale.wording import plural
+from iscale.words import plural
 
 Severity = Literal["error", "warning"]
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from iscale.vendors.lattice import ST_PITCH_UM
+from iscale.captures.readers.lattice import ST_PITCH_UM
 
 ST_LARGEST_INDEX = 36
 """Spatial Transcriptomics arrays have 33 x 35 spots, ids such as 22x5; other platforms with such ids have more."""

@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from iscale.check.explain import NEAR_ONE, Explanation, explain
+from iscale.check.explain import NEAR_ONE, Explanation, Tissue, explain
 from iscale.check.finding import Finding
-from iscale.check.footprint import Tissue
 from iscale.check.pitch import Pitch
 from iscale.check.sample import Sample
 

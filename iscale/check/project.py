@@ -11,28 +11,25 @@ from typing import Any, TypeVar
 import numpy as np
 
 from iscale.align.landmarks import find_landmarks
-from iscale.annotate.markers import named_markers
-from iscale.capture_files import CaptureFiles, find_captures
 from iscale.captures.integrate import LEAST_SPOTS
 from iscale.captures.merge import least_merged, merge_labels
 from iscale.check.captures import capture_findings, shared_placed
-from iscale.check.depth import FINE_UM, Depth, check_depth
-from iscale.check.explain import FITS
+from iscale.check.counts import FINE_UM, Depth, check_depth, check_genes, check_named
+from iscale.check.explain import FITS, Tissue
 from iscale.check.finding import CheckReport, Finding, errors_first
-from iscale.check.footprint import Tissue
-from iscale.check.genes import check_genes, check_named
-from iscale.check.placing import own_placement, placement_of
+from iscale.check.placing import check_radius, own_placement, placement_of
 from iscale.check.positions import Verdict, findings, judge, own_pixel_size
-from iscale.check.radius import check_radius
 from iscale.check.sample import Sample, read_sample
-from iscale.config import Options
 from iscale.errors import IscaleError
-from iscale.job import Job
-from iscale.made_with import recall_options
-from iscale.project import read_gene_names
-from iscale.project_layout import ALIGNED_FOLDERS, CAPTURES_FOLDER, UNALIGNED_FOLDERS
+from iscale.options import Options
+from iscale.plan.job import Job
+from iscale.plan.recalled import recall_options
+from iscale.project.captures import CaptureFiles, find_captures
+from iscale.project.files import read_gene_names
+from iscale.project.layout import ALIGNED_FOLDERS, CAPTURES_FOLDER, UNALIGNED_FOLDERS
+from iscale.regions.marker_table import named_markers
 from iscale.slide.overview import read_overview
-from iscale.wording import plural
+from iscale.words import plural
 
 OVERVIEW_PX = 1024
 LEAST_TISSUE = 0.002
@@ -73,7 +70,7 @@ def run_check(project: str | Path, options: Mapping[str, Any] | None = None, job
     project
         The project folder.
     options
-        Fields of :class:`iscale.config.Options`; they win over the project's ``iscale.toml``, None over nothing.
+        Fields of :class:`iscale.options.Options`; they win over the project's ``iscale.toml``, None over nothing.
     job
         The run that the check is for, its options instead: what it has read is not read again.
     """
@@ -260,7 +257,7 @@ def _merging(check: _Check, samples: list[Sample], image: Job) -> None:
 
 def _resources(check: _Check, job: Job, tissue_share: float | None) -> None:
     from iscale.check.resources import hours, plan_findings, weights_fact
-    from iscale.pipeline import check_inputs
+    from iscale.pipeline.run import check_inputs
 
     def plan() -> None:
         check_inputs(job, "report")

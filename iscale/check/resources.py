@@ -9,20 +9,19 @@ from pathlib import Path
 import psutil
 
 from iscale.check.finding import Finding
-from iscale.config import Options
-from iscale.device import has_card, here
 from iscale.encoders import get_encoder
 from iscale.encoders.base import PatchEncoder, StoredFeatures
 from iscale.encoders.checkpoint import file_sha256
 from iscale.encoders.weights import CONVERTED_SUFFIX, NETWORKS, PUBLISHED_SUFFIX, WEIGHT_FILES
+from iscale.engine.machine import all_cores, available_cores, has_card, here
 from iscale.engine.plan import format_bytes
 from iscale.errors import MemoryBudgetError
-from iscale.job import Job
-from iscale.model.threads import all_cores, available_cores
-from iscale.pipeline import COMPRESSION
-from iscale.slide.fingerprint import file_fingerprint
-from iscale.stages import steps
-from iscale.wording import plural
+from iscale.options import Options
+from iscale.pipeline.run import COMPRESSION
+from iscale.plan.job import Job
+from iscale.plan.stages import steps
+from iscale.slide.base import file_fingerprint
+from iscale.words import plural
 
 HASHED_BYTES = 2 << 30
 """A larger weight file is told by samples of it: hashing all of it would take longer than the check."""

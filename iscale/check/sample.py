@@ -9,18 +9,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from iscale.align.transform import Transform, read_transform
-from iscale.capture_files import CaptureFiles
-from iscale.captures.radius import spot_radius_um
-from iscale.captures.read import measured_radius_um
-from iscale.captures.readings import Readings
+from iscale.captures.counts import Counts, depth_of, whole_numbers
+from iscale.captures.measured import unique_names
+from iscale.captures.read import Readings, measured_radius_um, spot_radius_um
 from iscale.check.pitch import Pitch, find_pitch
-from iscale.config import Options
 from iscale.errors import InputError
 from iscale.geometry import SlideGrid
-from iscale.project import ProjectFiles
-from iscale.vendors.base import unique_names
-from iscale.vendors.counts import Counts, depth_of, whole_numbers
+from iscale.options import Options
+from iscale.project.captures import CaptureFiles
+from iscale.project.files import ProjectFiles
+from iscale.transform import Transform, read_transform
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from iscale.demo.scoring import disc_sums, pearson, score
 from iscale.demo.synthetic import read_truth, write_demo
 from iscale.errors import InputError
 from iscale.geometry import SUPERPIXEL_PX
-from iscale.pipeline import run
-from iscale.project_layout import MOTHER_FOLDER
+from iscale.pipeline.run import run
+from iscale.project.layout import MOTHER_FOLDER
 from iscale.results import Run, open_run
 
 SHOWN_GENES = 12

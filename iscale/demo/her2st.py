@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from iscale.captures.locations import read_locations
+from iscale.captures.rearrange import gather
 from iscale.captures.tables import read_counts
 from iscale.demo.scoring import clear_of_border
 from iscale.errors import InputError
 from iscale.geometry import SlideGrid
-from iscale.project_layout import ALIGNED_FOLDERS, CAPTURES_FOLDER, MOTHER_FOLDER, UNALIGNED_FOLDERS
-from iscale.vendors.rearrange import gather
+from iscale.project.layout import ALIGNED_FOLDERS, CAPTURES_FOLDER, MOTHER_FOLDER, UNALIGNED_FOLDERS
 
 SECTIONS = ("C3", "C4", "C5")
 RAW_PIXEL_SIZE_UM = 0.688

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from iscale.errors import InputError
-from iscale.slide.fingerprint import file_fingerprint
+from iscale.slide.base import file_fingerprint
 
 FORMATS = ".npy, .npz, .h5, .hdf5, or a Zarr folder"
 ZARR_METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs")

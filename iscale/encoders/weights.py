@@ -1,7 +1,7 @@
 """HIPT's two weight files: where they lie, what they must hold, and whether they are the published ones.
 
 A file lies in a folder as ``.pth``, a full training checkpoint as published, or as ``.safetensors``, what
-`iscale.weights_command.convert_weights` makes of it: the teacher's weights alone, a tenth of the size.
+`iscale.cli.weights.convert_weights` makes of it: the teacher's weights alone, a tenth of the size.
 """
 
 from __future__ import annotations

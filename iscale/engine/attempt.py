@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from iscale.engine.memory import give_back, peak_bytes
+from iscale.engine.machine import give_back, peak_bytes
 from iscale.engine.progress import Hear, listening
 from iscale.engine.step import Kernel, There
 from iscale.errors import IscaleError, StoreError, StoreUnreachableError

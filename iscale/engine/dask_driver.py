@@ -1,26 +1,119 @@
-"""The driver of ``distributed`` workers: one region on each at a time, whatever becomes of them.
-
-Regions are given to workers by name, one at a time: so it is known which region a worker was at when it died, memory is
-one region's, and nothing waits on a worker that hangs. What is lost with a worker is tried again on another; what kills
-one worker after the other is given up.
-"""
+"""The driver of ``distributed`` workers: one region on each at a time, whatever becomes of them."""
 
 from __future__ import annotations
 
 import contextlib
+import heapq
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from iscale.engine.assignments import Flight, Flights, open_post
 from iscale.engine.attempt import Outcome, all_there
-from iscale.engine.deaths import Deaths
-from iscale.engine.flights import Flight, Flights
-from iscale.engine.post import open_post
+from iscale.engine.plan import format_bytes
 from iscale.engine.progress import Hear
 from iscale.engine.step import Step, There
-from iscale.engine.waiting import Waiting
 from iscale.errors import ClusterError, IscaleError
 from iscale.geometry import Region
+
+OUT_OF_MEMORY = "worker-restart-memory"
+"""Topic under which Dask's nannies tell of workers that they ended."""
+
+
+class Deaths:
+    """Workers that died at regions."""
+
+    def __init__(self) -> None:
+        self._killed: defaultdict[Region, list[str]] = defaultdict(list)
+        self._silent: defaultdict[Region, int] = defaultdict(int)
+        self._limit = 0
+
+    def killed(self, region: Region, error: Any) -> int:
+        """Note what a ``KilledWorker`` says; how many workers that were."""
+        # A scheduler that somebody else started tries on other workers by itself before it says so.
+        times = int(error.allowed_failures) + 1
+        self._killed[region] += [error.last_worker.address] * times
+        self._limit = error.last_worker.memory_limit or 0
+        return times
+
+    def silent(self, region: Region) -> None:
+        """Note one that was restarted, as nothing was heard of it."""
+        self._silent[region] += 1
+
+    def why(self, region: Region, client: Any, silence_s: float) -> str:
+        """Why a region is given up."""
+        too_large = {event["worker"] for _, event in client.get_events(OUT_OF_MEMORY)}
+        killed, silent = self._killed[region], self._silent[region]
+        large = sum(worker in too_large for worker in killed)
+        causes = {
+            f"took more than the {format_bytes(self._limit)} of memory that a worker may use (--memory)": large,
+            f"were restarted, as nothing was heard of them for {silence_s:.0f} s": silent,
+            "were killed from outside, or for the memory of their node (its logs tell)": len(killed) - large,
+        }
+        told = "; ".join(f"{count} {cause}" for cause, count in causes.items() if count)
+        return f"{len(killed) + silent} workers died while they computed it: {told}"
+
+
+SECONDS_BEFORE = (2.0, 8.0, 20.0, 40.0)
+"""Waits before a region is tried again whose node may be to blame: a file system gone for a minute is outlived."""
+
+MOST_LEAVES = 5
+"""A region is given up that so many workers left undone, whose time was over or which were sent away."""
+
+MOST_DEATHS = 3
+"""A region is given up that was being computed when so many workers died."""
+
+
+class Waiting:
+    """Regions of a step that no worker has, and what happened to them so far.
+
+    Parameters
+    ----------
+    regions
+        The regions to run, in order.
+    """
+
+    def __init__(self, regions: Iterable[Region]) -> None:
+        self._new = list(regions)[::-1]
+        self._later: list[tuple[float, Region]] = []
+        self._faults: Counter[Region] = Counter()
+        self._deaths: Counter[Region] = Counter()
+        self._leaves: Counter[Region] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._new) + len(self._later)
+
+    def take(self, now: float) -> Region | None:
+        """The next region whose time has come, if there is one."""
+        if self._later and self._later[0][0] <= now:
+            return heapq.heappop(self._later)[1]
+        return self._new.pop() if self._new else None
+
+    def after_fault(self, region: Region, now: float) -> bool:
+        """Put back a region whose node may be to blame; False if it has been tried often enough."""
+        self._faults[region] += 1
+        if self._faults[region] > len(SECONDS_BEFORE):
+            return False
+        heapq.heappush(self._later, (now + SECONDS_BEFORE[self._faults[region] - 1], region))
+        return True
+
+    def after_leave(self, region: Region, now: float) -> bool:
+        """Put back a region whose worker left in good order; False if that has happened too often."""
+        self._leaves[region] += 1
+        if self._leaves[region] >= MOST_LEAVES:
+            return False
+        heapq.heappush(self._later, (now, region))
+        return True
+
+    def after_death(self, region: Region, now: float, deaths: int = 1) -> bool:
+        """Put back a region whose worker died; False if that has happened too often."""
+        self._deaths[region] += deaths
+        if self._deaths[region] >= MOST_DEATHS:
+            return False
+        heapq.heappush(self._later, (now, region))
+        return True
+
 
 LOOK_EVERY_S = 1.0
 """How often workers are looked after while no region finishes."""

@@ -82,7 +82,7 @@ def open_driver(
 
         driver = BatchDriver(read_site(file), on_cards=on_cards, logs=logs, say=say)
     else:
-        from iscale.engine.connect import LocalDriver, remote_driver
+        from iscale.engine.dask_workers import LocalDriver, remote_driver
 
         driver = LocalDriver(workers, memory_bytes, say) if dask == "local" else remote_driver(dask, say)
     try:

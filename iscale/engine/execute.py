@@ -15,7 +15,7 @@ from iscale.engine.progress import Tally
 from iscale.engine.step import Step
 from iscale.errors import RegionsFailedError
 from iscale.geometry import Region
-from iscale.wording import plural
+from iscale.words import plural
 
 
 class Watcher(Protocol):

@@ -1,8 +1,4 @@
-"""How far a step is within its regions: told by kernels, summed for whoever watches.
-
-A kernel that takes long calls `tell` as it goes. Nobody need listen: outside a driver it does nothing, and what is told
-is for people only, so it may be lost or late without harm.
-"""
+"""How far a step is within its regions: told by kernels, summed for whoever watches."""
 
 from __future__ import annotations
 
@@ -10,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 
 from iscale.geometry import Region
 
@@ -111,3 +107,17 @@ class Tally:
         if tally > self._shown:
             self._shown = tally
             self._show(tally)
+
+
+@contextmanager
+def part(start: float, stop: float) -> Iterator[None]:
+    """Let ``tell`` mean this part of the region, between two fractions of it; parts may lie within parts."""
+    around = copy_context()
+
+    def hear(region: Region, fraction: float) -> None:
+        del region
+        around.run(tell, start + (stop - start) * fraction, 1.0)
+
+    # The place of the region does not matter: the listener around knows its own.
+    with listening(Region(0, 1, 0, 1), hear):
+        yield

@@ -17,9 +17,8 @@ import zarr
 from numpy.typing import NDArray
 
 from iscale.errors import InputError
-from iscale.export.blocks import read_sums
 from iscale.export.request import Request
-from iscale.export.rows import Column, Piece, Table, index_of
+from iscale.export.rows import Column, Piece, Table, index_of, read_sums
 
 GENES_AT_ONCE = 256
 """Genes read together of a shard, in float32 17 MB: what is computed on demand is then read once for all of them."""

@@ -7,17 +7,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from iscale.basis.asked import choose_genes
-from iscale.basis.source import open_source
 from iscale.engine.execute import Watcher
-from iscale.engine.memory import give_back
+from iscale.engine.machine import give_back
+from iscale.engine.watchers import Silence
 from iscale.errors import InputError
-from iscale.evaluate.prediction import open_prediction
-from iscale.export.request import Request, Window, bin_side, check_tissue, choose_region, parse_window
-from iscale.export.target import check_target, replacing
-from iscale.nearest import similar_names
-from iscale.progress import Silence
+from iscale.export.request import (
+    Request,
+    Window,
+    bin_side,
+    check_target,
+    check_tissue,
+    choose_region,
+    parse_window,
+    replacing,
+)
+from iscale.model.genes import choose_genes, open_source
 from iscale.results import Run, open_run
+from iscale.trust.prediction import open_prediction
+from iscale.words import similar_names
 
 FOLDER = "export"
 """Folder of the exports in a run's output."""

@@ -14,8 +14,8 @@ from iscale.export.anndata_rows import Hdf5, about, write_anndata
 from iscale.export.request import Request
 from iscale.export.rows import Table, obs_columns, obsm_columns
 from iscale.geometry import SUPERPIXEL_PX, Region
-from iscale.plots.names import file_name
-from iscale.wording import plural
+from iscale.project.layout import file_name
+from iscale.words import plural
 
 SIDES_PX = {"hires": 2048, "lowres": 600}
 """Longest sides of the two images: the finest level of the pyramid that is no larger."""

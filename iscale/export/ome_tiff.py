@@ -11,11 +11,10 @@ import zarr
 from numpy.typing import NDArray
 
 from iscale.export.ome_zarr import COLOURS
-from iscale.export.pyramid import CHUNK, Levels, write_levels
-from iscale.export.request import Request, tiles
-from iscale.export.target import remove
+from iscale.export.request import Request, remove, tiles
 from iscale.geometry import Region
-from iscale.wording import plural
+from iscale.store.ome import CHUNK, Levels, write_levels
+from iscale.words import plural
 
 
 def write(request: Request) -> str:

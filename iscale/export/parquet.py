@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from iscale.export.blocks import block_share, read_sums
 from iscale.export.request import Request, tiles
+from iscale.export.rows import block_share, read_sums
 from iscale.geometry import Region
-from iscale.wording import plural
+from iscale.words import plural
 
 TILE = 512
 """Side of what is read together, in bins."""

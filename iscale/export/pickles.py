@@ -19,13 +19,12 @@ from numpy.typing import NDArray
 
 from iscale.engine.plan import format_bytes
 from iscale.errors import InputError
-from iscale.export.request import Request, tiles
-from iscale.export.target import PART, check_room
+from iscale.export.request import PART, Request, check_room, tiles
 from iscale.geometry import Region
-from iscale.plots.names import file_name
 from iscale.plots.overview import refined
+from iscale.project.layout import file_name
 from iscale.store.layout import GENES_PER_CHUNK, SHARD_SUPERPIXELS
-from iscale.wording import plural
+from iscale.words import plural
 
 SHOWN = 5
 REFINED = "refined"

@@ -21,7 +21,7 @@ from iscale.export.request import Request, tiles
 from iscale.export.rows import Column, Piece, Table, obs_columns, obsm_columns
 from iscale.geometry import SUPERPIXEL_PX
 from iscale.store.layout import MASK_SHARD_SUPERPIXELS, SHARD_SUPERPIXELS
-from iscale.wording import plural
+from iscale.words import plural
 
 BINS, TABLE, REGION_KEY, INSTANCE_KEY = "bins", "expression", "region", "bin_id"
 """The raster whose numbers are those of the rows of the table, and the columns that say so."""

@@ -1,4 +1,4 @@
-"""Features of a `RegionEncoder`: it sees whole shards with their surroundings."""
+"""Features of a `RegionEncoder`, which sees whole shards with their surroundings; and those computed elsewhere."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iscale.encoders import EncoderSpec, get_encoder
-from iscale.encoders.base import FeatureGroup, RegionEncoder
+from iscale.encoders.base import FeatureGroup, RegionEncoder, StoredFeatures
 from iscale.errors import InputError
-from iscale.geometry import SUPERPIXEL_PX, Region
+from iscale.geometry import SUPERPIXEL_PX, Region, SlideGrid
 from iscale.store import layout
 from iscale.store.run_store import RunStore
 
@@ -92,3 +92,29 @@ def tissue_cells(tissue: NDArray[np.bool_], stride: int) -> NDArray[np.bool_]:
     whole = np.zeros((rows * stride, columns * stride), np.bool_)
     whole[: tissue.shape[0], : tissue.shape[1]] = tissue
     return np.asarray(whole.reshape(rows, stride, columns, stride).any(axis=(1, 3)))
+
+
+@dataclass(frozen=True)
+class StoredContext:
+    """What a task needs to know: where the store is, which features, and the grid that they must fit."""
+
+    store: RunStore
+    spec: EncoderSpec
+    grid: SlideGrid
+
+
+def copy_region(context: StoredContext, region: Region) -> int:
+    """Copy the tissue of a region, a shard at a time; returns the number of tissue superpixels."""
+    features = get_encoder(context.spec)
+    assert isinstance(features, StoredFeatures)
+    features.check(context.grid)
+    mask = np.asarray(context.store.array("tissue/mask")[region.slices])
+    for tile in region.tiles(layout.SHARD_SUPERPIXELS):
+        tissue = mask[tile.within(region)]
+        if not tissue.any():
+            continue
+        for group in features.groups:
+            cells = tile.coarsened(group.stride)
+            values = off_tissue_is_nan(features.read(group, cells), tissue, group)
+            context.store.write(f"features/{group.name}", cells, as_float16(values, group.name))
+    return int(mask.sum())

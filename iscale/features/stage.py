@@ -10,9 +10,8 @@ from iscale.encoders.base import PatchEncoder, RegionEncoder
 from iscale.engine.ledger import fingerprint
 from iscale.engine.plan import BASELINE_BYTES, Plan, Resources, check_budget, plan_overlapping, plan_regions
 from iscale.engine.step import Step
-from iscale.features.by_region import RegionContext, encode_region
+from iscale.features.by_region import RegionContext, StoredContext, copy_region, encode_region
 from iscale.features.patch_lattice import PatchLattice, computed_twice
-from iscale.features.stored import StoredContext, copy_region
 from iscale.geometry import SUPERPIXEL_PX, Region, SlideGrid
 from iscale.store import layout
 from iscale.store.layout import ArrayLayout
@@ -232,7 +231,7 @@ def _windows_plan(encoder: PatchEncoder, shape: tuple[int, int], resources: Reso
 
 
 def _whole_plan(encoder: PatchEncoder, shape: tuple[int, int], resources: Resources) -> Plan:
-    from iscale.features.context_whole import PADDING_AT_ONCE
+    from iscale.features.context import PADDING_AT_ONCE
 
     assert encoder.context is not None
     lattice = PatchLattice(shape, encoder.patch, encoder.step)

@@ -1,4 +1,4 @@
-"""The imputation model: from the features of superpixels to expected counts, learnt from the discs of spots.
+"""The imputation model: recipes, training, prediction, and every gene as it is read; stages ``fit`` and ``predict``.
 
 ``fit`` (:mod:`iscale.model.fit`) trains a recipe and gives an :class:`iscale.model.ensemble.Ensemble`, which predicts.
 Recipes are modules with the same functions (:class:`iscale.model.ensemble.Recipe`): :mod:`iscale.model.published` is

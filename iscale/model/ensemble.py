@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from iscale.basis.loadings import Loadings
     from iscale.model.data import Epoch, OnEpoch, TrainingData
     from iscale.model.every_gene import SharedGenes
+    from iscale.model.loadings import Loadings
 
 FORMAT = 1
 TENSORS_FILE, SETTINGS_FILE = "ensemble.safetensors", "ensemble.json"

@@ -9,16 +9,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from iscale.basis.loadings import Loadings
 from iscale.captures.spots import DiscFeatures, TrainingSpots
+from iscale.engine.machine import all_cores
+from iscale.engine.progress import part
 from iscale.errors import InputError
 from iscale.model.data import Epoch, OnEpoch, TrainingData, training_data
 from iscale.model.discs import blocks_of, rows_of
 from iscale.model.ensemble import Ensemble, recipe_module
 from iscale.model.every_gene import SharedGenes
-from iscale.model.part import part
+from iscale.model.loadings import Loadings
 from iscale.model.sizes import SCORED_GENES
-from iscale.model.threads import all_cores
 
 SCORED_SPOTS = 64
 """Held-out spots that are predicted at a time."""

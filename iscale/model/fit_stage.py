@@ -10,21 +10,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from iscale.basis.loadings import GENES_FILE, NUMBERS_FILE
 from iscale.captures.mean_counts import SHARED_COUNTS, SHARED_GENES
 from iscale.captures.spots import TrainingSpots
 from iscale.captures.stage import read_training
-from iscale.device import here
 from iscale.encoders.base import FeatureGroup
 from iscale.engine.ledger import fingerprint
-from iscale.engine.memory import give_back
+from iscale.engine.machine import give_back, here
 from iscale.engine.plan import BASELINE_BYTES, Resources, single_task
+from iscale.engine.progress import part
 from iscale.engine.step import Step
 from iscale.geometry import Region, SlideGrid
+from iscale.model.data import GATHER_COPIES, gather_discs
 from iscale.model.discs import disc_sizes
 from iscale.model.ensemble import SETTINGS_FILE, TENSORS_FILE
-from iscale.model.gather import GATHER_COPIES, gather_discs
-from iscale.model.part import part
+from iscale.model.loadings import GENES_FILE, NUMBERS_FILE
 from iscale.model.sizes import HELD_OUT_FRACTION, SCORED_GENES, SIZES, STATES, FitSize
 from iscale.store.layout import SHARD_SUPERPIXELS
 from iscale.store.run_store import RunStore

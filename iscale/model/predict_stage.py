@@ -12,27 +12,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iscale.basis.loadings import read_loadings
-from iscale.basis.stored import (
-    COARSE_PATH,
-    FACTORS_PATH,
-    as_components,
-    coarse_means,
-    with_every_gene,
-    write_loadings,
-)
-from iscale.device import here
 from iscale.encoders.base import FeatureGroup
 from iscale.engine.ledger import fingerprint
+from iscale.engine.machine import here
 from iscale.engine.plan import Resources, plan_regions
 from iscale.engine.step import Step
 from iscale.features.read import read_features
 from iscale.geometry import Region, SlideGrid
 from iscale.model.ensemble import load_ensemble
+from iscale.model.loadings import (
+    COARSE_PATH,
+    FACTORS_PATH,
+    as_components,
+    coarse_means,
+    read_loadings,
+    with_every_gene,
+    write_loadings,
+)
 from iscale.model.sizes import FACTORS, SIZES
 from iscale.store import layout
 from iscale.store.run_store import RunStore
-from iscale.wording import plural
+from iscale.words import plural
 
 if TYPE_CHECKING:
     from iscale.model.ensemble import Ensemble

@@ -103,7 +103,7 @@ def _default_fit_bytes(size: FitSize) -> int:
 
 
 def _ridge_bytes(n_spots: int, n_columns: int) -> int:
-    """Peak bytes of :func:`iscale.model.ridge.fit_ridge`, beside the design, the weights and the targets."""
+    """Peak bytes of :func:`iscale.model.default.fit_ridge`, beside the design, the weights and the targets."""
     square = 8 * n_columns**2  # the decomposition's result is one, its workspace two
     block = 8 * min(SPOT_BLOCK, n_spots) * 4 * (n_columns + FACTORS)
     return max(4 * square, square + block)

@@ -9,8 +9,8 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from iscale.basis.lazy import GeneArray
 from iscale.geometry import Region
+from iscale.model.genes import GeneArray
 from iscale.store.run_store import RunStore
 
 LONGEST_SIDE = 800

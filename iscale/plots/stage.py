@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,23 +12,55 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from iscale.basis.lazy import GeneArray, imputed_genes
-from iscale.captures.counts_store import dense_genes, open_capture
 from iscale.captures.spots import TrainingSpots
-from iscale.captures.stage import on_mother, read_training
+from iscale.captures.stage import dense_genes, on_mother, open_capture, read_training
 from iscale.engine.ledger import fingerprint
 from iscale.engine.plan import Plan, Resources, check_budget, cut
 from iscale.engine.progress import tell
 from iscale.engine.step import Step
 from iscale.geometry import Region, SlideGrid
-from iscale.plots.coarser import coarser
+from iscale.model.genes import GeneArray, imputed_genes
 from iscale.plots.contact_sheet import CELL_PX, PER_PAGE, draw_sheet, pages
 from iscale.plots.draw import draw_spots, draw_with_uncertainty
-from iscale.plots.names import INTEGRATED, MAPS_FOLDER, REFINED_FOLDER, SPOTS_FOLDER, file_name, is_sheet, sheet_name
 from iscale.plots.overview import LONGEST_SIDE, TILE, image_overview, mean_maps, reduction
+from iscale.project.layout import INTEGRATED, MAPS_FOLDER, REFINED_FOLDER, SPOTS_FOLDER, file_name, is_sheet, sheet_name
 from iscale.store.layout import GENES_PER_CHUNK
 from iscale.store.run_store import RunStore
-from iscale.wording import plural
+from iscale.words import plural
+
+MOST_DRAWN = 100_000
+"""Spots of a figure; more are smaller than its pixels."""
+
+Values = NDArray[np.floating]
+
+
+def coarser(xy_um: Values, radius_um: float, values: Values) -> tuple[Values, Values, Values]:
+    """Spots as they are, or where they are too many, squares of them at their mean place, with mean values.
+
+    Parameters
+    ----------
+    xy_um
+        (spot, 2) places.
+    radius_um
+        Radius of every spot.
+    values
+        (spot, column).
+
+    Returns
+    -------
+    xy_um, radius_um, values
+        (drawn, 2), (drawn,) radii of discs of the squares' area, (drawn, column).
+    """
+    if len(xy_um) <= MOST_DRAWN:
+        return xy_um, np.full(len(xy_um), radius_um), values
+    low, extent = xy_um.min(axis=0), np.ptp(xy_um, axis=0)
+    side = math.sqrt(float(extent.prod()) / MOST_DRAWN) or float(extent.max()) / MOST_DRAWN
+    column, row = np.floor((xy_um - low) / side).astype(np.int64).T
+    _, square = np.unique(row * (int(column.max()) + 1) + column, return_inverse=True)
+    n = np.bincount(square)
+    means = [np.bincount(square, part) / n for part in (*xy_um.T, *values.T)]
+    return np.column_stack(means[:2]), np.full(len(n), side / math.sqrt(math.pi)), np.column_stack(means[2:])
+
 
 UNIT = "expected counts per superpixel"
 MARGIN_RADII = 4.0

@@ -9,12 +9,25 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from iscale.captures.counts_store import open_capture
-from iscale.captures.stage import on_mother
-from iscale.report.items import NOT_KNOWN, Facts, Figure, Finding, Item, Missing, Section, Text, Weight, table_of
+from iscale.captures.stage import on_mother, open_capture
+from iscale.report.items import (
+    NOT_KNOWN,
+    Facts,
+    Figure,
+    Finding,
+    Item,
+    Missing,
+    Section,
+    Text,
+    Weight,
+    count,
+    percent,
+    read_json,
+    shown,
+    table_of,
+)
 from iscale.report.scene import Scene
-from iscale.report.values import count, percent, read_json, shown
-from iscale.wording import plural
+from iscale.words import plural
 
 FOLDER = "alignment"
 MOST_FIGURES = 12

@@ -6,17 +6,15 @@ import math
 
 import numpy as np
 
-from iscale.basis.lazy import imputed_genes
+from iscale.model.genes import imputed_genes
 from iscale.plots.draw import draw_map, draw_with_uncertainty
-from iscale.plots.names import MAPS_FOLDER
 from iscale.plots.overview import mean_map, mean_maps, reduction
-from iscale.report.items import Figure, Heading, Item, Missing, Section, Text
-from iscale.report.planes import tissue_box
-from iscale.report.scene import LONGEST, MAP_INCHES, Scene
+from iscale.project.layout import MAPS_FOLDER
+from iscale.report.items import Figure, Heading, Item, Missing, Section, Text, number, percent, shown
+from iscale.report.scene import LONGEST, MAP_INCHES, Scene, tissue_box
 from iscale.report.scores import Scores
-from iscale.report.values import number, percent, shown
 from iscale.store.layout import GENES_PER_CHUNK
-from iscale.wording import plural
+from iscale.words import plural
 
 EACH = 3
 """Best genes that are shown, and as many worst."""

@@ -7,9 +7,20 @@ from typing import Any
 
 from iscale import __version__
 from iscale.engine.plan import format_bytes
-from iscale.report.items import NOT_KNOWN, Facts, Item, Missing, Section, Text, table_of
+from iscale.report.items import (
+    NOT_KNOWN,
+    Facts,
+    Item,
+    Missing,
+    Section,
+    Text,
+    count,
+    duration,
+    read_json,
+    shown,
+    table_of,
+)
 from iscale.report.scene import Scene
-from iscale.report.values import count, duration, read_json, shown
 
 LONGEST_VALUE = 200
 

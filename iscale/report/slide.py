@@ -7,11 +7,9 @@ from numpy.typing import NDArray
 
 from iscale.plots.overview import image_overview, reduction
 from iscale.plots.slide import draw_slide
-from iscale.report.items import Facts, Figure, Item, Missing, Section
-from iscale.report.planes import mean_plane
-from iscale.report.scene import Scene, share_of
-from iscale.report.values import count, percent
-from iscale.wording import plural
+from iscale.report.items import Facts, Figure, Item, Missing, Section, count, percent
+from iscale.report.scene import Scene, mean_plane, share_of
+from iscale.words import plural
 
 LONGEST_PX = 1100
 

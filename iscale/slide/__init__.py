@@ -1,1 +1,1 @@
-"""Slides: files read by region, their pixel size, and anti-aliased rescaling to the analysis image."""
+"""Slides: read by region, rescaled to the analysis image, and told from glass; stages ``ingest`` and ``tissue``."""

@@ -1,13 +1,14 @@
-"""Open a slide, whatever its format."""
+"""Open a slide, whatever its format; as a program, decode one without random access into an array."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import openslide
 from tifffile import TiffFile
 
-from iscale.errors import InputError
+from iscale.errors import InputError, IscaleError
 from iscale.slide.base import SlideReader
 from iscale.slide.flat_reader import DecodedImage, FlatImage, open_decoded
 from iscale.slide.openslide_reader import OpenSlideReader
@@ -106,3 +107,17 @@ def _check_all_complete(path: Path, tiff: TiffFile) -> None:
     """Of the slide and its pyramid; labels and thumbnails do not matter."""
     for level in tiff.series[0].levels:
         check_complete(path, level.pages[0])
+
+
+def main(slide: str, out: str) -> int:
+    """Decode; on bad input the error goes to standard error."""
+    try:
+        open_slide(Path(slide)).decode_to(Path(out))
+    except IscaleError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""Requests: who may ask, what there is to ask for, and answers with their headers."""
+"""Requests: who may ask, what there is to ask for, the page's files, and answers with their headers."""
 
 from __future__ import annotations
 
@@ -10,15 +10,59 @@ import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from tornado.web import RequestHandler
 
-from iscale.errors import IscaleError
-from iscale.view.files import Files
+from iscale import __version__
+from iscale.errors import InputError, IscaleError
 from iscale.view.refused import Query, RefusedError
 from iscale.view.viewed import Answer, State, Viewed
 from iscale.view.work import Workers
+
+HERE = Path(__file__).parent / "static"
+
+KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
+BOKEH = ("bokeh.min.js", "bokeh-api.min.js")
+
+
+class Files:
+    """Files by their path in the page's address; there are no others.
+
+    Raises
+    ------
+    InputError
+        Where bokeh is not installed.
+    """
+
+    def __init__(self) -> None:
+        self._files = {path.name: _file(path) for path in sorted(HERE.iterdir()) if path.suffix in KINDS}
+        self._files |= {name: _file(_bokeh() / "js" / name) for name in BOKEH}
+        page = self._files.pop("page.html")
+        self._files[""] = page._replace(body=page.body.replace(b"{{ version }}", __version__.encode()))
+
+    def get(self, path: str) -> Answer | None:
+        """A file, if it is one of the page's."""
+        return self._files.get(path)
+
+
+def _file(path: Path) -> Answer:
+    return Answer(path.read_bytes(), f"{KINDS[path.suffix]}; charset=utf-8", keep=True)
+
+
+def _bokeh() -> Path:
+    """Folder of what bokeh's package brings for browsers."""
+    try:
+        found = import_module("bokeh.util.paths").static_path()
+    except (ImportError, AttributeError):
+        raise InputError(
+            "The viewer's page needs BokehJS, which comes with the package bokeh, and that is not installed.",
+            "Install it: pip install bokeh.",
+        ) from None
+    return Path(found)
+
 
 LOG = logging.getLogger("iscale.view")
 

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import html
+import os
 import secrets
 import socket
+import sys
 import threading
-from pathlib import Path
+import webbrowser
+from collections.abc import Callable
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from tornado.httpserver import HTTPServer
 from tornado.web import Application
 
 from iscale.errors import InputError
-from iscale.results import Run, open_run
-from iscale.view.files import Files
-from iscale.view.handler import Desk, Handler
+from iscale.view.handler import Desk, Files, Handler
 from iscale.view.viewed import Viewed
 from iscale.view.work import Workers
+
+if TYPE_CHECKING:
+    from iscale.results import Run
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 EVERYWHERE = ("0.0.0.0", "::", "")
@@ -103,13 +109,13 @@ class Server:
         await asyncio.gather(*others, return_exceptions=True)
 
 
-def serve(run: str | Path | Run, *, host: str = LOOPBACK[0], port: int = 0, frames: str = "'none'") -> Server:
+def serve(run: Run, *, host: str = LOOPBACK[0], port: int = 0, frames: str = "'none'") -> Server:
     """Serve the page of a run, read-only, until the server is stopped or this process ends.
 
     Parameters
     ----------
     run
-        The run, or where it lies, as for `iscale.open_run`.
+        The run.
     host, port
         Where to listen: by default only this machine can reach it, at a free port.
     frames
@@ -125,8 +131,117 @@ def serve(run: str | Path | Run, *, host: str = LOOPBACK[0], port: int = 0, fram
     InputError
         Where there is nothing to show, or the port cannot be had.
     """
-    return Server(run if isinstance(run, Run) else open_run(run), host=host, port=port, frames=frames)
+    return Server(run, host=host, port=port, frames=frames)
 
 
 def _no_log(handler: object) -> None:
     """Say nothing: addresses hold the token."""
+
+
+class View:
+    """A run's page, shown in a notebook by being the last thing of a cell.
+
+    Parameters
+    ----------
+    server
+        Who serves it.
+    height
+        Of the frame, in px.
+    """
+
+    def __init__(self, server: Server, height: int = 700) -> None:
+        self._server, self._height = server, height
+
+    @property
+    def url(self) -> str:
+        """The page's address, for a tab of its own."""
+        return self._server.url
+
+    def stop(self) -> None:
+        """Stop serving."""
+        self._server.stop()
+
+    def __repr__(self) -> str:
+        return f"iscale view at {self.url}"
+
+    def _repr_html_(self) -> str:
+        url = html.escape(self.url, quote=True)
+        return (
+            f'<iframe src="{url}" title="iscale viewer" width="100%" height="{self._height}" '
+            f'style="border: 1px solid #888; border-radius: 4px"></iframe>'
+            f'<p>The kernel serves this view on its own machine: <a href="{url}" target="_blank" rel="noreferrer">'
+            f"open it in a tab</a>. With the kernel elsewhere, forward port {self._server.port} first: "
+            f"<code>ssh -L {self._server.port}:127.0.0.1:{self._server.port} MACHINE</code></p>"
+        )
+
+
+def view(run: Run, *, height: int = 700) -> View:
+    """Serve a run's page from this process, to be shown in a notebook.
+
+    Parameters
+    ----------
+    run
+        The run.
+    height
+        Of the frame, in px.
+
+    Raises
+    ------
+    InputError
+        Where there is nothing to show.
+    """
+    return View(serve(run, frames=IN_NOTEBOOKS), height)
+
+
+def view_run(
+    run: Run, *, host: str = LOOPBACK[0], port: int = 0, browser: bool = True, say: Callable[[str], None] = print
+) -> None:
+    """Serve a run's page, open it in a browser, and wait to be interrupted.
+
+    Parameters
+    ----------
+    run
+        The run.
+    host, port
+        Where to listen; port 0 takes a free one.
+    browser
+        Whether to open a browser here.
+    say
+        Who is told the address.
+
+    Raises
+    ------
+    InputError
+        Where there is nothing to show, or the port cannot be had.
+    """
+    with serve(run, host=host, port=port) as server:
+        try:
+            for line in described(server.url, host, server.port):
+                say(line)
+            if browser and _has_screen():
+                threading.Thread(target=webbrowser.open, args=(server.url,), daemon=True).start()
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            say("Stopped.")
+
+
+def _has_screen() -> bool:
+    """Whether a browser would have a window: without one, `webbrowser` may start one of text in this terminal."""
+    graphical = ("DISPLAY", "WAYLAND_DISPLAY")
+    return not sys.platform.startswith("linux") or any(os.environ.get(name) for name in graphical)
+
+
+def described(url: str, host: str, port: int) -> list[str]:
+    """What is said of a server: its address, how to reach it from elsewhere, and a warning where others can."""
+    lines = [url]
+    if host in LOOPBACK:
+        lines.append(
+            "Only this machine reaches it. From another one: "
+            f"ssh -L {port}:127.0.0.1:{port} THIS_MACHINE, and the same address there."
+        )
+    else:
+        lines.append(
+            f"Warning: {host} can be reached from other machines, without encryption. Whoever has this address sees "
+            "the slide and all results."
+        )
+    return [*lines, "Ctrl-C stops it. The address holds a secret token: pass it on only to whom may see the run."]

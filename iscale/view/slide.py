@@ -5,24 +5,26 @@ from __future__ import annotations
 import functools
 import hashlib
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from iscale.annotate.maps import NOTHING
-from iscale.annotate.markers import UNCLASSIFIED
-from iscale.basis.source import Source, open_source
 from iscale.errors import InputError
 from iscale.geometry import SUPERPIXEL_PX
+from iscale.model.genes import Source, open_source
 from iscale.plots.draw import COLOURS, SPREAD_COLOURS
 from iscale.plots.labels import class_colours
-from iscale.remedies import making
-from iscale.results import Run
+from iscale.regions.annotation_maps import NOTHING
+from iscale.regions.marker_table import UNCLASSIFIED
 from iscale.store.lock import holder
+from iscale.store.remedies import making
 from iscale.store.run_store import RunStore
 from iscale.view import paint
 from iscale.view.refused import RefusedError
 from iscale.view.zooms import SUPERPIXEL_LEVEL, Zooms
+
+if TYPE_CHECKING:
+    from iscale.results import Run
 
 GROUPS = ("image", "tissue", "captures", "training", "expression", "clusters", "annotation")
 

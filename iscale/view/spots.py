@@ -9,8 +9,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from iscale.captures.counts_store import MOST_READ, dense_genes, open_capture
-from iscale.captures.stage import on_mother
+from iscale.captures.stage import MOST_READ, dense_genes, on_mother, open_capture
 from iscale.view.answers import rounded
 from iscale.view.refused import RefusedError
 from iscale.view.slide import Slide

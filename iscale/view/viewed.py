@@ -6,9 +6,8 @@ import json
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from iscale.results import Run
 from iscale.view.answers import Search, histogram, value_at
 from iscale.view.cache import ByteCache
 from iscale.view.planes import QUANTITIES, Planes
@@ -17,6 +16,9 @@ from iscale.view.region import Regions
 from iscale.view.slide import Slide, version
 from iscale.view.spots import Spots
 from iscale.view.tiles import Tiles
+
+if TYPE_CHECKING:
+    from iscale.results import Run
 
 ANSWERS_BYTES = 16 * 2**20
 """Of tiles and of other answers, as they are sent; browsers keep their own."""
@@ -76,7 +78,7 @@ class Viewed:
         with self._lock:
             if time.monotonic() - self._looked > LOOK_AGAIN_S:
                 if version(self._run.store) != self._state.slide.version:
-                    self._state = State(Run(self._run.store))
+                    self._state = State(self._run.reopened())
                 self._looked = time.monotonic()
             return self._state
 

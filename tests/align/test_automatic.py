@@ -10,8 +10,8 @@ import pytest
 
 from benchmarks import alignment as known
 from iscale.align.automatic import AlignmentRefusedError, align_automatically, refine_by_images
-from iscale.align.transform import Transform
 from iscale.slide.overview import Overview, read_overview
+from iscale.transform import Transform
 
 pytestmark = pytest.mark.usefixtures("data_dir")
 

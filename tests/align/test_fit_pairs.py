@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from iscale.align.consensus import fit_points, leverage, residuals
 from iscale.align.fit import fit_landmarks, fit_pairs
-from iscale.align.least_squares import fit_points, leverage, residuals
-from iscale.align.transform import Kind, Transform
 from iscale.errors import InputError
+from iscale.transform import Kind, Transform
 
 Points = NDArray[np.float64]
 

@@ -14,11 +14,10 @@ import pytest
 from numpy.typing import NDArray
 
 from iscale.align.outline import Stain, stain_of
-from iscale.align.quality import Quality, measure
+from iscale.align.quality import BAD, GOOD, Quality, measure, verdict
 from iscale.align.structure import haematoxylin
-from iscale.align.transform import Transform
-from iscale.align.verdict import BAD, GOOD, verdict
 from iscale.slide.overview import Overview, read_overview
+from iscale.transform import Transform
 
 PX = 1024
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from iscale.align.refine import Freedom, refine
+from iscale.align.ascent import Freedom, refine
 from iscale.align.search import Candidate, Picture, search, turned
 
 TO_A_PIXEL = 0.8

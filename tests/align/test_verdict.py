@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from iscale.align.quality import Quality
-from iscale.align.verdict import BAD, DOUBTFUL, GOOD, quality_table, quality_text, verdict
+from iscale.align.quality import BAD, DOUBTFUL, GOOD, Quality, quality_table, quality_text, verdict
 
 RIGHT = Quality(0.98, 0.97, 0.48, 0.16, 180, 0.99, 0.99, 0.0, 0.44, 0.3, 42.0)
 

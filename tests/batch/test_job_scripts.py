@@ -18,7 +18,7 @@ import pytest
 from iscale.batch import clusters, jobs
 from iscale.batch.clusters import job_cluster, job_script
 from iscale.batch.settings import PoolName, Site
-from iscale.engine.local_cluster import SETTINGS
+from iscale.engine.dask_workers import SETTINGS
 from iscale.errors import InputError
 
 CPU = {"queue": "long", "cores": 8, "workers": 4, "memory": "16GB", "walltime": "04:00:00", "jobs": 3}

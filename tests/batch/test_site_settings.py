@@ -10,8 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from iscale.batch.settings import JOB_OVERHEAD_BYTES, Pool, read_site
-from iscale.batch.walltime import SHORTEST_S, lifetime, lsf_walltime, parse_walltime, slurm_walltime
+from iscale.batch.settings import (
+    JOB_OVERHEAD_BYTES,
+    SHORTEST_S,
+    Pool,
+    lifetime,
+    lsf_walltime,
+    parse_walltime,
+    read_site,
+    slurm_walltime,
+)
 from iscale.engine.plan import BASELINE_BYTES
 from iscale.errors import InputError
 

@@ -11,7 +11,7 @@ import pytest
 from iscale.batch.clusters import job_script
 from iscale.batch.settings import Pool, Site, read_site
 from iscale.batch.template import template, write_template
-from iscale.cli import main
+from iscale.cli.app import main
 from iscale.errors import InputError
 
 SCHEDULERS = ["slurm", "lsf"]

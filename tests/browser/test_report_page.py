@@ -10,7 +10,7 @@ import pytest
 from devtools import look
 
 from iscale.demo.synthetic import write_demo
-from iscale.pipeline import run
+from iscale.pipeline.run import run
 
 pytestmark = [
     pytest.mark.browser,

@@ -20,7 +20,7 @@ import iscale
 from iscale.demo.synthetic import write_demo
 from iscale.results import Run
 from iscale.view import Server, serve
-from iscale.view.notebook import view
+from iscale.view.server import view
 
 pytestmark = [
     pytest.mark.browser,

@@ -13,6 +13,7 @@ import pytest
 from view_run import EXTRA, GENES, SHAPE, extra, tissue, write_run
 from viewing import Viewing, viewing
 
+from iscale import open_run
 from iscale.view import Server, serve
 
 pytestmark = [
@@ -40,7 +41,7 @@ RECORD = """(() => {
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serve(write_run(tmp_path_factory.mktemp("page") / "project").folder) as server:
+    with serve(open_run(write_run(tmp_path_factory.mktemp("page") / "project").folder)) as server:
         yield server
 
 

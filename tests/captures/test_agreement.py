@@ -16,7 +16,7 @@ from iscale.captures.read import read_capture
 from iscale.captures.spots import Capture
 from iscale.captures.stacked import stack
 from iscale.demo.her2st import PIXEL_SIZE_UM, lay_out_her2st
-from iscale.project import find_project
+from iscale.project.files import find_project
 
 GENES = 40
 

@@ -9,17 +9,15 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from iscale.captures.depth import capture_scales
-from iscale.captures.integrate import integrate
-from iscale.captures.moments import Moments, excess_variance, gene_variance, scaled_variance
+from iscale.captures.integrate import capture_scales, integrate
 from iscale.captures.read import read_capture
 from iscale.captures.spots import Capture, TrainingSpots
-from iscale.captures.stacked import stack
+from iscale.captures.stacked import Moments, excess_variance, gene_variance, scaled_variance, stack
 from iscale.captures.stage import read_training, write_training
 from iscale.demo.her2st import PIXEL_SIZE_UM, lay_out_her2st
 from iscale.errors import InputError
 from iscale.geometry import SlideGrid
-from iscale.project import find_project
+from iscale.project.files import find_project
 from iscale.store.run_store import RunStore
 
 

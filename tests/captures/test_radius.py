@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from iscale.captures.radius import spot_radius_um
+from iscale.captures.read import spot_radius_um
 from iscale.errors import InputError
-from iscale.project import find_project
+from iscale.project.files import find_project
 
 
 def write(path: Path, text: str = "x") -> Path:

@@ -12,13 +12,13 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from iscale.align.transform import Transform
-from iscale.capture_files import CaptureFiles
+from iscale.captures.measured import Measured
 from iscale.captures.read import measured_radius_um, place_capture, read_capture
 from iscale.captures.spots import Capture
 from iscale.errors import InputError
 from iscale.geometry import SlideGrid
-from iscale.vendors.base import Measured
+from iscale.project.captures import CaptureFiles
+from iscale.transform import Transform
 
 GENES = ["ERBB2", "CD3E", "KRT8", "COL1A1", "ACTB"]
 SPOTS = [f"s{i}" for i in range(12)]

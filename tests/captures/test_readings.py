@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from iscale.captures import readings as module
-from iscale.captures.readings import Readings
-from iscale.vendors import read
+from iscale.captures import platforms as read
+from iscale.captures import read as module
+from iscale.captures.read import Readings
 
 
 def test_what_was_read_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

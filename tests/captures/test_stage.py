@@ -11,13 +11,13 @@ import pytest
 from scipy import sparse
 
 import iscale
-from iscale.align.transform import Transform
 from iscale.captures.integrate import integrate
 from iscale.captures.spots import Capture
 from iscale.captures.stage import spots_fingerprint, write_capture
 from iscale.errors import InputError
 from iscale.geometry import SlideGrid
 from iscale.store.run_store import RunStore
+from iscale.transform import Transform
 
 GRID = SlideGrid((2000, 4000), 0.25, 0.5)
 MATRIX = np.array([[0.0, -2.2, 3000.0], [2.2, 0.0, 100.0], [0, 0, 1]])

@@ -13,16 +13,15 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 import iscale
+from iscale.captures import counts as counting
 from iscale.captures import integrate as integrating
-from iscale.captures.counts_store import files_of
-from iscale.captures.evenly import evenly_spread
+from iscale.captures.counts import Counts, CountsWriter, StoredCounts
 from iscale.captures.integrate import integrate
+from iscale.captures.merge import evenly_spread
 from iscale.captures.spots import Capture, TrainingSpots
-from iscale.captures.stage import spots_fingerprint, write_capture
+from iscale.captures.stage import files_of, spots_fingerprint, write_capture
 from iscale.geometry import SlideGrid
 from iscale.store.run_store import RunStore
-from iscale.vendors import counts as counting
-from iscale.vendors.counts import Counts, CountsWriter, StoredCounts
 
 GRID = SlideGrid((1300, 1300), 0.5, 0.5)
 GENES = tuple(f"G{i}" for i in range(12))
@@ -81,8 +80,8 @@ def test_on_disk_is_as_in_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
 
 def test_counts_of_many_files_are_written_whole(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("iscale.captures.counts_store.CHUNK", 64)
-    monkeypatch.setattr("iscale.captures.counts_store.SHARD", 640)
+    monkeypatch.setattr("iscale.captures.stage.CHUNK", 64)
+    monkeypatch.setattr("iscale.captures.stage.SHARD", 640)
     monkeypatch.setattr(counting, "AT_ONCE", 500)
     capture = bins("D1", 20, 50.0, 0.7)
     store = RunStore(tmp_path)
@@ -154,7 +153,7 @@ def test_memory_does_not_grow_with_the_counts(monkeypatch: pytest.MonkeyPatch, p
 
 
 def test_counts_of_a_large_capture_are_read_when_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("iscale.captures.counts_store.MOST_READ", 100)
+    monkeypatch.setattr("iscale.captures.stage.MOST_READ", 100)
     capture = bins("D1", 20, 50.0, 0.7)
     store = RunStore(tmp_path)
     store.create()

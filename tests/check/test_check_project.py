@@ -14,10 +14,10 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageOps
 
-from iscale.align.transform import Transform, write_transform
 from iscale.check.finding import CheckReport
 from iscale.check.project import run_check
 from iscale.demo.her2st import PIXEL_SIZE_UM, RAW_PIXEL_SIZE_UM, lay_out_her2st
+from iscale.transform import Transform, write_transform
 
 pytestmark = pytest.mark.real
 OPTIONS: dict[str, Any] = {"pixel_size": PIXEL_SIZE_UM, "n_genes": 100}

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from iscale.check.explain import explain, orientations
-from iscale.check.footprint import Tissue
+from iscale.check.explain import Tissue, explain, orientations
 from iscale.check.pitch import find_pitch
 from iscale.slide.overview import read_overview
 from iscale.slide.reader import open_slide

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from iscale.check.genes import check_genes, check_named, species_of
+from iscale.check.counts import check_genes, check_named, species_of
 
 HUMAN = ["TP53", "BRCA1", "GAPDH", "MT-CO1", "C1orf112", "ERBB2", "HLA-A"]
 MOUSE = ["Trp53", "Brca1", "Gapdh", "mt-Co1", "Erbb2", "Gm1234", "Rps3"]

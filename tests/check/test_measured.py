@@ -13,11 +13,11 @@ from PIL import Image
 from scipy.spatial import cKDTree
 from scipy.stats import rankdata
 
-from iscale.align.transform import Transform, write_transform
+from iscale.captures.measured import Measured
+from iscale.captures.platforms import read_measured
 from iscale.check.project import run_check
 from iscale.demo.her2st import PIXEL_SIZE_UM, lay_out_her2st
-from iscale.vendors.base import Measured
-from iscale.vendors.read import read_measured
+from iscale.transform import Transform, write_transform
 
 pytestmark = pytest.mark.real
 

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.accuracy import section
 from iscale import open_run
-from iscale.cli import main
+from iscale.cli.app import main
 from iscale.demo.command import synthetic_demo
 from iscale.demo.scoring import pearson
 from iscale.demo.synthetic import PIXEL_SIZE_UM

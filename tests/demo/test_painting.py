@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from iscale.demo.noise import lattice_hash, nearest_centres, smooth
 from iscale.demo.painting import GLASS, paint
-from iscale.demo.tissue import REGION_TYPES, SyntheticTissue
+from iscale.demo.tissue import REGION_TYPES, SyntheticTissue, lattice_hash, nearest_centres, smooth
 from iscale.geometry import Region
 
 TISSUE = SyntheticTissue((3000, 4000), seed=1)

@@ -11,8 +11,7 @@ import openslide
 import pytest
 import tifffile
 
-from iscale.demo.painting import paint
-from iscale.demo.slide_file import write_synthetic_slide
+from iscale.demo.painting import paint, write_synthetic_slide
 from iscale.geometry import Region
 
 
@@ -40,7 +39,7 @@ def test_the_same_slide_twice_is_the_same_file(tmp_path: Path) -> None:
 
 def test_memory_does_not_grow_with_the_slide(tmp_path: Path) -> None:
     code = (
-        "import resource, sys\nfrom pathlib import Path\nfrom iscale.demo.slide_file import write_synthetic_slide\n"
+        "import resource, sys\nfrom pathlib import Path\nfrom iscale.demo.painting import write_synthetic_slide\n"
         "side = int(sys.argv[1])\nwrite_synthetic_slide(Path(sys.argv[2]), (side, side), tissue_fraction=0.05)\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
     )

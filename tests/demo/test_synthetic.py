@@ -9,15 +9,13 @@ import pytest
 from PIL import Image
 
 from iscale.captures.integrate import integrate
-from iscale.captures.radius import spot_radius_um
-from iscale.captures.read import read_capture
+from iscale.captures.read import read_capture, spot_radius_um
 from iscale.captures.spots import Capture
-from iscale.demo.genes import GENES, HOUSEKEEPING, MARKERS
 from iscale.demo.scoring import disc_sums
-from iscale.demo.synthetic import PIXEL_SIZE_UM, DemoTruth, read_truth, write_demo
+from iscale.demo.synthetic import GENES, HOUSEKEEPING, MARKERS, PIXEL_SIZE_UM, DemoTruth, read_truth, write_demo
 from iscale.errors import InputError
 from iscale.geometry import SUPERPIXEL_PX
-from iscale.project import ProjectFiles, find_project, read_number
+from iscale.project.files import ProjectFiles, find_project, read_number
 
 SIDE_PX = 3072
 

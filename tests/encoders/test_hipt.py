@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 from iscale.encoders import EncoderSpec, get_encoder
 from iscale.encoders.batches import BatchPlan
 from iscale.encoders.hipt import HiptEncoder
-from iscale.encoders.precision import has_bfloat16
+from iscale.encoders.registry import has_bfloat16
 from iscale.errors import InputError
 from iscale.features.by_patch import EncodedPatches, encode_patches, mean_colour
-from iscale.features.context import mean_over_covering
-from iscale.features.context_whole import whole_slide
+from iscale.features.context import mean_over_covering, whole_slide
 from iscale.features.patch_lattice import PatchLattice
 from iscale.features.read import box_mean
 from iscale.geometry import Region

@@ -11,9 +11,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from weight_files import PTH, State, state, training, written
 
+from iscale.cli.weights import convert_weights, verify_weights
 from iscale.encoders.weights import CONTEXT_FILE, NETWORKS, PATCH_FILE, WEIGHT_FILES, digest, load_weights
 from iscale.errors import InputError
-from iscale.weights_command import convert_weights, verify_weights
 
 
 @pytest.fixture(scope="module")

@@ -15,15 +15,15 @@ from typing import Any
 import dask
 from distributed import LocalCluster
 
+from iscale.engine.dask_workers import SETTINGS
 from iscale.engine.drivers import Driver
 from iscale.engine.execute import StepReport, execute
 from iscale.engine.ledger import Ledger, fingerprint
-from iscale.engine.local_cluster import SETTINGS
 from iscale.engine.plan import Resources, plan_regions
 from iscale.engine.step import Step
+from iscale.engine.watchers import Silence
 from iscale.errors import StoreUnreachableError
 from iscale.geometry import Region
-from iscale.progress import Silence
 
 REGIONS = 12
 

@@ -15,7 +15,8 @@ import pytest
 from distributed import Client, LocalCluster
 from faulty import REGIONS, a_step, all_once, calls, recorded, run, threads_cluster, until, work
 
-from iscale.engine import dask_driver, waiting
+from iscale.engine import dask_driver
+from iscale.engine import dask_driver as waiting
 from iscale.engine.dask_driver import DaskDriver
 from iscale.engine.drivers import open_driver
 from iscale.engine.plan import Resources, plan_regions

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from iscale.engine.connect import LocalDriver
 from iscale.engine.dask_driver import DaskDriver
+from iscale.engine.dask_workers import LocalDriver
 from iscale.engine.drivers import Driver, SerialDriver, open_driver
 from iscale.engine.execute import StepReport, execute, pending
 from iscale.engine.ledger import Ledger, fingerprint
 from iscale.engine.plan import Resources, plan_regions
 from iscale.engine.step import Step
+from iscale.engine.watchers import Silence
 from iscale.errors import InputError, RegionsFailedError, StoreError
 from iscale.geometry import Region
-from iscale.progress import Silence
 
 
 def touch(folder: Path, region: Region) -> int:

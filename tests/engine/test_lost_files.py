@@ -13,7 +13,8 @@ import pytest
 from distributed import Client, LocalCluster
 from faulty import REGIONS, a_step, all_once, recorded, run, told
 
-from iscale.engine import dask_driver, waiting
+from iscale.engine import dask_driver
+from iscale.engine import dask_driver as waiting
 from iscale.engine.attempt import attempt
 from iscale.engine.dask_driver import DaskDriver
 from iscale.engine.drivers import SerialDriver

@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 
 from iscale.engine import progress
-from iscale.engine.connect import LocalDriver
+from iscale.engine.dask_workers import LocalDriver
 from iscale.engine.drivers import Driver, SerialDriver, open_driver
 from iscale.engine.execute import execute
 from iscale.engine.ledger import Ledger
 from iscale.engine.plan import Resources, plan_regions
 from iscale.engine.progress import ALMOST, Tally, listening, tell
 from iscale.engine.step import Kernel, Step
+from iscale.engine.watchers import Silence
 from iscale.errors import InputError, RegionsFailedError
 from iscale.geometry import Region
-from iscale.progress import Silence
 
 A, B, C = (Region(0, 1, x, x + 1) for x in range(3))
 

@@ -10,8 +10,9 @@ import dask
 import pytest
 from faulty import REGIONS, a_step, all_once, calls, recorded, run, until
 
-from iscale.engine import dask_driver, waiting
-from iscale.engine.connect import LocalDriver
+from iscale.engine import dask_driver
+from iscale.engine import dask_driver as waiting
+from iscale.engine.dask_workers import LocalDriver
 from iscale.engine.drivers import open_driver
 from iscale.errors import RegionsFailedError
 

@@ -12,10 +12,10 @@ import anndata as ad
 import pytest
 from whole_runs import GENES, tissue_of, write_whole_run
 
+from iscale.engine.watchers import Silence
 from iscale.errors import InputError
 from iscale.export import command, h5ad
 from iscale.export.command import KINDS, export_run
-from iscale.progress import Silence
 from iscale.results import Run, open_run
 from iscale.store.lock import hold
 

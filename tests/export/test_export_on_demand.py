@@ -8,8 +8,8 @@ import anndata as ad
 import numpy as np
 
 import iscale
-from iscale.evaluate.pickles import read_pickle
 from iscale.export.command import export_run
+from iscale.trust.truth_files import read_pickle
 
 
 def test_genes_that_were_not_written_are_computed(tiny_project: Path, tmp_path: Path) -> None:

@@ -14,10 +14,10 @@ import pytest
 from whole_runs import GENES, binned, write_whole_run
 
 from iscale.errors import InputError
-from iscale.evaluate.pickles import read_pickle
 from iscale.export import pickles
 from iscale.export.command import export_run
 from iscale.results import Run
+from iscale.trust.truth_files import read_pickle
 
 
 @pytest.fixture(scope="module")

@@ -16,13 +16,13 @@ from iscale.engine.drivers import SerialDriver
 from iscale.engine.execute import execute
 from iscale.engine.ledger import Ledger
 from iscale.engine.plan import Resources
+from iscale.engine.watchers import Silence
 from iscale.errors import InputError
 from iscale.features import by_patch, context, stage
 from iscale.features.by_region import as_float16
 from iscale.features.patch_lattice import PatchLattice
 from iscale.features.read import read_features
 from iscale.geometry import Region, SlideGrid
-from iscale.progress import Silence
 from iscale.store import layout
 from iscale.store.run_store import RunStore
 

@@ -7,9 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from toy import ToyContext, ToyEncoder
 
-from iscale.features.context import mean_over_covering
-from iscale.features.context_whole import whole_slide
-from iscale.features.context_windows import windowed
+from iscale.features.context import mean_over_covering, whole_slide, windowed
 from iscale.features.patch_lattice import PatchLattice, Vectors
 from iscale.geometry import Region
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from iscale.captures.spots import DiscFeatures, TrainingSpots
 from iscale.model.discs import disc_rows
-from iscale.model.network import StackedNetworks
+from iscale.model.published import StackedNetworks
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Problem:
 def one_core() -> Iterator[None]:
     """Small problems train on one core: threads that wait for each other on a busy machine cost more than they do."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("iscale.model.threads.available_cores", lambda: 1)
+        patch.setattr("iscale.engine.machine.available_cores", lambda: 1)
         yield
 
 

@@ -10,12 +10,11 @@ import torch
 from iscale.captures.spots import DiscFeatures
 from iscale.engine.progress import listening
 from iscale.geometry import Region
-from iscale.model.basis import spread_out
+from iscale.model.additive import spread_out
 from iscale.model.data import training_data
-from iscale.model.default import Factors, train
+from iscale.model.default import PENALTIES, Factors, train
 from iscale.model.ensemble import load_ensemble
 from iscale.model.fit import fit, predict_spots
-from iscale.model.ridge import PENALTIES
 from iscale.model.sizes import FACTORS, SIZES
 
 
@@ -198,8 +197,8 @@ def test_a_fit_tells_how_far_it_is(problem, monkeypatch) -> None:
 
 def test_blocks_of_spots_do_not_change_what_is_learnt(problem, result, slide, monkeypatch) -> None:
     monkeypatch.setattr("iscale.model.default.SPOT_BLOCK", 30)
-    monkeypatch.setattr("iscale.model.basis.SPOT_BLOCK", 30)
-    monkeypatch.setattr("iscale.model.ridge.SPOT_BLOCK", 30)
+    monkeypatch.setattr("iscale.model.additive.SPOT_BLOCK", 30)
+    monkeypatch.setattr("iscale.model.default.SPOT_BLOCK", 30)
     monkeypatch.setattr("iscale.model.default.SPOTS_AT_ONCE", 7)
     cut = fit(problem.spots, problem.discs, **problem.frame, recipe="default", seed=0)
     for a, b in zip(predictions(cut.ensemble, slide), predictions(result.ensemble, slide), strict=True):

@@ -8,8 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from iscale.errors import InputError, StoreError
 from iscale.model.ensemble import load_ensemble, recipe_module
-from iscale.model.network import StackedNetworks
-from iscale.model.published import DiscScale, PublishedEnsemble
+from iscale.model.published import DiscScale, PublishedEnsemble, StackedNetworks
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from iscale.model.network import DiscGradients, StackedNetworks
+from iscale.model.published import DiscGradients, StackedNetworks
 
 CPU = torch.device("cpu")
 

@@ -13,10 +13,10 @@ from iscale.geometry import Region
 from iscale.model.data import TrainingData, training_data
 from iscale.model.ensemble import load_ensemble
 from iscale.model.fit import fit, predict_spots
-from iscale.model.network import StackedNetworks
 from iscale.model.published import (
     DiscScale,
     PublishedEnsemble,
+    StackedNetworks,
     deviation_over_states,
     median_over_states,
     train,
@@ -86,7 +86,7 @@ def test_sums_over_discs_are_expected_counts(trained, problem) -> None:
 
 @pytest.mark.parametrize("cores", [1, 2])
 def test_same_bytes_whatever_the_threads_outside(problem, tmp_path, monkeypatch, cores) -> None:
-    monkeypatch.setattr("iscale.model.threads.available_cores", lambda: cores)
+    monkeypatch.setattr("iscale.engine.machine.available_cores", lambda: cores)
     before, files = torch.get_num_threads(), []
     try:
         for threads in (1, 2, 1):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from iscale.model.ridge import PENALTIES, fit_ridge
+from iscale.model.default import PENALTIES, fit_ridge
 
 
 @pytest.fixture

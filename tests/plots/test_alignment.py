@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from iscale.align.quality import Quality
-from iscale.align.transform import Transform
 from iscale.plots.alignment import LARGEST_BYTES, VERDICT_COLOURS, draw_alignment
 from iscale.slide.overview import Overview
+from iscale.transform import Transform
 
 RIGHT = Quality(0.98, 0.97, 0.48, 0.16, 25, 0.99, 0.99, 0.0, 0.44, 0.3, None)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from iscale.plots import coarser as module
-from iscale.plots.coarser import coarser
+from iscale.plots import stage as module
+from iscale.plots.stage import coarser
 
 
 def test_few_spots_are_drawn_as_they_are() -> None:

@@ -12,11 +12,11 @@ from iscale.engine.drivers import SerialDriver
 from iscale.engine.execute import execute
 from iscale.engine.ledger import Ledger
 from iscale.engine.plan import Resources
+from iscale.engine.watchers import Silence
 from iscale.geometry import SlideGrid
 from iscale.plots import stage
 from iscale.plots.contact_sheet import PER_PAGE, box_of, thumbnail
 from iscale.plots.stage import plot_steps
-from iscale.progress import Silence
 from iscale.store import layout
 from iscale.store.run_store import RunStore
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from iscale.align.transform import Transform
-from iscale.plots.panels import Window, checkerboard, laid_over, sampled, window_about
+from iscale.plots.alignment import Window, checkerboard, laid_over, sampled, window_about
 from iscale.slide.overview import Overview
+from iscale.transform import Transform
 
 
 def test_a_window_is_sampled_where_the_transform_puts_the_capture() -> None:

@@ -8,9 +8,9 @@ import numpy as np
 import zarr
 from PIL import Image
 
-from iscale.pipeline import run
-from iscale.plots.names import is_sheet
+from iscale.pipeline.run import run
 from iscale.plots.overview import block_mean, mean_map, reduction
+from iscale.project.layout import is_sheet
 
 
 def test_an_overview_is_the_mean_of_what_is_there() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from iscale.report.images import WIDTHS, embed
+from iscale.report.page import WIDTHS, embed
 
 
 def _noise(path: Path, width: int) -> Path:

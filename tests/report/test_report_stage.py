@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iscale.config import load_options
 from iscale.engine.drivers import SerialDriver
 from iscale.engine.execute import execute, pending
 from iscale.engine.ledger import Ledger
 from iscale.engine.step import Step
-from iscale.job import Job
-from iscale.progress import Silence
+from iscale.engine.watchers import Silence
+from iscale.options import load_options
+from iscale.plan.job import Job
+from iscale.plan.stages import steps
 from iscale.report.stage import report_steps
-from iscale.stages import steps
 
 EVIL = "<script>alert(1)</script>"
 TRUST = ("gene", "score", "low", "high", "score_depth_normalised", "knn", "ridge", "ceiling", "word")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from iscale.errors import InputError
-from iscale.slide.fingerprint import file_fingerprint
+from iscale.slide.base import file_fingerprint
 
 
 def test_it_tells_contents_not_names(tmp_path: Path) -> None:

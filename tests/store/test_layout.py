@@ -11,11 +11,11 @@ import pytest
 
 import iscale
 from benchmarks.slides import lay_out_empty
-from iscale.config import load_options
 from iscale.encoders.texture import TextureEncoder
 from iscale.geometry import SlideGrid
-from iscale.job import Job
-from iscale.stages import steps
+from iscale.options import load_options
+from iscale.plan.job import Job
+from iscale.plan.stages import steps
 from iscale.store import layout
 
 WHOLE_SLIDE = SlideGrid((100_000, 100_000), 0.5, 0.5)

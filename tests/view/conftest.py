@@ -8,6 +8,7 @@ import pytest
 from view_client import Client
 from view_run import write_run
 
+from iscale import open_run
 from iscale.store.run_store import RunStore
 from iscale.view import serve
 
@@ -19,5 +20,5 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> RunStore:
 
 @pytest.fixture(scope="module")
 def client(store: RunStore) -> Iterator[Client]:
-    with serve(store.folder) as server:
+    with serve(open_run(store.folder)) as server:
         yield Client(server)

@@ -18,6 +18,7 @@ from view_run import (
     tissue,
 )
 
+from iscale import open_run
 from iscale.store.run_store import RunStore
 from iscale.view import serve
 
@@ -88,7 +89,7 @@ def test_where_the_slide_is_too_large_the_rest_is_a_sample_and_says_so(
     store: RunStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("iscale.view.region.MOST_VALUES", 128 * 128 * len(GENES) * 2)
-    with serve(store.folder) as server:
+    with serve(open_run(store.folder)) as server:
         table = Client(server).region([[800, 400], [900, 400], [900, 500], [800, 500]]).json
     assert table["rest_is_sample"]
     assert 0 < table["rest_superpixels"] < tissue().sum() - table["superpixels"]

@@ -13,9 +13,14 @@ import pytest
 from view_run import write_run
 
 from iscale.view.answers import Search
-from iscale.view.command import _has_screen, described
+from iscale.view.server import _has_screen, described
 
-SERVE = "import sys; from iscale.view.command import view_run; view_run(sys.argv[1], browser=False)"
+SERVE = """
+import sys
+from iscale import open_run
+from iscale.view.server import view_run
+view_run(open_run(sys.argv[1]), browser=False)
+"""
 
 
 def test_it_serves_until_it_is_interrupted(tmp_path: Path) -> None:

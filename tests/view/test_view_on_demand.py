@@ -12,13 +12,13 @@ from view_client import Client, painted
 from view_run import EXTRA, GENES, GRID, SHAPE, cells, expression, extra, tissue
 
 import iscale
-from iscale.basis.source import Source, open_source
-from iscale.basis.stored import COARSE_PATH, FACTORS_PATH
 from iscale.geometry import Region
+from iscale.model.genes import Source, open_source
+from iscale.model.loadings import COARSE_PATH, FACTORS_PATH
 from iscale.store.run_store import RunStore
-from iscale.view import factors, region, serve
-from iscale.view.factors import Factors
-from iscale.view.planes import Planes
+from iscale.view import planes as factors
+from iscale.view import region, serve
+from iscale.view.planes import Factors, Planes
 from iscale.view.slide import Slide
 
 SIDE_UM = GRID.superpixel_um
@@ -98,7 +98,7 @@ def test_of_a_run_in_which_no_gene_is_written_all_are_computed(
 ) -> None:
     """The factors of the others are 0, and so is their expression but for the bend, by which none is negative."""
     monkeypatch.setattr(Source, "written", 0)
-    with serve(store.folder) as server:
+    with serve(iscale.open_run(store.folder)) as server:
         client = Client(server)
         assert client.get("api/about").json["written"] == 0
         table = client.region(CORNERS, gene="CD3E").json

@@ -22,8 +22,8 @@ import iscale
 from iscale.errors import InputError
 from iscale.store.run_store import RunStore
 from iscale.view import serve, viewed
-from iscale.view.notebook import view
 from iscale.view.planes import PAGES_BYTES
+from iscale.view.server import view
 
 
 def test_tiles_are_kept_for_good_under_the_runs_version_and_asked_again_elsewhere(client: Client) -> None:
@@ -53,7 +53,7 @@ def test_many_at_once_get_what_one_gets(client: Client) -> None:
 
 def test_caches_stay_within_their_bytes(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(viewed, "ANSWERS_BYTES", 100_000)
-    with serve(store.folder) as server:
+    with serve(iscale.open_run(store.folder)) as server:
         client, rng = Client(server), np.random.default_rng(0)
         for _ in range(150):
             zoom = int(rng.integers(0, 6))
@@ -117,7 +117,7 @@ def test_what_fails_within_is_one_sentence_without_a_traceback(client: Client, m
 def test_a_run_that_goes_on_is_shown_as_it_becomes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(viewed, "LOOK_AGAIN_S", 0.0)
     store = write_run(tmp_path, whole=False)
-    with serve(tmp_path) as server, store.lock():
+    with serve(iscale.open_run(tmp_path)) as server, store.lock():
         client = Client(server)
         about = client.get("api/about").json
         assert (about["genes"], about["classes"], about["captures"], about["refined"]) == (0, [], [], False)
@@ -135,10 +135,10 @@ def test_a_run_that_goes_on_is_shown_as_it_becomes(tmp_path: Path, monkeypatch: 
 
 def test_there_must_be_something_to_show_and_a_port_to_show_it_at(tmp_path: Path, client: Client) -> None:
     with pytest.raises(InputError, match=r"no run\.zarr"):
-        serve(tmp_path)
+        serve(iscale.open_run(tmp_path))
     RunStore(tmp_path / "iSCALE_output").create()
     with pytest.raises(InputError, match="no image yet"):
-        serve(tmp_path)
+        serve(iscale.open_run(tmp_path))
     with pytest.raises(InputError, match=f"port {client.server.port}: cannot be listened on"):
         serve(client.server.desk.viewed.state().slide.run, port=client.server.port)
 
@@ -156,15 +156,15 @@ def test_in_a_notebook_it_is_a_frame_that_notebooks_may_show(store: RunStore) ->
 
 
 def test_a_stopped_server_gives_its_port_back(store: RunStore) -> None:
-    server = serve(store.folder)
+    server = serve(iscale.open_run(store.folder))
     port = server.port
     assert Client(server).get("").status == 200
     server.stop()
-    with serve(store.folder, port=port) as again:
+    with serve(iscale.open_run(store.folder), port=port) as again:
         assert again.port == port
         assert again.token != server.token
 
 
 def test_a_server_that_is_stopped_at_once_stops(store: RunStore) -> None:
     for _ in range(20):
-        serve(store.folder).stop()
+        serve(iscale.open_run(store.folder)).stop()

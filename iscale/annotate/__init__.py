@@ -1,1 +1,0 @@
-"""What each superpixel is, by marker genes that the user names: stage ``annotate``."""

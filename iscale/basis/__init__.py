@@ -1,1 +1,0 @@
-"""Every gene on demand: the factors of every superpixel, stored, and genes computed from them when they are read."""

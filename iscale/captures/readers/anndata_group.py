@@ -1,0 +1,254 @@
+"""Counts and genes of an AnnData on disk, in HDF5 or Zarr: raw counts wherever they lie, never held dense."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata.io import read_elem, sparse_dataset
+from numpy.typing import NDArray
+from scipy import sparse
+
+from iscale.captures.counts import Counts, CountsWriter
+from iscale.captures.rearrange import Entries, select_genes
+from iscale.errors import InputError, IscaleError
+
+PLACES = ("X", "layers/counts", "layers/raw_counts", "raw/X")
+"""Where raw counts are looked for, in this order."""
+
+SYMBOL_COLUMNS = ("gene_symbols", "gene_symbol", "gene_names", "gene_name", "feature_name", "symbol", "symbols")
+ID_COLUMNS = ("gene_ids", "gene_id", "ensembl_id", "ensembl_ids", "ensembl")
+ENSEMBL = re.compile(r"ENS[A-Z]*G\d{6,}(\.\d+)?")
+GENE_TYPE = "Gene Expression"
+
+CELLS_AT_ONCE = 8 << 20
+ENTRIES_AT_ONCE = 2 << 20
+
+Values = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class AnnDataTable:
+    """What is read of an AnnData.
+
+    Attributes
+    ----------
+    obs
+        Per spot; its index, the spots' ids, are unique strings.
+    symbols, ids
+        Per gene.
+    counts
+        (spot, gene) float32; whole numbers, 0 or more.
+    notices
+        Where the counts are from, and what was left out.
+    """
+
+    obs: pd.DataFrame
+    symbols: list[str]
+    ids: list[str]
+    counts: Counts
+    notices: tuple[str, ...]
+
+
+@contextmanager
+def readable(source: str) -> Iterator[None]:
+    """Turn whatever a damaged AnnData raises into one InputError: h5py, zarr and anndata share no class of errors."""
+    try:
+        yield
+    except (IscaleError, MemoryError):
+        raise
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise InputError(
+            f"{source} cannot be read as AnnData: {reason}", "Copy it again, or write it again with anndata."
+        ) from None
+
+
+def read_table(group: Any, source: str) -> AnnDataTable:
+    """Read spots, genes and raw counts.
+
+    Parameters
+    ----------
+    group
+        The AnnData's root: ``h5py.Group`` or ``zarr.Group``.
+    source
+        Its name, for messages.
+
+    Raises
+    ------
+    InputError
+        Where no raw counts are in any of the places, ids are given twice, or sizes do not fit.
+    """
+    obs = read_elem(group["obs"])
+    obs.index = pd.Index([str(name) for name in obs.index], dtype=object)
+    twice = [name for name, times in Counter(obs.index).items() if times > 1]
+    if twice:
+        raise InputError(
+            f"{source}: {len(twice)} names of obs are given more than once: {', '.join(twice[:3])}.",
+            "Make them unique (adata.obs_names_make_unique()) and write it again.",
+        )
+    place, counts, notice = _raw_counts(group, source)
+    var = read_elem(group["raw/var" if place == "raw/X" else "var"])
+    if counts.shape != (len(obs), len(var)):
+        raise InputError(
+            f"{source}: {place} is {counts.shape[0]} x {counts.shape[1]}, obs x var is {len(obs)} x {len(var)}.",
+            "Write it again with anndata.",
+        )
+    if not all(counts.shape):
+        raise InputError(f"{source} holds {len(obs)} spots and {len(var)} genes.", "Give one that holds counts.")
+    counts, var, left_out = _only_genes(counts, var, source)
+    symbols, ids = genes_of(var)
+    return AnnDataTable(obs, symbols, ids, counts, (notice, *left_out))
+
+
+def _raw_counts(group: Any, source: str) -> tuple[str, Counts, str]:
+    """The first place that holds raw counts; they; and a notice that says so."""
+    looked: list[str] = []
+    for place in PLACES:
+        if place not in group:
+            looked.append(f"there is no {place}")
+            continue
+        counts, reason = _counts(group[place])
+        if counts is not None:
+            why = f" ({', '.join(looked)})" if looked else ""
+            return place, counts, f"Counts are those of {place}{why}."
+        looked.append(f"{place} {reason}")
+    raise InputError(
+        f"{source} holds no raw counts: {', '.join(looked)}.",
+        "Put them, whole numbers of 0 or more, into X or layers['counts'] and write it again.",
+    )
+
+
+def _counts(node: Any) -> tuple[Counts | None, str]:
+    """The counts of a matrix, read block by block; or None, and why they are none."""
+    is_sparse = "data" in node if hasattr(node, "keys") else False
+    if not is_sparse and len(getattr(node, "shape", ())) != 2:
+        return None, "is no matrix"
+    stored = node["data"] if is_sparse else node
+    if stored.dtype.kind not in "iufb":
+        return None, f"holds {stored.dtype}, not numbers"
+    first = _not_counts(np.asarray(stored[:1000] if is_sparse else stored[:10]))
+    if len(first):  # so that no time goes by over a large one
+        return None, f"holds {first[0]:.6g}"
+    try:
+        return (read_sparse(node, _checked) if is_sparse else _dense(node)), ""
+    except _NoCountError as error:
+        return None, f"holds {error}"
+
+
+class _NoCountError(Exception):
+    """A number that is no count."""
+
+
+def _checked(values: Values, *_: Values) -> NDArray[np.float32]:
+    bad = _not_counts(values)
+    if len(bad):
+        raise _NoCountError(f"{bad[0]:.6g}")
+    return values.astype(np.float32)
+
+
+def _dense(node: Any) -> Counts:
+    writer = CountsWriter(node.shape[1])
+    step = max(1, CELLS_AT_ONCE // max(1, node.shape[1]))
+    for at in range(0, node.shape[0], step):
+        writer.add(sparse.csr_matrix(_checked(np.asarray(node[at : at + step]))))
+    return writer.done()
+
+
+def read_sparse(node: Any, checked: Callable[[Values, Values, Values], NDArray[np.float32]]) -> Counts:
+    """Read a CSR or CSC matrix by blocks of its rows or columns.
+
+    Parameters
+    ----------
+    node
+        ``h5py.Group`` or ``zarr.Group``, as anndata writes it.
+    checked
+        What makes float32 counts (entry,) of numbers, the indices of their spots and of their genes, or refuses them.
+
+    Raises
+    ------
+    ValueError
+        It is damaged.
+    """
+    shape, by_spot = sparse_dataset(node).shape, sparse_dataset(node).format == "csr"
+    n_rows, n_columns = shape if by_spot else shape[::-1]
+    indptr = np.asarray(node["indptr"][:]).astype(np.int64)
+    n = node["data"].shape[0]
+    fits = len(indptr) == n_rows + 1 and node["indices"].shape[0] == n
+    if not fits or indptr[0] != 0 or indptr[-1] != n or (np.diff(indptr) < 0).any():
+        raise ValueError(f"the {len(indptr)} starts of {n_rows} rows do not go from 0 to {n}")
+    writer, entries, first = CountsWriter(n_columns), Entries((n_columns, n_rows)), 0
+    while first < n_rows:
+        last = max(first + 1, int(np.searchsorted(indptr, indptr[first] + ENTRIES_AT_ONCE, side="right")) - 1)
+        part = slice(int(indptr[first]), int(indptr[last]))
+        columns = np.asarray(node["indices"][part])
+        if len(columns) and not 0 <= columns.min() <= columns.max() < n_columns:
+            raise ValueError(f"there are indices of {columns.min()} to {columns.max()}, for {n_columns}")
+        starts = (indptr[first : last + 1] - part.start).astype(np.int32)
+        rows = np.repeat(np.arange(first, last), np.diff(starts))
+        values = checked(np.asarray(node["data"][part]), *((rows, columns) if by_spot else (columns, rows)))
+        if by_spot:
+            block = sparse.csr_matrix((values, columns.astype(np.int32), starts), shape=(last - first, n_columns))
+            writer.add(block)
+        else:
+            entries.add(columns, rows, values)
+        first = last
+    return writer.done() if by_spot else entries.counts()
+
+
+def _not_counts(values: NDArray[Any]) -> NDArray[Any]:
+    """Those of the values that are not whole numbers of 0 or more."""
+    if values.dtype.kind in "bu":
+        return values[:0].ravel()
+    with np.errstate(invalid="ignore"):
+        return np.asarray(values[~(np.isfinite(values) & (values >= 0) & (values == np.round(values)))])
+
+
+def _only_genes(counts: Counts, var: pd.DataFrame, source: str) -> tuple[Counts, pd.DataFrame, tuple[str, ...]]:
+    """Leave out controls, antibodies and the like where the table tells them from genes."""
+    if "feature_types" not in var:
+        return counts, var, ()
+    is_gene = (var["feature_types"].astype(str) == GENE_TYPE).to_numpy()
+    if is_gene.all():
+        return counts, var, ()
+    if not is_gene.any():
+        kinds = ", ".join(sorted({str(kind) for kind in var["feature_types"]})[:5])
+        raise InputError(
+            f"{source}: none of {len(var)} features is of the type {GENE_TYPE!r}; there are: {kinds}.",
+            "Give the counts of a gene expression measurement.",
+        )
+    notice = f"{int((~is_gene).sum())} of {len(var)} features are not of the type {GENE_TYPE!r} and were left out."
+    return select_genes(counts, np.flatnonzero(is_gene)), var[is_gene], (notice,)
+
+
+def genes_of(var: pd.DataFrame) -> tuple[list[str], list[str]]:
+    """Symbols and ids of genes.
+
+    Symbols are the index, unless that holds Ensembl ids and a column holds symbols; ids are a column of ids, else the
+    index.
+
+    >>> genes_of(pd.DataFrame({"gene_name": ["TP53", None]}, index=["ENSG00000141510", "ENSG00000012048"]))
+    (['TP53', 'ENSG00000012048'], ['ENSG00000141510', 'ENSG00000012048'])
+    >>> genes_of(pd.DataFrame({"gene_ids": ["ENSG00000141510"]}, index=["TP53"]))
+    (['TP53'], ['ENSG00000141510'])
+    """
+    names = [str(name) for name in var.index]
+    are_ids = sum(bool(ENSEMBL.fullmatch(name)) for name in names) > len(names) / 2
+    symbols = _column(var, SYMBOL_COLUMNS, names) if are_ids else names
+    return symbols, names if are_ids else _column(var, ID_COLUMNS, names)
+
+
+def _column(var: pd.DataFrame, wanted: Sequence[str], names: list[str]) -> list[str]:
+    """The first of the columns that is there, the names where it is empty."""
+    lower = {str(column).lower(): column for column in reversed(var.columns)}
+    found = next((lower[name] for name in wanted if name in lower), None)
+    if found is None:
+        return names
+    values = [None if pd.isna(value) else str(value).strip() for value in var[found].astype(object)]
+    return [value or name for value, name in zip(values, names, strict=True)]

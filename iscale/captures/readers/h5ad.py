@@ -1,0 +1,202 @@
+"""AnnData in a ``.h5ad`` file: raw counts, positions of spots or cells, and the image that lies beside the file."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+from anndata.io import read_elem
+from numpy.typing import NDArray
+
+from iscale.captures.measured import Measured
+from iscale.captures.readers.anndata_group import AnnDataTable, read_table, readable
+from iscale.captures.readers.anndata_positions import Positions, fit_image, positions_of
+from iscale.captures.readers.lattice import Lattice, visium_lattice
+from iscale.captures.readers.own_image import PIXEL_SIZE_SETTING, OwnImage, find_image
+from iscale.errors import InputError
+
+
+def looks_like(path: Path) -> bool:
+    """Whether a path is a ``.h5ad`` file, or a folder with exactly one that is not the counts of a tables' pair."""
+    if path.is_dir():
+        found = _h5ad_files(path)
+        return len(found) == 1 and found[0].stem.lower() != "cnts"
+    return path.suffix.lower() == ".h5ad" and path.is_file()
+
+
+def read(path: Path, *, pixel_size_um: float | None = None) -> Measured:
+    """Read a ``.h5ad`` file, or the one in a folder.
+
+    Parameters
+    ----------
+    path
+        The file or folder.
+    pixel_size_um
+        Side of a pixel of the capture's image in um; used where positions are um, to bring them into its pixels.
+
+    Raises
+    ------
+    InputError
+        Where the file is damaged, holds no raw counts, no positions, or several samples.
+    """
+    file_path = _file(path)
+    source = str(file_path)
+    with readable(source), h5py.File(file_path, "r") as file:
+        factors = _scalefactors(file, source)
+        table = read_table(file, source)
+        found = positions_of(file, table.obs, source)
+    stated_um = factors.get("microns_per_pixel")
+    beside, notices = _image_beside(file_path), found.notices
+    if found.in_um:
+        stated_um = pixel_size_um or stated_um
+        found, told = _in_pixels(found, stated_um)
+        beside, stated_um = (None, 1.0) if stated_um is None else (beside, stated_um)
+        notices += told
+    xy, image, told = fit_image(found, beside, factors)
+    return assemble(
+        "h5ad",
+        table,
+        xy,
+        factors,
+        image=image,
+        um_per_px=stated_um,
+        notices=(*notices, *told),
+    )
+
+
+def assemble(
+    platform: str,
+    table: AnnDataTable,
+    xy: NDArray[np.float64],
+    factors: dict[str, float],
+    *,
+    image: OwnImage | None,
+    um_per_px: float | None,
+    notices: tuple[str, ...],
+) -> Measured:
+    """What an AnnData says, with the pixel size from the first that tells it: the file, its image, a Visium lattice.
+
+    Parameters
+    ----------
+    platform
+        Name for :class:`Measured`.
+    table
+        Spots, genes and counts.
+    xy
+        (spot, 2): x, y in full-resolution pixels.
+    factors
+        Scale factors as stored.
+    image
+        The capture's image, in the pixels of ``xy``.
+    um_per_px
+        Side of a pixel as stated, or None.
+    notices
+        What else there is to tell.
+    """
+    lattice = _visium(table.obs, xy)
+    if um_per_px is None and image is not None and image.um_per_px is not None:
+        um_per_px = image.um_per_px
+        notices += (f"The pixel size, {um_per_px:.4g} um, is the one that {image.path.name} states.",)
+    elif um_per_px is None and lattice is not None:
+        um_per_px = lattice.um_per_px
+        notices += (f"The pixel size, {um_per_px:.4g} um, is that of a Visium array, whose spots are 100 um apart.",)
+    pitch_um, diameter_um = _spot_size(factors, lattice, um_per_px)
+    return Measured(
+        platform=platform,
+        spot_ids=list(table.obs.index),
+        gene_symbols=table.symbols,
+        gene_ids=table.ids,
+        counts=table.counts,
+        xy_px=xy,
+        spot_diameter_um=diameter_um,
+        um_per_px=um_per_px,
+        pitch_um=pitch_um,
+        scalefactors=factors,
+        image=None if image is None else image.path,
+        obs=table.obs,
+        notices=(*table.notices, *notices),
+    )
+
+
+def _h5ad_files(folder: Path) -> list[Path]:
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() == ".h5ad" and path.is_file() and not path.name.startswith(".")
+    )
+
+
+def _file(path: Path) -> Path:
+    if path.is_file():
+        return path
+    found = _h5ad_files(path) if path.is_dir() else []
+    if len(found) != 1:
+        names = f": {', '.join(p.name for p in found[:5])}" if found else ""
+        raise InputError(f"{path} holds {len(found)} .h5ad files{names}.", "Name the .h5ad file itself.")
+    return found[0]
+
+
+def _scalefactors(file: h5py.File, source: str) -> dict[str, float]:
+    """Numbers of ``uns['spatial'][library]['scalefactors']``; images stored there are not touched."""
+    spatial = file.get("uns/spatial")
+    if not isinstance(spatial, h5py.Group):
+        return {}
+    libraries = [name for name in spatial if isinstance(spatial[name], h5py.Group)]
+    if len(libraries) > 1:
+        raise InputError(
+            f"{source} holds {len(libraries)} samples, each with pixels of its own: {', '.join(libraries[:5])}.",
+            "Split it: write every sample, with its own uns['spatial'], to a .h5ad file of its own.",
+        )
+    stored = spatial.get(f"{libraries[0]}/scalefactors") if libraries else None
+    if not isinstance(stored, h5py.Group):
+        return {}
+    values = {name: read_elem(stored[name]) for name in stored if isinstance(stored[name], h5py.Dataset)}
+    numbers = {name: float(value) for name, value in values.items() if np.ndim(value) == 0 and _is_number(value)}
+    return {name: value for name, value in numbers.items() if math.isfinite(value) and value > 0}
+
+
+def _is_number(value: Any) -> bool:
+    return bool(np.issubdtype(np.asarray(value).dtype, np.number))
+
+
+def _in_pixels(found: Positions, um_per_px: float | None) -> tuple[Positions, tuple[str, ...]]:
+    """Positions in um as pixels: of the size stated, else of 1 um, with a notice."""
+    if um_per_px is not None:
+        return replace(found, xy=found.xy / um_per_px, in_um=False), ()
+    notice = (
+        f"{found.source} is in um and the pixel size of the capture's image is not known: positions are in pixels of "
+        f"1 um, and no image is taken. State it ({PIXEL_SIZE_SETTING})."
+    )
+    return replace(found, in_um=False), (notice,)
+
+
+def _image_beside(file_path: Path) -> Path | None:
+    """The image beside the file, or beside the one that it is a link to."""
+    for path in (file_path, file_path.resolve()):
+        if found := find_image(path.parent, path.stem, "he"):
+            return found
+    return None
+
+
+def _visium(obs: pd.DataFrame, xy: NDArray[np.float64]) -> Lattice | None:
+    if not {"array_row", "array_col"} <= set(obs.columns):
+        return None
+    row, col = (pd.to_numeric(obs[name], errors="coerce").to_numpy(np.float64) for name in ("array_row", "array_col"))
+    return visium_lattice(row, col, xy)
+
+
+def _spot_size(
+    factors: dict[str, float], lattice: Lattice | None, um_per_px: float | None
+) -> tuple[float | None, float | None]:
+    """Distance of spots and their diameter, in um: of a Visium array, of bins, else as stored in pixels."""
+    if lattice is not None:
+        return lattice.pitch_um, lattice.diameter_um
+    if bin_um := factors.get("bin_size_um"):
+        return bin_um, bin_um * 2 / math.sqrt(math.pi)
+    diameter_px = factors.get("spot_diameter_fullres")
+    return None, None if diameter_px is None or um_per_px is None else diameter_px * um_per_px

@@ -1,0 +1,225 @@
+"""``iscale aggregate RUN --over PATH``: expression summed over cells, spots or bins, written as AnnData."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from iscale import __version__
+from iscale.engine.execute import Watcher
+from iscale.engine.machine import give_back
+from iscale.engine.plan import format_bytes
+from iscale.engine.watchers import Silence, counted
+from iscale.errors import InputError, StoreError
+from iscale.export.areas.areas import Facts
+from iscale.export.areas.frame import Inside
+from iscale.export.areas.open import Asked, Kind, Opened, open_areas
+from iscale.export.areas.sums import LAYERS, FoundFacts, Maps, Twice, found_columns, open_maps, sum_over
+from iscale.export.areas.table import TableWriter
+from iscale.model.genes import choose_genes
+from iscale.project.layout import file_name
+from iscale.results import Run, open_run
+from iscale.words import plural
+
+FOLDER = "aggregate"
+SUFFIX = ".h5ad"
+
+BOUND = (
+    "layers['uncertainty'] adds the spreads of the superpixels up, as if all erred together: the spread of a sum is at "
+    "most that."
+)
+
+
+def aggregate_run(
+    run: str | Path,
+    over: str,
+    *,
+    genes: str | Sequence[str] | None = None,
+    out: Path | None = None,
+    overwrite: bool = False,
+    units: str | None = None,
+    capture: str | None = None,
+    radius_um: float | None = None,
+    uncertainty: bool = True,
+    watcher: Watcher | None = None,
+) -> str:
+    """Sum a run's expression over areas, and write one row for each, in the order of their file, as AnnData.
+
+    A superpixel's expected counts are taken to lie evenly on it: an area gets the share that it covers. Where areas
+    overlap, each gets its own.
+
+    Parameters
+    ----------
+    run
+        The run, as for `iscale.open_run`.
+    over
+        A file of areas, a Xenium folder, or ``bins:`` and a side in um: see `iscale.export.areas.open`.
+    genes
+        As for `iscale.model.genes.choose_genes`: any that the run can tell; those of ``run.expression`` where None.
+    out
+        The ``.h5ad`` to write; ``aggregate/<name of the file>.h5ad`` of the run's output where None.
+    overwrite
+        Whether one that is there is replaced.
+    units
+        Of the positions: ``px``, ``um`` or ``analysis-px``; None for what the format has as a rule.
+    capture
+        A capture of the run in whose frame the positions are; None for the slide's.
+    radius_um
+        Of spots.
+    uncertainty
+        Whether the layer ``uncertainty`` is written, where the run has it.
+    watcher
+        Who is told of progress.
+
+    Returns
+    -------
+    str
+        What was written, and what the user should know of.
+
+    Raises
+    ------
+    InputError
+        The run is not there or not finished, the areas cannot be read or do not lie on the slide, a gene is unknown, or
+        the target is there.
+    StoreError
+        The target cannot be written.
+    """
+    opened = open_run(run)
+    maps = open_maps(opened)
+    names = choose_genes(genes, maps.source)
+    asked = Asked(over, units, capture, radius_um)
+    target = _target(opened, over, out, overwrite)
+    matrices = tuple(LAYERS) if uncertainty and maps.has_uncertainty else ("X",)
+    part = target.with_name(target.name + ".part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".aggregate-", dir=target.parent) as scratch:
+            areas = open_areas(asked, opened, maps, Path(scratch))
+            text = _write(part, areas, maps, names, matrices, Path(scratch), watcher or Silence(), asked)
+        part.replace(target)
+    except OSError as error:
+        raise StoreError(
+            f"{target}: cannot be written ({error.strerror or error}).", "Make room, or choose another file with --out."
+        ) from None
+    finally:
+        part.unlink(missing_ok=True)
+        give_back()
+    return f"{text}\nWritten: {target}"
+
+
+def _target(run: Run, over: str, out: Path | None, overwrite: bool) -> Path:
+    name = over.replace(":", "-") if over.startswith("bins:") else Path(over).name.split(".")[0]
+    target = run.store.folder / FOLDER / f"{file_name(name) or 'areas'}{SUFFIX}" if out is None else Path(out)
+    if target.suffix != SUFFIX:
+        raise InputError(f"{target} does not end in {SUFFIX}.", f"What is written is AnnData: name it NAME{SUFFIX}.")
+    if target.is_dir() or (target.exists() and not overwrite):
+        raise InputError(f"{target} is there already.", "Choose another with --out, or replace it with --overwrite.")
+    return target
+
+
+def _write(
+    part: Path,
+    opened: Opened,
+    maps: Maps,
+    genes: tuple[str, ...],
+    matrices: tuple[str, ...],
+    scratch: Path,
+    watcher: Watcher,
+    asked: Asked,
+) -> str:
+    grid, areas = maps.grid, opened.areas
+    writer = TableWriter(part)
+    try:
+        inside = Inside(opened.frame, grid)
+        with counted(watcher, "aggregate/areas", 1) as done:
+            for facts in areas.facts():
+                inside.add(facts.centre)
+                writer.add_rows(facts.ids, facts.columns | _columns(facts, grid.superpixel_um))
+            done()
+        give_back()
+        notices = [*areas.notices, *inside.check(asked.over)]
+        _check_room(part, writer.rows, len(genes), len(matrices))
+        writer.make_matrices(genes, [name.partition("/")[2] for name in matrices[1:]])
+        found = FoundFacts(scratch, writer.rows)
+        with counted(watcher, "aggregate/sums", len(areas.shards())) as done, writer.adding() as add:
+            twice = sum_over(areas, maps, genes, matrices, add, found, done)
+        uns = {
+            "iscale": {
+                "version": __version__,
+                "over": opened.areas.what,
+                "mother_um_per_px": grid.raw_pixel_size_um,
+                "X": "expected counts: sums of superpixels by the share of each that lies in the area",
+            }
+        }
+        if len(matrices) > 1:
+            uns["iscale"]["uncertainty"] = BOUND
+        columns = found_columns(found, _area_of(part, grid.superpixel_um))
+        writer.finish(columns, grid.raw_pixel_size_um, uns)
+        notices += _repeated(writer.repeated(), opened.kind) + _overlap(twice)
+        empty = sum(int((values[:, 0] == 0).sum()) for _, values in found.blocks())
+    finally:
+        writer.close()
+    if empty:
+        notices.append(f"On no tissue, and 0 in the row: {empty:,} of {plural(writer.rows, 'area')}.")
+    notices.insert(0, _typical(part))
+    head = f"Expected counts of {plural(len(genes), 'gene')} in {plural(writer.rows, 'area')}: {areas.what}."
+    return "\n".join([head, *notices, *([BOUND] if len(matrices) > 1 else [])])
+
+
+def _typical(part: Path) -> str:
+    """The median area, by which a wrong unit shows."""
+    with h5py.File(part) as file:
+        median = float(np.median(file["obs/area_um2"][...]))
+    return f"Median area {median:,.4g} um2: that of a disc {2 * math.sqrt(median / math.pi):,.3g} um across."
+
+
+def _columns(facts: Facts, superpixel_um: float) -> dict[str, NDArray[np.float64]]:
+    return {
+        "area_um2": facts.area * superpixel_um**2,
+        "x_um": facts.centre[:, 0] * superpixel_um,
+        "y_um": facts.centre[:, 1] * superpixel_um,
+    }
+
+
+def _area_of(part: Path, superpixel_um: float) -> Callable[[slice], NDArray[np.float64]]:
+    """Gives areas, in superpixels, of what is written."""
+
+    def area(rows: slice) -> NDArray[np.float64]:
+        with h5py.File(part, "r+") as file:
+            return np.asarray(file["obs/area_um2"][rows]) / superpixel_um**2
+
+    return area
+
+
+def _check_room(part: Path, rows: int, genes: int, matrices: int) -> None:
+    needed, free = 4 * rows * genes * matrices, shutil.disk_usage(part.parent).free
+    if needed > free:
+        raise StoreError(
+            f"{part.parent}: {plural(rows, 'area')} x {plural(genes, 'gene')} take {format_bytes(needed)}, "
+            f"{format_bytes(free)} are free.",
+            "Make room, choose another place with --out, or fewer genes with --genes"
+            + (", or --no-uncertainty." if matrices > 1 else "."),
+        )
+
+
+def _repeated(repeated: int, kind: Kind) -> list[str]:
+    if not repeated:
+        return []
+    why = " Cells of several nuclei, or corners of a cell that do not stand together?" if kind == "boundaries" else ""
+    return [f"Ids that come again, or are empty: {repeated:,}. Rows are numbered, ids are in obs['id'].{why}"]
+
+
+def _overlap(twice: Twice) -> list[str]:
+    if not twice.superpixels:
+        return []
+    return [
+        f"Areas overlap: on {plural(twice.superpixels, 'superpixel')} they take more than there is, "
+        f"{twice.excess:,.1f} superpixels in all. Each area gets its own sum."
+    ]

@@ -1,0 +1,223 @@
+"""Polygons of GeoJSON, as QuPath exports them, feature by feature: a million cells are a gigabyte of text."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO, cast
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from iscale.errors import InputError
+from iscale.export.areas.areas import AREAS_AT_ONCE, Block, Rings, nothing_there
+from iscale.slide.user_mask import POLYGONS, geometries_of, rings_of
+from iscale.words import plural
+
+TEXT_AT_ONCE = 1 << 20
+LONGEST = 256 << 20
+"""A single value of more characters is no feature."""
+
+LISTS = ("features", "geometries")
+
+
+def read_geojson(path: Path, notices: list[str]) -> Iterator[Block]:
+    """Areas of a FeatureCollection, a list of features, a feature or a geometry; one row per feature.
+
+    Points and lines are left out, which a notice tells. Names and classifications are those of QuPath.
+
+    Parameters
+    ----------
+    path
+        The file.
+    notices
+        Gets what the user should know of, once all is read.
+
+    Raises
+    ------
+    InputError
+        Not JSON, no polygon in it, or coordinates that are not numbers.
+    """
+    held, empty, left_out = _Held(), True, 0
+    for feature in features(path):
+        geometries = geometries_of(feature)
+        if not geometries:
+            left_out += 1
+            continue
+        held.add(feature, [rings for geometry in geometries for rings in rings_of(path, geometry, least=1)])
+        if len(held.ids) == AREAS_AT_ONCE:
+            yield held.block()
+            held, empty = _Held(), False
+    if held.ids:
+        yield held.block()
+    elif empty:
+        there = f" ({plural(left_out, 'object')} of other kinds: points, lines)" if left_out else ""
+        raise nothing_there(f"{path}{there}", POLYGONS)
+    if left_out:
+        notices.append(f"{plural(left_out, 'object')} of other kinds left out: points, lines.")
+
+
+class _Held:
+    """Areas until a block is full.
+
+    Points are arrays from the start: lists of numbers would be looked at again and again by the garbage collector.
+    """
+
+    def __init__(self) -> None:
+        self.ids: list[str] = []
+        self._about: list[tuple[str, str, str]] = []
+        self._rings: list[NDArray[np.float64]] = []
+        self._polygons, self._areas = [0], [0]
+
+    def add(self, feature: dict[str, Any], polygons: list[list[NDArray[np.float64]]]) -> None:
+        """Add a feature's polygons, each a list of rings (point, 2)."""
+        self.ids.append(str(feature.get("id") or ""))
+        self._about.append(_about(feature))
+        for rings in polygons:
+            self._rings += rings
+            self._polygons.append(len(self._rings))
+        self._areas.append(len(self._polygons) - 1)
+
+    def block(self) -> Block:
+        """What is held."""
+        names, kinds, objects = zip(*self._about, strict=True)
+        columns: dict[str, Any] = {
+            "name": np.array(names, dtype=object),
+            "classification": pd.Categorical(kinds),
+            "object_type": pd.Categorical(objects),
+        }
+        rings = Rings(
+            np.concatenate(self._rings) if self._rings else np.zeros((0, 2)),
+            np.cumsum([0, *map(len, self._rings)]),
+            np.array(self._polygons),
+            np.array(self._areas),
+        )
+        return Block(self.ids, rings, columns)
+
+
+def _about(feature: dict[str, Any]) -> tuple[str, str, str]:
+    """Name, classification and kind of object, empty where there is none."""
+    properties = feature.get("properties")
+    if not isinstance(properties, dict):
+        return "", "", ""
+    kind = properties.get("classification")
+    if isinstance(kind, dict):
+        kind = kind.get("name") or ": ".join(map(str, kind.get("names") or ()))
+    return str(properties.get("name") or ""), str(kind or ""), str(properties.get("objectType") or "")
+
+
+def features(path: Path) -> Iterator[Any]:
+    """Features of a GeoJSON file one after the other; the one value that it holds where it is no collection.
+
+    Raises
+    ------
+    InputError
+        It is not JSON.
+    """
+    try:
+        zipped = path.name.lower().endswith(".gz")
+        with cast(
+            TextIO, gzip.open(path, "rt", encoding="utf-8-sig") if zipped else path.open(encoding="utf-8-sig")
+        ) as file:
+            yield from _Stream(file).values()
+    except (ValueError, EOFError, zlib.error, gzip.BadGzipFile, RecursionError) as error:
+        raise InputError(f"{path} is not JSON ({error}).", POLYGONS) from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}.", "Check the file.") from None
+
+
+class _Stream:
+    """Values of a JSON text that is read as far as the next value ends."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self._decode = json.JSONDecoder().raw_decode
+        self._text = ""
+        self._at = self._before = 0
+
+    def values(self) -> Iterator[Any]:
+        """Members of the list that the text is, or of its list of features; else its one value."""
+        if self._peek() == "[":
+            yield from self._members()
+        elif self._peek() == "{":
+            rest: dict[str, Any] = {}
+            streamed = False
+            for key in self._keys():
+                if key in LISTS and self._peek() == "[":
+                    streamed = True
+                    yield from self._members()
+                else:
+                    rest[key] = self._value()
+            if not streamed:
+                yield rest
+        else:
+            self._value()  # a number, or what is no JSON
+        if self._peek():
+            raise ValueError(f"there is more after its end, at character {self._before + self._at}")
+
+    def _keys(self) -> Iterator[str]:
+        """Keys of an object; each one's value must be taken before the next is asked for."""
+        for _ in self._separated("}"):
+            key = self._value()
+            self._take(":")
+            yield str(key)
+
+    def _members(self) -> Iterator[Any]:
+        for _ in self._separated("]"):
+            yield self._value()
+
+    def _separated(self, end: str) -> Iterator[None]:
+        self._at += 1
+        if self._peek() == end:
+            self._at += 1
+            return
+        while True:
+            yield
+            if self._peek() == end:
+                self._at += 1
+                return
+            self._take(",")
+
+    def _take(self, mark: str) -> None:
+        if self._peek() != mark:
+            found = self._peek() or "the end of the file"
+            raise ValueError(f"{found!r} instead of {mark!r} at character {self._before + self._at}")
+        self._at += 1
+
+    def _peek(self) -> str:
+        """The next character that is no space; empty at the end."""
+        while True:
+            text = self._text
+            while self._at < len(text) and text[self._at] in " \t\r\n":
+                self._at += 1
+            if self._at < len(text):
+                return text[self._at]
+            if not self._more(TEXT_AT_ONCE):
+                return ""
+
+    def _value(self) -> Any:
+        self._peek()
+        ask = TEXT_AT_ONCE
+        while True:
+            try:
+                value, end = self._decode(self._text, self._at)
+            except ValueError as error:
+                if len(self._text) - self._at > LONGEST or not self._more(ask):
+                    raise ValueError(f"{error}, in what begins at character {self._before + self._at}") from None
+                ask *= 2  # what is long is tried few times
+                continue
+            if end == len(self._text) and self._more(TEXT_AT_ONCE):
+                continue  # a number may go on
+            self._at = end
+            return value
+
+    def _more(self, n: int) -> bool:
+        """Read on, letting go of what was used; whether there was more."""
+        text = self._file.read(n)
+        self._before += self._at
+        self._text, self._at = self._text[self._at :] + text, 0
+        return bool(text)

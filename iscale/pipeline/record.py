@@ -1,0 +1,102 @@
+"""What a run took: ``report.json``, to which every command adds what it did and keeps what others did before."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from iscale import __version__
+from iscale.engine.execute import StepReport
+from iscale.engine.machine import peak_bytes
+from iscale.pipeline.outdated import current, family
+from iscale.plan.job import Job
+from iscale.plan.recalled import DECIDES, REPORT_FILE
+from iscale.plan.stages import STAGES, STEPS
+
+SPEAKS_OF = {
+    "mother image": "ingest",
+    "encoder": "features",
+    "markers.csv": "annotate",
+    "no gene is held out": "holdout",
+    "clusterings": "cluster",
+}
+"""How notices begin, and the stage that they are of; all others are of the captures."""
+
+FAMILIES = {"ingest": "image"}
+"""Stages whose steps are called otherwise."""
+
+
+def write_report(job: Job, stage: str, reports: list[StepReport], start: float) -> None:
+    """Write what a command did; of stages that it did not run, what earlier commands wrote of them stays.
+
+    A step that was reused whole keeps what it took when it ran; one that is of an earlier run by now is left out.
+    """
+    path = job.store.folder / REPORT_FILE
+    earlier = _earlier(path.read_text() if path.is_file() else "")
+    report = {
+        "iscale": __version__,
+        "project": str(job.project.resolve()),
+        "stage": stage,
+        "options": _options(job.options.model_dump(mode="json"), earlier["options"], stage),
+        "notices": _notices(job.notices, earlier["notices"], stage),
+        "seconds": round(time.time() - start, 1),
+        "client_peak_bytes": peak_bytes(),
+        "steps": _steps(job, reports, {record["step"]: record for record in earlier["steps"]}),
+    }
+    path.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def _earlier(text: str) -> dict[str, Any]:
+    """What the file says; nothing where it is not such a file."""
+    try:
+        found = json.loads(text)
+        records = [record for record in found["steps"] if isinstance(record["step"], str)]
+        return {"options": dict(found["options"]), "notices": list(found["notices"]), "steps": records}
+    except (ValueError, KeyError, TypeError):
+        return {"options": {}, "notices": [], "steps": []}
+
+
+def _options(now: dict[str, Any], earlier: dict[str, Any], stage: str) -> dict[str, Any]:
+    """Options with which what is there was made: of stages that a command did not run, those of an earlier one.
+
+    >>> _options({"n_plots": 30, "memory": "4GB"}, {"n_plots": 12, "memory": "2GB"}, "refine")
+    {'n_plots': 12, 'memory': '4GB'}
+    """
+    ran = set(STAGES[stage])
+    return {
+        name: earlier[name] if name in earlier and name in DECIDES and not ran & set(DECIDES[name]) else value
+        for name, value in now.items()
+    }
+
+
+def _notices(now: list[str], earlier: list[str], stage: str) -> list[str]:
+    """Notices of this command, after those of stages that it did not run."""
+    ran = set(STAGES[stage])
+
+    def of(notice: str) -> str:
+        return next((of for head, of in SPEAKS_OF.items() if notice.startswith(head)), "integrate")
+
+    kept = [str(notice) for notice in earlier if of(str(notice)) not in ran and notice not in now]
+    return [*kept, *now]
+
+
+def _steps(job: Job, reports: list[StepReport], earlier: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Records of the steps, in the order of the pipeline."""
+    records = {name: earlier[name] for name in current(job.store, earlier)}
+    for report in reports:
+        if report.regions or report.step not in earlier:
+            records[report.step] = _record(report)
+        else:
+            records[report.step] = earlier[report.step]
+    order = [FAMILIES.get(name, name) for name in STEPS]
+    return sorted(records.values(), key=lambda record: _place(order, record["step"]))
+
+
+def _place(order: list[str], step: str) -> int:
+    return order.index(family(step)) if family(step) in order else len(order)
+
+
+def _record(report: StepReport) -> dict[str, Any]:
+    failed = {str(region): error for region, error in report.failed.items()}
+    return {**{k: v for k, v in vars(report).items() if k != "failed"}, "failed": failed}

@@ -1,0 +1,276 @@
+"""A run: inputs checked, every step executed that is missing, what came of it recorded."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from iscale.engine.drivers import Driver, batch_file, open_driver
+from iscale.engine.execute import StepReport, execute, pending
+from iscale.engine.ledger import Ledger
+from iscale.engine.plan import format_bytes
+from iscale.engine.watchers import Silence
+from iscale.errors import InputError, RegionsFailedError, StoreError
+from iscale.pipeline.align import align_missing
+from iscale.pipeline.outdated import WITHOUT_MARKERS, mark_outdated, put_aside
+from iscale.pipeline.record import write_report
+from iscale.pipeline.status import StatusFile
+from iscale.pipeline.tissue_checks import check_enough_tissue, check_on_tissue
+from iscale.plan.job import Job
+from iscale.plan.recalled import recall_options
+from iscale.plan.stages import STAGES, steps, uses_captures
+from iscale.plan.table import logs_folder, plan_table
+from iscale.project.layout import MOTHER_FOLDER
+
+
+def check_inputs(job: Job, stage: str) -> None:
+    """Read every input of a stage, so that what is wrong with one is told before any work."""
+    _check_out(job)
+    _ = job.files, job.grid, job.crew
+    if "features" in STAGES[stage]:
+        _ = job.encoder
+    if job.files.user_mask and "tissue" in STAGES[stage]:
+        from iscale.slide.user_mask import read_user_mask
+
+        read_user_mask(job.files.user_mask, job.grid)
+    if uses_captures(stage):
+        _ = job.spots
+    if "predict" in STAGES[stage]:
+        _ = job.genes
+    if "annotate" in STAGES[stage]:
+        _check_markers(job, stage)
+    if "holdout" in STAGES[stage]:
+        _ = job.hold_out
+    if "refine" in STAGES[stage] and job.files.user_cells:
+        from iscale.slide.user_mask import read_user_mask
+
+        read_user_mask(job.files.user_cells, job.grid)
+
+
+def run(
+    project: str | Path, *, stage: str = "report", restart: bool = False, watcher: Any = None, **options: Any
+) -> Path:
+    """Run the pipeline on a project, or what is missing of it.
+
+    Parameters
+    ----------
+    project
+        The project folder.
+    stage
+        Last stage to run; all that it needs runs before.
+    restart
+        Forget what an earlier run left, and start anew.
+    watcher
+        Who is told of progress; nobody by default.
+    **options
+        Fields of :class:`iscale.options.Options`; they win over the project's ``iscale.toml``.
+
+    Returns
+    -------
+    Path
+        The output folder, for :func:`iscale.open_run`.
+
+    Raises
+    ------
+    IscaleError
+        If an input cannot be used, the store cannot be written, or regions failed.
+    """
+    _check_stage(stage)
+    watcher = watcher or Silence()
+    root = Path(project).expanduser()
+    chosen, recalled = recall_options(root, options, restart=restart)
+    if recalled:
+        watcher.say(recalled)
+    job = Job(root, chosen, with_captures=uses_captures(stage))
+    if file := batch_file(job.options.dask):
+        from iscale.batch.clusters import check_can_submit
+        from iscale.batch.settings import read_site
+
+        check_can_submit(read_site(file))
+    if job.with_captures:
+        align_missing(root, job.options, watcher)
+    check_inputs(job, stage)
+    if job.with_captures:
+        _check_first(root, job)
+    if not restart:
+        job.store.check()
+        _check_same_slide(job)
+    _check_disk(job, stage, restart=restart)
+    with (
+        job.store.lock(),
+        open_driver(
+            job.options.dask,
+            job.options.workers,
+            job.options.memory_bytes,
+            on_cards=job.crew.device == "auto",
+            logs=logs_folder(job.store),
+            say=watcher.say,
+        ) as driver,
+    ):
+        if restart:
+            job.store.clear()
+        job.store.create()
+        job.store.sweep()
+        job.notices += _replaced_clusterings(job, stage)
+        for notice in job.notices:
+            watcher.say(notice)
+        _run_steps(job, stage, driver, watcher)
+        job.store.sweep()  # after workers that were killed too
+    return job.store.folder
+
+
+def _run_steps(job: Job, stage: str, driver: Driver, watcher: Any) -> None:
+    """Run step after step, and leave a report however they end."""
+    status = StatusFile(job.store, list(steps(job, stage)), watcher, COMMANDS.get(stage, stage))
+    reports: list[StepReport] = []
+    start, how = time.time(), "stopped by an error"
+    _mark_without_markers(job, stage, watcher)
+    try:
+        for step in steps(job, stage):
+            if step.name == "report":
+                write_report(job, stage, reports, start)  # it tells of what steps took
+            ledger = Ledger(job.store.ledgers, step.name)
+            mark_outdated(job.store, step, ledger)
+            if told := put_aside(job.store, step, ledger):
+                watcher.say(told)
+            execute(step, driver, ledger, status, reports)
+            if step.name == "tissue/mask" and "cluster" in STAGES[stage]:
+                check_enough_tissue(job.store, job.options.n_clusters)
+            if step.name == "tissue/mask" and job.with_captures:
+                for warning in check_on_tissue(job.store, job.spots):
+                    job.notices.append(warning)
+                    watcher.say(warning)
+        how = "done"
+    except KeyboardInterrupt:
+        how = "interrupted"
+        raise
+    except RegionsFailedError:
+        how = "stopped, as regions failed"
+        raise
+    finally:
+        status.end(how)
+        # On a full disk, or of a damaged store, there is no report either: the error of the step is what counts.
+        with contextlib.suppress(OSError, StoreError):
+            write_report(job, stage, reports, start)
+
+
+def _check_stage(stage: str) -> None:
+    if stage not in STAGES:
+        raise InputError(f"stage={stage!r}: there is no such stage.", f"Choose one of {', '.join(STAGES)}.")
+
+
+COMMANDS = {"report": "run", "evaluate": "evaluate --hold-out"}
+"""Commands that are not called as their last stage."""
+
+
+def _check_markers(job: Job, stage: str) -> None:
+    """Read the user's markers; to annotate without any is an error, to run without them is not."""
+    if job.markers is None and stage == "annotate":
+        from iscale.regions.marker_table import EXAMPLE
+
+        place = job.project / MOTHER_FOLDER / "markers.csv"
+        raise InputError(f"{place} is not there: annotation is by marker genes that you name in it.", EXAMPLE)
+
+
+def _mark_without_markers(job: Job, stage: str, watcher: Any) -> None:
+    """Where an earlier run annotated by markers that the project no longer has, say that this is what it is."""
+    if "annotate" in STAGES[stage] and job.markers is None and job.store.has("annotation"):
+        job.store.mark("annotation", WITHOUT_MARKERS)
+        watcher.say(f"The annotation is of an earlier run: {WITHOUT_MARKERS}.")
+
+
+def _replaced_clusterings(job: Job, stage: str) -> list[str]:
+    """A notice of clusterings of an earlier run that this one, of other numbers of clusters, removes."""
+    if "cluster" not in STAGES[stage] or not job.store.has("clusters/n_clusters"):
+        return []
+    there = np.asarray(job.store.array("clusters/n_clusters")[...]).tolist()
+    wanted = job.options.n_clusters
+    gone = sorted(set(there) - set(wanted))
+    if not gone:
+        return []
+    of, every = ", ".join(map(str, gone)), " ".join(map(str, sorted({*there, *wanted})))
+    return [
+        f"clusterings of {of} are removed, as this run makes {', '.join(map(str, wanted))}; for all of them: "
+        f"--n-clusters {every}"
+    ]
+
+
+def _check_out(job: Job) -> None:
+    """Refuse an output folder that is a file, or lies in one."""
+    for place in (job.store.folder, *job.store.folder.parents):
+        if place.exists() and not place.is_dir():
+            raise InputError(f"--out {job.options.out or job.store.folder}: {place} is a file.", "Name a folder.")
+
+
+def _check_first(root: Path, job: Job) -> None:
+    """What ``iscale check`` finds: errors stop the run before any work, warnings become notices."""
+    from iscale.check.project import run_check
+
+    report = run_check(root, job=job)
+    job.readings.forget()
+    errors = [finding for finding in report.findings if finding.severity == "error"]
+    for finding in report.findings:
+        if finding not in errors:
+            job.notices.append(f"Warning ({finding.code}): {finding.text}")
+    if errors:
+        more = f" ({len(errors) - 1} more: iscale check {root})" if len(errors) > 1 else ""
+        raise InputError(errors[0].text, f"{errors[0].remedy}{more}")
+
+
+def _check_same_slide(job: Job) -> None:
+    """Refuse to replace a run of another slide, or at another resolution, unless told to."""
+    if not job.store.has("image"):
+        return
+    there = job.store.attributes("image")
+    remedy = "Say --restart to replace it, or choose another folder with --out."
+    if there["slide_fingerprint"] != job.slide_fingerprint:
+        raise StoreError(f"{job.store.place}: holds a run of another slide ({there['source']}).", remedy)
+    if there["pixel_size_um"] != job.grid.pixel_size_um:
+        was = there["pixel_size_um"]
+        raise StoreError(
+            f"{job.store.place}: holds a run at {was:g} um per pixel, this one would be at {job.grid.pixel_size_um:g}.",
+            f"Say --pixel-size {was:g} to go on with it. {remedy}",
+        )
+
+
+def _check_disk(job: Job, stage: str, *, restart: bool) -> None:
+    """Refuse to start where the disk cannot hold even a compressed run."""
+    folder = job.store.folder
+    existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    free = shutil.disk_usage(existing).free
+    needed = sum(
+        step.disk_bytes for step in steps(job, stage) if restart or pending(step, Ledger(job.store.ledgers, step.name))
+    )
+    if free < needed / COMPRESSION:
+        raise StoreError(
+            f"{existing}: {format_bytes(free)} free, the run needs up to {format_bytes(needed)} "
+            f"(at the very least {format_bytes(needed / COMPRESSION)}).",
+            "Make room, choose another folder with --out, or impute fewer genes (--n-genes).",
+        )
+
+
+COMPRESSION = 10
+"""Glass compresses to nothing: only below a tenth of the uncompressed size is a run sure not to fit."""
+
+
+def describe_plan(project: str | Path, *, stage: str = "report", restart: bool = False, **options: Any) -> str:
+    """What a run would do, as text.
+
+    Nothing is written. Raises what :func:`run` would raise before its first step.
+    """
+    _check_stage(stage)
+    root = Path(project).expanduser()
+    chosen, recalled = recall_options(root, options, restart=restart)
+    job = Job(root, chosen, with_captures=uses_captures(stage))
+    job.notices += [recalled] if recalled else []
+    check_inputs(job, stage)
+    if not restart:
+        job.store.check()
+        _check_same_slide(job)
+        job.notices += _replaced_clusterings(job, stage)
+    return plan_table(job, steps(job, stage), restart=restart)

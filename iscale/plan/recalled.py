@@ -1,0 +1,99 @@
+"""The options that a run was made with: later commands go on with them, unless told otherwise."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from iscale.options import Options, load_options
+from iscale.store.run_store import RunStore, store_for
+
+REPORT_FILE = "report.json"
+
+IMAGE = ("ingest",)
+ENCODER = ("features",)
+SPOTS = ("integrate",)
+MODEL = ("fit", "holdout")
+
+DECIDES: dict[str, tuple[str, ...]] = {
+    "pixel_size_raw": IMAGE,
+    "pixel_size": IMAGE,
+    **dict.fromkeys(("encoder", "weights", "context", "shifts", "precision"), ENCODER),
+    **dict.fromkeys(("captures", "platform", "capture", "n_genes", "dist_st"), SPOTS),
+    "recipe": MODEL,
+    "seed": (*MODEL, "cluster"),
+    "hold_out": ("holdout",),
+    "materialize": ("predict",),
+    "n_clusters": ("cluster",),
+    "n_plots": ("plot",),
+}
+"""Options, and the stages whose result they decide; others say how a command is carried out."""
+
+
+def report_of(store: RunStore) -> dict[str, Any]:
+    """What the ``report.json`` of a run says; nothing where no command has left one, or a URL is all that is known."""
+    if store.folder == Path():
+        return {}
+    try:
+        return dict(json.loads((store.folder / REPORT_FILE).read_text()))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def recall_options(project: Path, flags: dict[str, Any], *, restart: bool = False) -> tuple[Options, str]:
+    """Options of a command: its flags, the project's ``iscale.toml``, what the run was made with, and defaults.
+
+    So that ``iscale cluster`` after ``iscale run --n-genes 50`` clusters that run, and does not make another of 1000
+    genes first.
+
+    Parameters
+    ----------
+    project
+        The project folder.
+    flags
+        Fields of :class:`iscale.options.Options`; None is not set.
+    restart
+        Whether what an earlier run left is forgotten, this too.
+
+    Returns
+    -------
+    tuple
+        The options, and a line that tells what was recalled, or forgotten; empty where nothing was.
+
+    Raises
+    ------
+    InputError
+        As :func:`iscale.options.load_options` does.
+    """
+    options = load_options(project, flags)
+    found = report_of(store_for(project, options.out)).get("options")
+    former: dict[str, Any] = found if isinstance(found, dict) else {}
+    known = former.keys() - options.model_fields_set - {"capture"}
+    recalled = {name: former[name] for name in DECIDES if name in known}
+    try:
+        same = Options.model_validate({**options.model_dump(exclude_unset=True), **recalled})
+    except ValidationError:  # another version's report, or an edited one
+        return options, ""
+    changed = [name for name in recalled if getattr(same, name) != getattr(options, name)]
+    if not changed:
+        return options, ""
+    as_flags = " ".join(_flag(name, getattr(same, name)) for name in changed)
+    if restart:
+        return options, f"Not as the former run was made, which had {as_flags}: --restart forgets it"
+    return same, f"As this run was made: {as_flags} (give other values to change that; --restart forgets it)"
+
+
+def _flag(name: str, value: Any) -> str:
+    """An option as it is written on a command line.
+
+    >>> _flag("n_clusters", (6, 10)), _flag("captures", None)
+    ('--n-clusters 6 10', 'all captures')
+    """
+    if value is None:
+        return "all captures" if name == "captures" else f"no --{name.replace('_', '-')}"
+    values = value if isinstance(value, tuple) else (value,)
+    return f"--{name.replace('_', '-')} {shlex.join(map(str, values))}"

@@ -1,0 +1,1 @@
+"""The project folder: its layout, its files, and which file of a capture is which."""

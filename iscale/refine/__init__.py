@@ -1,1 +1,0 @@
-"""Which superpixels hold nuclei, by the stains of the image: stage ``refine``."""

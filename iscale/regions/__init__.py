@@ -1,0 +1,1 @@
+"""What superpixels are: where nuclei are likely, clusters, labels; stages ``refine``, ``cluster`` and ``annotate``."""

@@ -1,0 +1,173 @@
+"""Place by place: how well the genes of every superpixel agree, at blocks of superpixels; streamed by tiles."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import pearsonr
+from sklearn.metrics import root_mean_squared_error
+
+from iscale.geometry import Region
+from iscale.store.layout import GENES_PER_CHUNK, SHARD_SUPERPIXELS
+from iscale.trust.by_gene import BUFFERS, Ranges
+from iscale.trust.metrics import BLOCKS, block_means, paired, scaled_by
+from iscale.trust.prediction import Common, Prediction
+from iscale.trust.truth import MapTruth
+
+MEASURES = ("pearson", "rmse")
+
+LEAST_GENES = 3
+"""Of fewer genes a correlation tells nothing."""
+
+SIDES = (SHARD_SUPERPIXELS, 64, 32, 16, 8)
+"""Sides of a tile, in superpixels; the largest that the memory allows."""
+
+ROWS = BLOCKS[-1]
+"""Rows of a tile that are compared together."""
+
+READ_BYTES, COMPARED_BYTES = 24, 110
+"""Per gene and superpixel: of a tile as it is read, and of the rows that are compared."""
+
+Table = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class PlaceScores:
+    """Agreement over genes: a map (y, x) per measure for every block, NaN where there is none."""
+
+    region: Region
+    maps: dict[int, dict[str, NDArray[np.float32]]]
+    genes: int
+
+
+def tile_bytes(side: int, n_genes: int, all_genes: int) -> int:
+    """Projected peak of the comparison of a tile; all genes of the run that share a file are read with those wanted."""
+    read = READ_BYTES * max(n_genes, min(all_genes, GENES_PER_CHUNK)) * side**2
+    return read + COMPARED_BYTES * n_genes * ROWS * side + BUFFERS
+
+
+def map_bytes(area: int) -> int:
+    """Bytes of the maps that result."""
+    return sum(4 * len(MEASURES) * area // block**2 for block in BLOCKS)
+
+
+def score_places(
+    prediction: Prediction,
+    truth: MapTruth,
+    common: Common,
+    region: Region,
+    ranges: Ranges,
+    side: int,
+    done: Callable[[], Any],
+) -> PlaceScores:
+    """Score every superpixel, and every block of them, of a region over the genes.
+
+    Each gene is scaled as it was for its own score, so that all weigh the same; genes of which either map is constant
+    are left out.
+
+    Parameters
+    ----------
+    region
+        Whole blocks.
+    ranges
+        What the genes' maps were scaled by.
+    side
+        Of the tiles; it changes no number.
+    done
+        Called after every tile.
+    """
+    height, width = region.shape
+    maps = {
+        block: {name: np.full((height // block, width // block), np.nan, np.float32) for name in MEASURES}
+        for block in BLOCKS
+    }
+    for tile in region.tiles(side):
+        truths = truth.maps.read(common.truth, tile)
+        if np.isfinite(truths).any():
+            guesses = prediction.read(common.run, tile)
+            for strip in _strips(tile):
+                within = (slice(None), *strip.within(tile))
+                _score_strip(truths[within], guesses[within], ranges, maps, strip, region)
+        done()
+    return PlaceScores(region, maps, len(common.names))
+
+
+def _strips(tile: Region) -> Iterator[Region]:
+    for y in range(tile.y0, tile.y1, ROWS):
+        yield Region(y, min(y + ROWS, tile.y1), tile.x0, tile.x1)
+
+
+def _score_strip(
+    true: NDArray[np.float32],
+    guess: NDArray[np.float16],
+    ranges: Ranges,
+    maps: dict[int, dict[str, NDArray[np.float32]]],
+    strip: Region,
+    region: Region,
+) -> None:
+    """Score (gene, y, x) of a few rows at all blocks, into the maps of the region."""
+    pair = paired(true, guess)
+    for k, block in enumerate(BLOCKS):
+        varies = (np.diff(ranges.true[:, k]) > 0).ravel() & (np.diff(ranges.guess[:, k]) > 0).ravel()
+        columns = [
+            _scaled(block_means(values[varies], block), limits[varies, k])
+            for values, limits in zip(pair, (ranges.true, ranges.guess), strict=True)
+        ]
+        scores = over_genes(*columns)
+        y, x = (strip.y0 - region.y0) // block, (strip.x0 - region.x0) // block
+        shape = (strip.shape[0] // block, strip.shape[1] // block)
+        place = (slice(y, y + shape[0]), slice(x, x + shape[1]))
+        for name, values in zip(MEASURES, scores, strict=True):
+            maps[block][name][place] = values.reshape(shape)
+
+
+def _scaled(values: NDArray[np.float64], limits: Table) -> Table:
+    """(gene, cell) of (gene, y, x), each gene by its limits (gene, 2)."""
+    cells = values.shape[1] * values.shape[2]
+    return scaled_by(values.reshape(len(values), cells), limits[:, :1], limits[:, 1:])
+
+
+def over_genes(true: Table, guess: Table) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Pearson correlation and RMSE of every cell over its genes.
+
+    Parameters
+    ----------
+    true, guess
+        (gene, cell) scaled; NaN where there is no value: of each cell the genes count that both have.
+
+    Returns
+    -------
+    pearson, rmse
+        (cell,); NaN where fewer than three genes are there, the correlation also where either has one value for all.
+    """
+    pearson, rmse = np.full((2, true.shape[1]), np.nan)
+    there = np.isfinite(true) & np.isfinite(guess)
+    for genes, cells in _alike(there):
+        if genes.sum() < LEAST_GENES:
+            continue
+        a, b = true[np.ix_(genes, cells)], guess[np.ix_(genes, cells)]
+        rmse[cells] = root_mean_squared_error(a, b, multioutput="raw_values")
+        vary = (np.ptp(a, axis=0) > 0) & (np.ptp(b, axis=0) > 0)
+        if vary.any():
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)  # of cells that are all but constant
+                pearson[cells[vary]] = pearsonr(a[:, vary], b[:, vary], axis=0).statistic
+    return pearson, rmse
+
+
+def _alike(there: NDArray[np.bool_]) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.int64]]]:
+    """Cells together that have the same genes: which genes, and which cells. Mostly that is all genes, or none."""
+    complete = there.all(axis=0)
+    if complete.any():
+        yield np.ones(len(there), bool), np.flatnonzero(complete)
+    partly = np.flatnonzero(there.any(axis=0) & ~complete)
+    if len(partly):
+        _, kind = np.unique(np.packbits(there[:, partly], axis=0), axis=1, return_inverse=True)
+        for k in range(int(kind.max()) + 1):
+            cells = partly[kind.ravel() == k]
+            yield there[:, cells[0]], cells
