@@ -18,7 +18,7 @@ from pathlib import Path
 from benchmarks.report import machine, publish, table
 from benchmarks.sampling import peak_of
 from benchmarks.slides import lay_out_empty
-from iscale.engine.drivers import Driver, open_driver
+from iscale.engine.drivers import Driver
 from iscale.engine.execute import execute
 from iscale.engine.ledger import Ledger
 from iscale.engine.plan import Resources, single_task
@@ -27,6 +27,7 @@ from iscale.engine.watchers import Silence
 from iscale.options import load_options
 from iscale.plan.job import Job
 from iscale.plan.stages import steps
+from iscale.plan.workers import open_driver
 
 
 def plan(project: Path, genes: int, shards: int | None, plots: int) -> list[Step]:

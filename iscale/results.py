@@ -17,12 +17,10 @@ from iscale.encoders.base import FeatureGroup
 from iscale.engine.plan import format_bytes
 from iscale.errors import InputError
 from iscale.model.genes import LazyGenes, open_source
-from iscale.pipeline.outdated import EVALUATION
-from iscale.plan.recalled import report_of
 from iscale.store.layout import GENES_PER_CHUNK, SHARD_SUPERPIXELS
 from iscale.store.place import is_url, store_url
 from iscale.store.remedies import command_for, making
-from iscale.store.run_store import RunStore
+from iscale.store.run_store import EVALUATION, RunStore, report_of
 from iscale.words import plural
 
 if TYPE_CHECKING:

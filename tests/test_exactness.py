@@ -19,7 +19,6 @@ import pytest
 
 from iscale import open_run
 from iscale.demo.synthetic import write_demo
-from iscale.engine.drivers import open_driver
 from iscale.engine.execute import execute
 from iscale.engine.ledger import Ledger
 from iscale.engine.watchers import Silence
@@ -28,6 +27,7 @@ from iscale.pipeline.run import run
 from iscale.pipeline.status import describe_status
 from iscale.plan.job import Job
 from iscale.plan.stages import steps
+from iscale.plan.workers import open_driver
 from iscale.store.run_store import RunStore
 
 OPTIONS: dict[str, Any] = {"n_genes": 12, "n_plots": 1}

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from iscale.captures.counts import Counts, blocks
 from iscale.captures.spots import Capture, TrainingSpots
 from iscale.engine.progress import tell
-from iscale.model.sizes import FILE_GENES
-from iscale.store.layout import ArrayLayout
+from iscale.store.layout import FILE_GENES, ArrayLayout
 from iscale.store.run_store import RunStore
 
 SHARED_GENES, SHARED_COUNTS = "training/shared_gene", "training/shared_counts"

@@ -257,7 +257,7 @@ def _merging(check: _Check, samples: list[Sample], image: Job) -> None:
 
 def _resources(check: _Check, job: Job, tissue_share: float | None) -> None:
     from iscale.check.resources import hours, plan_findings, weights_fact
-    from iscale.pipeline.run import check_inputs
+    from iscale.plan.inputs import check_inputs
 
     def plan() -> None:
         check_inputs(job, "report")

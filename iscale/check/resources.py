@@ -17,7 +17,7 @@ from iscale.engine.machine import all_cores, available_cores, has_card, here
 from iscale.engine.plan import format_bytes
 from iscale.errors import MemoryBudgetError
 from iscale.options import Options
-from iscale.pipeline.run import COMPRESSION
+from iscale.plan.inputs import COMPRESSION
 from iscale.plan.job import Job
 from iscale.plan.stages import steps
 from iscale.slide.base import file_fingerprint
@@ -81,10 +81,10 @@ def plan_findings(job: Job) -> tuple[list[Finding], dict[str, str]]:
         return [Finding("memory-short", error.problem, error.remedy)], {}
     peak = max(step.plan.worker_bytes for step in plan)
     disk = sum(step.disk_bytes for step in plan)
-    workers = job.crew.cpu.workers
+    workers = job.workers.cpu.workers
     memory, free_disk = psutil.virtual_memory().available, _free_disk(job.store.folder)
     facts = {
-        "memory": f"up to {format_bytes(peak)} of {format_bytes(job.crew.cpu.memory_bytes)}, "
+        "memory": f"up to {format_bytes(peak)} of {format_bytes(job.workers.cpu.memory_bytes)}, "
         f"{plural(workers, 'worker')}; {format_bytes(memory)} free",
         "disk": f"up to {format_bytes(disk)} before compression; {format_bytes(free_disk)} free",
     }
@@ -109,7 +109,7 @@ def hours(job: Job, tissue_share: float) -> str:
     tissue_share
         Share of the slide that is tissue.
     """
-    rate = _matmul_rate(here(job.crew.device), job.options.precision)
+    rate = _matmul_rate(here(job.workers.device), job.options.precision)
     slower = REFERENCE_RATE / rate
     rows, columns = job.grid.shape_px
     pixels = rows * columns
@@ -123,7 +123,7 @@ def hours(job: Job, tissue_share: float) -> str:
         seconds += patches * 2.2 * encoder.model_bytes / bytes_each * PATCH_TOKENS / (EFFICIENCY * rate)
     trained = {"default": DEFAULT_FIT_S, "published": PUBLISHED_FIT_S}[job.options.recipe]
     seconds += trained * len(job.spots.xy_px) / FIT_SPOTS * slower
-    seconds /= job.crew.gpu.workers
+    seconds /= job.workers.gpu.workers
     said = f"{seconds / 3600:.1f} hours" if seconds >= 3600 else f"{max(1, round(seconds / 60))} min"
     return f"about {said} in all (an estimate: {rate / 1e9:.0f} GFLOP/s measured, docs/benchmarks.md)"
 

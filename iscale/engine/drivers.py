@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Protocol
 
 from iscale.engine.attempt import Outcome, attempt
 from iscale.engine.progress import Hear
-from iscale.engine.step import Step, nothing
+from iscale.engine.step import Step
 from iscale.geometry import Region
 
 Say = Callable[[str], None]
@@ -41,51 +39,3 @@ class SerialDriver:
 
     def close(self) -> None:
         """Nothing to let go of."""
-
-
-def batch_file(dask: str | None) -> Path | None:
-    """The file that ``--dask`` names, if it names workers that a batch system starts."""
-    return Path(dask).expanduser() if dask and dask.endswith((".yaml", ".yml")) else None
-
-
-@contextlib.contextmanager
-def open_driver(
-    dask: str | None,
-    workers: int,
-    memory_bytes: int,
-    *,
-    on_cards: bool = False,
-    logs: Path = Path("logs"),
-    say: Say = nothing,
-) -> Iterator[Driver]:
-    """Open the driver of the ``--dask`` option and close it in the end.
-
-    Parameters
-    ----------
-    dask
-        None for this process; ``local``; a scheduler's address or scheduler file; or the file of a batch system.
-    workers, memory_bytes
-        Processes to start for ``local`` (0: one per core), and the budget of each.
-    on_cards
-        Whether a batch system's pool of cards computes the networks.
-    logs
-        Folder for what jobs of a batch system print.
-    say
-        Who is told of workers that come and go.
-    """
-    driver: Driver
-    if dask is None:
-        driver = SerialDriver()
-    elif file := batch_file(dask):
-        from iscale.batch.driver import BatchDriver
-        from iscale.batch.settings import read_site
-
-        driver = BatchDriver(read_site(file), on_cards=on_cards, logs=logs, say=say)
-    else:
-        from iscale.engine.dask_workers import LocalDriver, remote_driver
-
-        driver = LocalDriver(workers, memory_bytes, say) if dask == "local" else remote_driver(dask, say)
-    try:
-        yield driver
-    finally:
-        driver.close()

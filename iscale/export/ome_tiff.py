@@ -11,9 +11,9 @@ import zarr
 from numpy.typing import NDArray
 
 from iscale.export.ome_zarr import COLOURS
+from iscale.export.pyramid import CHUNK, Levels, write_levels
 from iscale.export.request import Request, remove, tiles
 from iscale.geometry import Region
-from iscale.store.ome import CHUNK, Levels, write_levels
 from iscale.words import plural
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import zarr
 
+from iscale.export.pyramid import Levels, write_levels
 from iscale.export.request import Request
-from iscale.store.ome import Levels, write_levels
 from iscale.words import plural
 
 COLOURS = ("FF0000", "00FF00", "0000FF", "FFFF00", "FF00FF", "00FFFF", "FF8000", "FFFFFF")

@@ -16,7 +16,8 @@ from iscale.model.additive import AdditiveEnsemble
 from iscale.model.data import TrainingData
 from iscale.model.discs import blocks_of, rows_of
 from iscale.model.loadings import Loadings
-from iscale.model.sizes import EVERY_GENE_BYTES, FACTORS, FILE_GENES, SPOT_BLOCK
+from iscale.model.sizes import EVERY_GENE_BYTES, FACTORS, SPOT_BLOCK
+from iscale.store.layout import FILE_GENES
 
 LEAST_VARIANCE = 1e-5
 """Of a factor, over that of the first: less is rounding."""

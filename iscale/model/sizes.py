@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from iscale.model.discs import MOST_ROWS
+from iscale.store.layout import FILE_GENES
 
 STATES = 5
 """Independent models of an ensemble."""
@@ -24,8 +25,6 @@ FACTORS = 32
 
 EVERY_GENE_BYTES = 64 * 2**20
 """Of a block of genes that are regressed on the factors: counts, logarithms, and what is made of them."""
-FILE_GENES = 256
-"""Genes of which counts of all spots share a file, which is read whole."""
 
 HIDDEN_LAYERS, HIDDEN_WIDTH = 4, 256
 """Of the published network."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from iscale.engine.execute import pending
 from iscale.engine.ledger import Ledger
 from iscale.engine.step import Step
-from iscale.store.run_store import RunStore
+from iscale.store.run_store import EVALUATION, RunStore
 
 FILLS = {
     "image": ("image",),
@@ -37,8 +37,8 @@ depend on clusters; the tables that do, ``annotation.tsv``, go with the clusters
 SHOWN_BY = {"fit": "expression", "holdout": "expression", "plot": "expression"}
 """Families that fill nothing of the store that could be marked, and the group that is outdated when they are."""
 
-EVALUATION, EARLIER = "evaluation", "earlier"
-"""Folder of tables of trust and truth, and in it that of a former model's."""
+EARLIER = "earlier"
+"""Folder, in that of evaluations, of a former model's."""
 
 WITHOUT_MARKERS = "MotherImage/markers.csv is gone"
 

@@ -11,8 +11,9 @@ from iscale.engine.execute import StepReport
 from iscale.engine.machine import peak_bytes
 from iscale.pipeline.outdated import current, family
 from iscale.plan.job import Job
-from iscale.plan.recalled import DECIDES, REPORT_FILE
+from iscale.plan.recalled import DECIDES
 from iscale.plan.stages import STAGES, STEPS
+from iscale.store.run_store import REPORT_FILE
 
 SPEAKS_OF = {
     "mother image": "ingest",

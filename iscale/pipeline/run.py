@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from iscale.engine.drivers import Driver, batch_file, open_driver
+from iscale.engine.drivers import Driver
 from iscale.engine.execute import StepReport, execute, pending
 from iscale.engine.ledger import Ledger
 from iscale.engine.plan import format_bytes
@@ -21,35 +21,12 @@ from iscale.pipeline.outdated import WITHOUT_MARKERS, mark_outdated, put_aside
 from iscale.pipeline.record import write_report
 from iscale.pipeline.status import StatusFile
 from iscale.pipeline.tissue_checks import check_enough_tissue, check_on_tissue
+from iscale.plan.inputs import COMPRESSION, check_inputs
 from iscale.plan.job import Job
 from iscale.plan.recalled import recall_options
 from iscale.plan.stages import STAGES, steps, uses_captures
 from iscale.plan.table import logs_folder, plan_table
-from iscale.project.layout import MOTHER_FOLDER
-
-
-def check_inputs(job: Job, stage: str) -> None:
-    """Read every input of a stage, so that what is wrong with one is told before any work."""
-    _check_out(job)
-    _ = job.files, job.grid, job.crew
-    if "features" in STAGES[stage]:
-        _ = job.encoder
-    if job.files.user_mask and "tissue" in STAGES[stage]:
-        from iscale.slide.user_mask import read_user_mask
-
-        read_user_mask(job.files.user_mask, job.grid)
-    if uses_captures(stage):
-        _ = job.spots
-    if "predict" in STAGES[stage]:
-        _ = job.genes
-    if "annotate" in STAGES[stage]:
-        _check_markers(job, stage)
-    if "holdout" in STAGES[stage]:
-        _ = job.hold_out
-    if "refine" in STAGES[stage] and job.files.user_cells:
-        from iscale.slide.user_mask import read_user_mask
-
-        read_user_mask(job.files.user_cells, job.grid)
+from iscale.plan.workers import batch_file, open_driver
 
 
 def run(
@@ -107,7 +84,7 @@ def run(
             job.options.dask,
             job.options.workers,
             job.options.memory_bytes,
-            on_cards=job.crew.device == "auto",
+            on_cards=job.workers.device == "auto",
             logs=logs_folder(job.store),
             say=watcher.say,
         ) as driver,
@@ -168,15 +145,6 @@ COMMANDS = {"report": "run", "evaluate": "evaluate --hold-out"}
 """Commands that are not called as their last stage."""
 
 
-def _check_markers(job: Job, stage: str) -> None:
-    """Read the user's markers; to annotate without any is an error, to run without them is not."""
-    if job.markers is None and stage == "annotate":
-        from iscale.regions.marker_table import EXAMPLE
-
-        place = job.project / MOTHER_FOLDER / "markers.csv"
-        raise InputError(f"{place} is not there: annotation is by marker genes that you name in it.", EXAMPLE)
-
-
 def _mark_without_markers(job: Job, stage: str, watcher: Any) -> None:
     """Where an earlier run annotated by markers that the project no longer has, say that this is what it is."""
     if "annotate" in STAGES[stage] and job.markers is None and job.store.has("annotation"):
@@ -198,13 +166,6 @@ def _replaced_clusterings(job: Job, stage: str) -> list[str]:
         f"clusterings of {of} are removed, as this run makes {', '.join(map(str, wanted))}; for all of them: "
         f"--n-clusters {every}"
     ]
-
-
-def _check_out(job: Job) -> None:
-    """Refuse an output folder that is a file, or lies in one."""
-    for place in (job.store.folder, *job.store.folder.parents):
-        if place.exists() and not place.is_dir():
-            raise InputError(f"--out {job.options.out or job.store.folder}: {place} is a file.", "Name a folder.")
 
 
 def _check_first(root: Path, job: Job) -> None:
@@ -252,10 +213,6 @@ def _check_disk(job: Job, stage: str, *, restart: bool) -> None:
             f"(at the very least {format_bytes(needed / COMPRESSION)}).",
             "Make room, choose another folder with --out, or impute fewer genes (--n-genes).",
         )
-
-
-COMPRESSION = 10
-"""Glass compresses to nothing: only below a tenth of the uncompressed size is a run sure not to fit."""
 
 
 def describe_plan(project: str | Path, *, stage: str = "report", restart: bool = False, **options: Any) -> str:

@@ -14,7 +14,7 @@ from iscale.errors import InputError
 from iscale.geometry import SlideGrid
 from iscale.model.sizes import SIZES
 from iscale.options import SETTINGS_FILE, Options
-from iscale.plan.workers import Crew, plan_crew
+from iscale.plan.workers import Workers, plan_workers
 from iscale.project.captures import CaptureFiles, check_capture_names
 from iscale.project.files import ProjectFiles, find_project, read_gene_names
 from iscale.slide.base import file_fingerprint
@@ -243,9 +243,9 @@ class Job:
         return None
 
     @functools.cached_property
-    def crew(self) -> Crew:
+    def workers(self) -> Workers:
         """Who works: how many workers, with how much memory each, on what device."""
-        return plan_crew(self.options)
+        return plan_workers(self.options)
 
     @functools.cached_property
     def encoder(self) -> EncoderSpec:
@@ -255,7 +255,7 @@ class Job:
 
         options = self.options
         name, weights = self._encoder_and_weights()
-        spec = EncoderSpec(name, self.crew.device, weights, options.context, options.shifts, options.precision)
+        spec = EncoderSpec(name, self.workers.device, weights, options.context, options.shifts, options.precision)
         encoder = get_encoder(spec)
         self._tell_unused(name.partition(":")[0])
         self.notices += getattr(encoder, "notices", ())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from iscale.options import Options, load_options
-from iscale.store.run_store import RunStore, store_for
-
-REPORT_FILE = "report.json"
+from iscale.store.run_store import report_of, store_for
 
 IMAGE = ("ingest",)
 ENCODER = ("features",)
@@ -32,16 +29,6 @@ DECIDES: dict[str, tuple[str, ...]] = {
     "n_plots": ("plot",),
 }
 """Options, and the stages whose result they decide; others say how a command is carried out."""
-
-
-def report_of(store: RunStore) -> dict[str, Any]:
-    """What the ``report.json`` of a run says; nothing where no command has left one, or a URL is all that is known."""
-    if store.folder == Path():
-        return {}
-    try:
-        return dict(json.loads((store.folder / REPORT_FILE).read_text()))
-    except (OSError, ValueError, TypeError):
-        return {}
 
 
 def recall_options(project: Path, flags: dict[str, Any], *, restart: bool = False) -> tuple[Options, str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from iscale.engine.step import Step
 from iscale.plan.job import Job
-from iscale.plan.workers import Crew
+from iscale.plan.workers import Workers
 
 if TYPE_CHECKING:
     from iscale.model.fit_stage import FitContext
@@ -38,10 +38,10 @@ Made = dict[str, str]
 def steps(job: Job, stage: str) -> Iterator[Step]:
     """Steps of a stage and of all that it needs, in order; each is made when the ones before are through."""
     # Captures stay in the driving process, which in a serial run computes all steps beside them.
-    crew = job.crew if job.options.dask else job.crew.beside(job.held_bytes)
+    workers = job.workers if job.options.dask else job.workers.beside(job.held_bytes)
     made: Made = {}
     for name in STAGES[stage]:
-        for step in STEPS[name](job, crew, made):
+        for step in STEPS[name](job, workers, made):
             made[name] = step.fingerprint
             yield step
 
@@ -51,52 +51,52 @@ def uses_captures(stage: str) -> bool:
     return "integrate" in STAGES[stage]
 
 
-def _ingest(job: Job, crew: Crew, made: Made) -> Iterator[Step]:
+def _ingest(job: Job, workers: Workers, made: Made) -> Iterator[Step]:
     from iscale.slide.ingest import ingest_steps
 
-    device = "cpu" if crew.device == "auto" else crew.device
+    device = "cpu" if workers.device == "auto" else workers.device
     yield from ingest_steps(
-        job.store, job.files.mother_image, job.grid, job.slide_fingerprint, resources=crew.of("cpu"), device=device
+        job.store, job.files.mother_image, job.grid, job.slide_fingerprint, resources=workers.of("cpu"), device=device
     )
 
 
-def _tissue(job: Job, crew: Crew, made: Made) -> Iterator[Step]:
+def _tissue(job: Job, workers: Workers, made: Made) -> Iterator[Step]:
     from iscale.slide.tissue import tissue_steps
 
     yield from tissue_steps(
-        job.store, job.grid, job.files.user_mask, inputs=(made["ingest"],), resources=crew.of("cpu")
+        job.store, job.grid, job.files.user_mask, inputs=(made["ingest"],), resources=workers.of("cpu")
     )
 
 
-def _features(job: Job, crew: Crew, made: Made) -> Iterator[Step]:
+def _features(job: Job, workers: Workers, made: Made) -> Iterator[Step]:
     from iscale.features.stage import feature_steps
 
     inputs = made["ingest"], made["tissue"]
-    yield from feature_steps(job.store, job.grid, job.encoder, inputs=inputs, resources=crew.of("gpu"))
+    yield from feature_steps(job.store, job.grid, job.encoder, inputs=inputs, resources=workers.of("gpu"))
 
 
-def _integrate(job: Job, crew: Crew, made: Made) -> Iterator[Step]:
+def _integrate(job: Job, workers: Workers, made: Made) -> Iterator[Step]:
     from iscale.captures.stage import integrate_step
 
-    yield integrate_step(job.store, job.captures, job.spots, job.grid, job.crew.of("here"))
+    yield integrate_step(job.store, job.captures, job.spots, job.grid, job.workers.of("here"))
 
 
-def _fit_context(job: Job, crew: Crew) -> FitContext:
+def _fit_context(job: Job, workers: Workers) -> FitContext:
     from iscale.encoders import get_encoder
     from iscale.model.fit_stage import FitContext
 
     groups, options = get_encoder(job.encoder).groups, job.options
-    return FitContext(job.store, job.grid, groups, options.recipe, options.seed, crew.device)
+    return FitContext(job.store, job.grid, groups, options.recipe, options.seed, workers.device)
 
 
-def _fit(job: Job, crew: Crew, made: Made) -> Iterator[Step]:
+def _fit(job: Job, workers: Workers, made: Made) -> Iterator[Step]:
     from iscale.model.fit_stage import fit_step
 
     inputs = made["features"], made["integrate"]
-    yield fit_step(_fit_context(job, crew), job.spots, inputs=inputs, resources=crew.of("gpu"))
+    yield fit_step(_fit_context(job, workers), job.spots, inputs=inputs, resources=workers.of("gpu"))
 
 
-def _predict(job: Job, crew: Crew, made: Made) -> Iterator[Step]:
+def _predict(job: Job, workers: Workers, made: Made) -> Iterator[Step]:
     from iscale.encoders import get_encoder
     from iscale.model.predict_stage import PredictContext, predict_step
     from iscale.model.sizes import STATES
@@ -104,24 +104,24 @@ def _predict(job: Job, crew: Crew, made: Made) -> Iterator[Step]:
     genes, groups = job.genes, get_encoder(job.encoder).groups
     written = 0 if job.options.materialize == "none" else len(genes)
     yield predict_step(
-        PredictContext(job.store, job.grid, groups, written, crew.device, made["fit"]),
+        PredictContext(job.store, job.grid, groups, written, workers.device, made["fit"]),
         genes,
         recipe=job.options.recipe,
         n_states=STATES,
         seed=job.options.seed,
         inputs=(made["features"], made["fit"]),
-        resources=crew.of("gpu"),
+        resources=workers.of("gpu"),
     )
 
 
-def _refine(job: Job, crew: Crew, made: Made) -> Iterator[Step]:
+def _refine(job: Job, workers: Workers, made: Made) -> Iterator[Step]:
     from iscale.regions.refine import refine_steps
 
     inputs = made["ingest"], made["tissue"]
-    yield from refine_steps(job.store, job.grid, job.files.user_cells, inputs=inputs, resources=crew.of("cpu"))
+    yield from refine_steps(job.store, job.grid, job.files.user_cells, inputs=inputs, resources=workers.of("cpu"))
 
 
-def _cluster(job: Job, crew: Crew, made: Made) -> Iterator[Step]:
+def _cluster(job: Job, workers: Workers, made: Made) -> Iterator[Step]:
     from iscale.regions.cluster import cluster_steps
 
     options = job.options
@@ -132,11 +132,11 @@ def _cluster(job: Job, crew: Crew, made: Made) -> Iterator[Step]:
         options.seed,
         job.spots.genes,
         inputs=(made["predict"], made["refine"]),
-        resources=crew.of("cpu"),
+        resources=workers.of("cpu"),
     )
 
 
-def _annotate(job: Job, crew: Crew, made: Made) -> Iterator[Step]:
+def _annotate(job: Job, workers: Workers, made: Made) -> Iterator[Step]:
     if job.markers is None:
         return
     from iscale.regions.annotate import annotate_steps
@@ -148,20 +148,20 @@ def _annotate(job: Job, crew: Crew, made: Made) -> Iterator[Step]:
         job.options.n_clusters,
         recipe=job.options.recipe,
         inputs=(made["predict"], made["cluster"]),
-        resources=crew.of("cpu"),
+        resources=workers.of("cpu"),
     )
 
 
-def _holdout(job: Job, crew: Crew, made: Made) -> Iterator[Step]:
+def _holdout(job: Job, workers: Workers, made: Made) -> Iterator[Step]:
     if job.hold_out is None:
         return
     from iscale.trust.holdout import holdout_steps
 
-    context, inputs = _fit_context(job, crew), (made["features"], made["integrate"])
-    yield from holdout_steps(context, job.test_spots, job.hold_out, inputs=inputs, resources=crew.of("gpu"))
+    context, inputs = _fit_context(job, workers), (made["features"], made["integrate"])
+    yield from holdout_steps(context, job.test_spots, job.hold_out, inputs=inputs, resources=workers.of("gpu"))
 
 
-def _plot(job: Job, crew: Crew, made: Made) -> Iterator[Step]:
+def _plot(job: Job, workers: Workers, made: Made) -> Iterator[Step]:
     from iscale.plots.stage import plot_steps
 
     yield from plot_steps(
@@ -170,13 +170,13 @@ def _plot(job: Job, crew: Crew, made: Made) -> Iterator[Step]:
         job.spots.captures,
         job.spots.genes[: job.options.n_plots],
         inputs=(made["integrate"], made["predict"]),
-        resources=crew.of("cpu"),
+        resources=workers.of("cpu"),
         cells=made["refine"],
         all_genes=job.spots.genes,
     )
 
 
-def _report(job: Job, crew: Crew, made: Made) -> Iterator[Step]:
+def _report(job: Job, workers: Workers, made: Made) -> Iterator[Step]:
     from iscale.report.stage import report_steps
 
     yield from report_steps(
@@ -186,11 +186,11 @@ def _report(job: Job, crew: Crew, made: Made) -> Iterator[Step]:
         job.options.model_dump(mode="json"),
         tuple(job.notices),
         inputs=tuple(made.values()),
-        resources=crew.of("here"),
+        resources=workers.of("here"),
     )
 
 
-STEPS: dict[str, Callable[[Job, Crew, Made], Iterator[Step]]] = {
+STEPS: dict[str, Callable[[Job, Workers, Made], Iterator[Step]]] = {
     "ingest": _ingest,
     "tissue": _tissue,
     "features": _features,

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from iscale.engine.drivers import batch_file
 from iscale.engine.execute import pending
 from iscale.engine.ledger import Ledger
 from iscale.engine.plan import format_bytes
 from iscale.engine.step import Step
 from iscale.plan.job import Job
+from iscale.plan.workers import batch_file
 from iscale.store.run_store import RunStore
 
 
@@ -27,7 +27,7 @@ def plan_table(job: Job, steps: Iterable[Step], *, restart: bool) -> str:
         )
         disk, files, peak = disk + step.disk_bytes, files + step.files, max(peak, step.plan.worker_bytes)
     lines.append(
-        f"peak memory per worker {format_bytes(peak)} of {format_bytes(job.crew.cpu.memory_bytes)}; "
+        f"peak memory per worker {format_bytes(peak)} of {format_bytes(job.workers.cpu.memory_bytes)}; "
         f"at most {format_bytes(disk)} on disk before compression, {files} files"
     )
     return "\n".join([*job.notices, *lines, *_scripts(job)])
@@ -42,7 +42,7 @@ def _scripts(job: Job) -> list[str]:
     from iscale.batch.settings import PoolName, read_site
 
     site = read_site(file)
-    pools: list[PoolName] = ["cpu", "gpu"] if job.crew.device == "auto" else ["cpu"]
+    pools: list[PoolName] = ["cpu", "gpu"] if job.workers.device == "auto" else ["cpu"]
     logs = site.log_directory or logs_folder(job.store)
     return [f"\n--- job of the {name} pool ---\n{job_script(site, name, logs).rstrip()}" for name in pools]
 

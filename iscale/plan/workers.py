@@ -1,19 +1,21 @@
-"""Who works on a run: how many workers compute a step, and with how much memory each."""
+"""Who works on a run: how many workers compute a step, with how much memory each, and the driver that has them."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from iscale.engine.drivers import batch_file
+from iscale.engine.drivers import Driver, Say, SerialDriver
 from iscale.engine.plan import Resources, format_bytes
-from iscale.engine.step import Where
+from iscale.engine.step import Where, nothing
 from iscale.errors import InputError
 from iscale.options import Options
 
 
 @dataclass(frozen=True)
-class Crew:
+class Workers:
     """Workers of a run, as plans are made for them.
 
     Attributes
@@ -32,13 +34,13 @@ class Crew:
         """What computes a step."""
         return self.gpu if where == "gpu" else self.cpu
 
-    def beside(self, held_bytes: int) -> Crew:
-        """The crew where its memory has to do for something held all the while, too."""
+    def beside(self, held_bytes: int) -> Workers:
+        """The workers where its memory has to do for something held all the while, too."""
         cpu, gpu = (replace(pool, memory_bytes=pool.memory_bytes - held_bytes) for pool in (self.cpu, self.gpu))
         return replace(self, cpu=cpu, gpu=gpu)
 
 
-def plan_crew(options: Options) -> Crew:
+def plan_workers(options: Options) -> Workers:
     """Find out who will work, from the options and what they name; nothing is started.
 
     Raises
@@ -49,13 +51,13 @@ def plan_crew(options: Options) -> Crew:
     from iscale.engine.machine import here
 
     if file := batch_file(options.dask):
-        return _batch_crew(options, file)
+        return _batch_workers(options, file)
     if options.dask is None or options.dask == "local":
         from iscale.engine.dask_workers import cores_here
 
         workers = 1 if options.dask is None else options.workers or cores_here()
         resources = Resources(options.memory_bytes, workers, options.region_shards)
-        return Crew(resources, resources, here(options.device))
+        return Workers(resources, resources, here(options.device))
     from iscale.engine.dask_workers import remote_workers
 
     budgets = remote_workers(options.dask)
@@ -66,10 +68,10 @@ def plan_crew(options: Options) -> Crew:
             f"Say --memory {smallest // 10**8 / 10:.1f}GB, or start workers with --memory-limit {options.memory}.",
         )
     resources = Resources(options.memory_bytes, len(budgets), options.region_shards)
-    return Crew(resources, resources, options.device)
+    return Workers(resources, resources, options.device)
 
 
-def _batch_crew(options: Options, file: Path) -> Crew:
+def _batch_workers(options: Options, file: Path) -> Workers:
     from iscale.batch.settings import Pool, read_site
 
     site = read_site(file)
@@ -84,4 +86,52 @@ def _batch_crew(options: Options, file: Path) -> Crew:
         return Resources(memory, pool.jobs * pool.workers, options.region_shards, more)
 
     cpu = resources("cpu", site.cpu)
-    return Crew(cpu, resources("gpu", site.gpu) if on_cards and site.gpu else cpu, "auto" if on_cards else "cpu")
+    return Workers(cpu, resources("gpu", site.gpu) if on_cards and site.gpu else cpu, "auto" if on_cards else "cpu")
+
+
+def batch_file(dask: str | None) -> Path | None:
+    """The file that ``--dask`` names, if it names workers that a batch system starts."""
+    return Path(dask).expanduser() if dask and dask.endswith((".yaml", ".yml")) else None
+
+
+@contextlib.contextmanager
+def open_driver(
+    dask: str | None,
+    workers: int,
+    memory_bytes: int,
+    *,
+    on_cards: bool = False,
+    logs: Path = Path("logs"),
+    say: Say = nothing,
+) -> Iterator[Driver]:
+    """Open the driver of the ``--dask`` option and close it in the end.
+
+    Parameters
+    ----------
+    dask
+        None for this process; ``local``; a scheduler's address or scheduler file; or the file of a batch system.
+    workers, memory_bytes
+        Processes to start for ``local`` (0: one per core), and the budget of each.
+    on_cards
+        Whether a batch system's pool of cards computes the networks.
+    logs
+        Folder for what jobs of a batch system print.
+    say
+        Who is told of workers that come and go.
+    """
+    driver: Driver
+    if dask is None:
+        driver = SerialDriver()
+    elif file := batch_file(dask):
+        from iscale.batch.driver import BatchDriver
+        from iscale.batch.settings import read_site
+
+        driver = BatchDriver(read_site(file), on_cards=on_cards, logs=logs, say=say)
+    else:
+        from iscale.engine.dask_workers import LocalDriver, remote_driver
+
+        driver = LocalDriver(workers, memory_bytes, say) if dask == "local" else remote_driver(dask, say)
+    try:
+        yield driver
+    finally:
+        driver.close()

@@ -24,6 +24,9 @@ MASK_SHARD_SUPERPIXELS = 512
 GENES_PER_SHARD = 512
 """Genes that share a file: keeps a slide with 3,000 genes at tens of thousands of files."""
 
+FILE_GENES = 256
+"""Genes of which counts of all spots share a file, which is read whole."""
+
 GENES_PER_CHUNK = 8
 """Genes read together: a compromise between one gene over the slide and all genes in a window (docs/benchmarks.md)."""
 

@@ -10,9 +10,8 @@ from pathlib import Path
 from iscale.engine.ledger import Ledger, remaining
 from iscale.engine.plan import Plan, cut
 from iscale.errors import InputError
-from iscale.plan.recalled import report_of
 from iscale.store.lock import holder
-from iscale.store.run_store import OUTPUT_FOLDER, RunStore
+from iscale.store.run_store import OUTPUT_FOLDER, RunStore, report_of
 from iscale.words import plural
 
 MADE_BY = {

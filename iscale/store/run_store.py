@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,9 @@ from iscale.store.lock import hold
 from iscale.store.place import Folder, Objects, Place, is_url, store_url
 
 OUTPUT_FOLDER = "iSCALE_output"
+REPORT_FILE = "report.json"
+EVALUATION = "evaluation"
+"""Folder of tables of trust and truth, beside the store."""
 
 STORE = "run.zarr"
 
@@ -290,3 +294,13 @@ def store_for(project: Path, out: str | None) -> RunStore:
     if out and is_url(out):
         return RunStore(default, store_url(out))
     return RunStore(Path(out).expanduser().absolute() if out else default)
+
+
+def report_of(store: RunStore) -> dict[str, Any]:
+    """What the ``report.json`` of a run says; nothing where no command has left one, or a URL is all that is known."""
+    if store.folder == Path():
+        return {}
+    try:
+        return dict(json.loads((store.folder / REPORT_FILE).read_text()))
+    except (OSError, ValueError, TypeError):
+        return {}

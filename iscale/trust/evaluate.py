@@ -24,8 +24,9 @@ from iscale.results import Run, open_run
 from iscale.trust import by_gene, by_place, spots
 from iscale.trust.by_gene import GeneScore
 from iscale.trust.metrics import BLOCKS, METRICS, MOST_RANKED, rank_stride
+from iscale.trust.open_truth import PICKLES, open_truth
 from iscale.trust.prediction import Common, Prediction, genes_in_common, open_prediction
-from iscale.trust.truth import PICKLES, MapTruth, Reading, SpotTruth, Truth, open_truth
+from iscale.trust.truth import MapTruth, Reading, SpotTruth, Truth
 
 QUANTILES = {"q05": 0.05, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95}
 SHOWN = 5

@@ -1,10 +1,9 @@
-"""What a run is held against: maps of superpixels, or spots; opened from whatever file or folder holds it."""
+"""What a run is held against: maps of superpixels, or spots, as values; and where a map lies on the run."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -13,14 +12,6 @@ from numpy.typing import NDArray
 from iscale.captures.counts import Counts
 from iscale.errors import InputError
 from iscale.geometry import Region, SlideGrid
-
-TABLES = (".npz", ".npy")
-PICKLES = (".pickle", ".pkl")
-
-KINDS = (
-    "a map of superpixels (.npz or .npy with genes and (gene, y, x); a Zarr with gene, y, x and expression), the "
-    "folder of a capture (Xenium, Visium HD, Visium, cnts.tsv and locs.tsv ...), or the published cnts-truth-agg.pickle"
-)
 
 
 class Maps(Protocol):
@@ -112,49 +103,6 @@ class Reading:
     bin_um: float | None = None
     platform: str | None = None
     radius_um: float | None = None
-
-
-def open_truth(path: Path, grid: SlideGrid, reading: Reading) -> Truth:
-    """Open a truth.
-
-    Parameters
-    ----------
-    path
-        A file or a folder; see the modules of the readers for what they take.
-    grid
-        Grids of the run's slide.
-    reading
-        How a capture is to be read.
-
-    Raises
-    ------
-    InputError
-        There is nothing, it is nothing that can be read, or it does not fit the run's superpixels.
-    """
-    place = path.expanduser()
-    if not place.exists():
-        raise InputError(f"{place} does not exist.", f"Give {KINDS}.")
-    suffix = place.suffix.lower()
-    if place.is_file() and suffix in TABLES:
-        from iscale.trust.truth_files import open_arrays
-
-        return open_arrays(place, grid)
-    if place.is_file() and suffix in PICKLES:
-        from iscale.trust.truth_files import open_published
-
-        return open_published(place, grid)
-    if place.is_dir() and not any(place.iterdir()):
-        raise InputError(f"{place} is an empty folder.", f"Give {KINDS}.")
-    if place.is_dir():
-        from iscale.trust.truth_stored import find_group, open_group
-
-        if (group := find_group(place)) is not None:
-            return open_group(place, group, grid)
-    if place.is_dir() or suffix in (".h5ad", ".zarr"):
-        from iscale.trust.truth_captures import open_capture_truth
-
-        return open_capture_truth(place, grid, reading)
-    raise InputError(f"{place} is nothing that a run can be held against.", f"Give {KINDS}.")
 
 
 def region_on(

@@ -236,7 +236,7 @@ def open_capture_truth(path: Path, grid: SlideGrid, reading: Reading) -> Truth:
         ``transform.json`` in it or beside it; or a folder of ``cnts.*`` and ``locs.*``, in pixels of the analysis
         image.
     grid, reading
-        As for `iscale.trust.truth.open_truth`.
+        As for `iscale.trust.open_truth.open_truth`.
 
     Raises
     ------

@@ -18,10 +18,10 @@ from faulty import REGIONS, a_step, all_once, calls, recorded, run, threads_clus
 from iscale.engine import dask_driver
 from iscale.engine import dask_driver as waiting
 from iscale.engine.dask_driver import DaskDriver
-from iscale.engine.drivers import open_driver
 from iscale.engine.plan import Resources, plan_regions
 from iscale.errors import ClusterError, InputError, RegionsFailedError
 from iscale.geometry import Region
+from iscale.plan.workers import open_driver
 
 LIMIT = 600 * 2**20
 

@@ -11,7 +11,7 @@ import pytest
 
 from iscale.engine.dask_driver import DaskDriver
 from iscale.engine.dask_workers import LocalDriver
-from iscale.engine.drivers import Driver, SerialDriver, open_driver
+from iscale.engine.drivers import Driver, SerialDriver
 from iscale.engine.execute import StepReport, execute, pending
 from iscale.engine.ledger import Ledger, fingerprint
 from iscale.engine.plan import Resources, plan_regions
@@ -19,6 +19,7 @@ from iscale.engine.step import Step
 from iscale.engine.watchers import Silence
 from iscale.errors import InputError, RegionsFailedError, StoreError
 from iscale.geometry import Region
+from iscale.plan.workers import open_driver
 
 
 def touch(folder: Path, region: Region) -> int:

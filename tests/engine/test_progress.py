@@ -12,7 +12,7 @@ import pytest
 
 from iscale.engine import progress
 from iscale.engine.dask_workers import LocalDriver
-from iscale.engine.drivers import Driver, SerialDriver, open_driver
+from iscale.engine.drivers import Driver, SerialDriver
 from iscale.engine.execute import execute
 from iscale.engine.ledger import Ledger
 from iscale.engine.plan import Resources, plan_regions
@@ -21,6 +21,7 @@ from iscale.engine.step import Kernel, Step
 from iscale.engine.watchers import Silence
 from iscale.errors import InputError, RegionsFailedError
 from iscale.geometry import Region
+from iscale.plan.workers import open_driver
 
 A, B, C = (Region(0, 1, x, x + 1) for x in range(3))
 

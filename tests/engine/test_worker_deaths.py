@@ -13,8 +13,8 @@ from faulty import REGIONS, a_step, all_once, calls, recorded, run, until
 from iscale.engine import dask_driver
 from iscale.engine import dask_driver as waiting
 from iscale.engine.dask_workers import LocalDriver
-from iscale.engine.drivers import open_driver
 from iscale.errors import RegionsFailedError
+from iscale.plan.workers import open_driver
 
 LIMIT = 600 * 2**20
 

@@ -14,7 +14,7 @@ from iscale.engine.plan import BASELINE_BYTES, single_task
 from iscale.engine.step import nothing
 from iscale.errors import InputError, MemoryBudgetError
 from iscale.options import Options
-from iscale.plan.workers import plan_crew
+from iscale.plan.workers import plan_workers
 
 POOL = """
   cores: 4
@@ -42,30 +42,30 @@ def site(tmp_path: Path) -> Path:
 
 
 def test_this_process_is_one_worker_with_the_whole_budget() -> None:
-    crew = plan_crew(Options(memory="3GB"))
-    assert (crew.cpu.workers, crew.cpu.memory_bytes) == (1, 3 * 10**9)
-    assert crew.gpu == crew.cpu == crew.of("here")
-    assert plan_crew(Options(dask="local", workers=7)).cpu.workers == 7
+    workers = plan_workers(Options(memory="3GB"))
+    assert (workers.cpu.workers, workers.cpu.memory_bytes) == (1, 3 * 10**9)
+    assert workers.gpu == workers.cpu == workers.of("here")
+    assert plan_workers(Options(dask="local", workers=7)).cpu.workers == 7
 
 
 def test_workers_of_a_batch_system_are_planned_by_its_pools(site: Path) -> None:
-    crew = plan_crew(Options(dask=str(site)))
-    assert (crew.cpu.workers, crew.gpu.workers, crew.device) == (6, 5, "auto")
-    assert crew.cpu.memory_bytes == pytest.approx(4e9, rel=0.02)
-    assert crew.of("gpu").memory_bytes == pytest.approx(32e9, rel=0.01)
-    assert plan_crew(Options(dask=str(site), memory="1GB")).cpu.memory_bytes == 10**9
-    assert plan_crew(Options(dask=str(site), memory="100GB")).cpu == crew.cpu
-    without = plan_crew(Options(dask=str(site), device="cpu"))
-    assert (without.gpu, without.device) == (crew.cpu, "cpu")
+    workers = plan_workers(Options(dask=str(site)))
+    assert (workers.cpu.workers, workers.gpu.workers, workers.device) == (6, 5, "auto")
+    assert workers.cpu.memory_bytes == pytest.approx(4e9, rel=0.02)
+    assert workers.of("gpu").memory_bytes == pytest.approx(32e9, rel=0.01)
+    assert plan_workers(Options(dask=str(site), memory="1GB")).cpu.memory_bytes == 10**9
+    assert plan_workers(Options(dask=str(site), memory="100GB")).cpu == workers.cpu
+    without = plan_workers(Options(dask=str(site), device="cpu"))
+    assert (without.gpu, without.device) == (workers.cpu, "cpu")
 
 
 def test_a_card_that_nobody_has_is_refused_before_any_work(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     site.write_text(f"scheduler: slurm\ncpu:{POOL}")
     with pytest.raises(InputError, match="has no pool of cards"):
-        plan_crew(Options(dask=str(site), device="cuda"))
+        plan_workers(Options(dask=str(site), device="cuda"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(InputError, match="torch sees no CUDA device on "):
-        plan_crew(Options(device="cuda"))
+        plan_workers(Options(device="cuda"))
 
 
 def test_a_worker_that_was_started_for_a_card_does_not_compute_without(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,10 +87,10 @@ def test_a_scheduler_that_runs_is_asked_for_its_workers() -> None:
         dashboard_address="127.0.0.1:0",
         host="127.0.0.1",
     ) as cluster:
-        crew = plan_crew(Options(dask=cluster.scheduler_address, memory="900MB"))
-        assert (crew.cpu.workers, crew.cpu.memory_bytes, crew.device) == (2, 9 * 10**8, "auto")
+        workers = plan_workers(Options(dask=cluster.scheduler_address, memory="900MB"))
+        assert (workers.cpu.workers, workers.cpu.memory_bytes, workers.device) == (2, 9 * 10**8, "auto")
         with pytest.raises(InputError, match=r"a worker of .* may use 1 GB only"):
-            plan_crew(Options(dask=cluster.scheduler_address, memory="2GB"))
+            plan_workers(Options(dask=cluster.scheduler_address, memory="2GB"))
 
 
 def test_workers_that_would_compute_several_regions_at_a_time_are_refused() -> None:
@@ -109,10 +109,10 @@ def test_workers_that_would_compute_several_regions_at_a_time_are_refused() -> N
 
 
 def test_too_little_memory_of_a_job_is_to_be_raised_where_it_is_set(site: Path) -> None:
-    resources = plan_crew(Options(dask=str(site))).of("cpu")
+    resources = plan_workers(Options(dask=str(site))).of("cpu")
     with pytest.raises(MemoryBudgetError, match=r"in .*slurm\.yaml, cpu\.memory, so that each of 2 workers has 9"):
         single_task("fit", 9 * 10**9 - BASELINE_BYTES, resources)
-    lowered = plan_crew(Options(dask=str(site), memory="1GB")).of("cpu")
+    lowered = plan_workers(Options(dask=str(site), memory="1GB")).of("cpu")
     with pytest.raises(MemoryBudgetError, match=r"Give it more: --memory 9\.0GB"):
         single_task("fit", 9 * 10**9 - BASELINE_BYTES, lowered)
 
@@ -123,4 +123,4 @@ def test_too_little_memory_of_a_job_is_to_be_raised_where_it_is_set(site: Path) 
 )
 def test_what_is_no_place_of_workers_is_refused_at_once(dask: str, said: str) -> None:
     with pytest.raises(InputError, match=said):
-        plan_crew(Options(dask=dask))
+        plan_workers(Options(dask=dask))

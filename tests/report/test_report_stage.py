@@ -46,7 +46,7 @@ class _Tags(HTMLParser):
 def _report_step(job: Job) -> Step:
     options = job.options.model_dump(mode="json")
     notices = (f"a notice of {EVIL}", *(text for text in job.notices if "Warning" in text))
-    resources = job.crew.of("here")
+    resources = job.workers.of("here")
     (step,) = report_steps(job.store, job.grid, job.project, options, notices, inputs=("a",), resources=resources)
     return step
 

@@ -21,7 +21,8 @@ from iscale.geometry import Region, SlideGrid
 from iscale.transform import Transform, write_transform
 from iscale.trust import evaluate as command
 from iscale.trust.evaluate import evaluate_run
-from iscale.trust.truth import MapTruth, Reading, open_truth
+from iscale.trust.open_truth import open_truth
+from iscale.trust.truth import MapTruth, Reading
 from iscale.trust.truth_captures import BinnedMaps, bin_points, bin_squares
 
 GRID = SlideGrid((2560, 2560), 0.5, 0.5)

@@ -12,7 +12,8 @@ from small_runs import write_run
 
 from iscale.errors import InputError
 from iscale.geometry import Region, SlideGrid
-from iscale.trust.truth import MapTruth, Reading, open_truth
+from iscale.trust.open_truth import open_truth
+from iscale.trust.truth import MapTruth, Reading
 
 GRID = SlideGrid((32 * 16, 48 * 16), 0.5, 0.5)
 GENES = ("A", "B", "C")

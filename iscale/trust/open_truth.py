@@ -1,4 +1,4 @@
-"""Measured maps in a Zarr store: an array ``expression`` (gene, y, x) beside its coordinates, as a run has them."""
+"""Open what a run is held against, whatever file or folder holds it; and measured maps in a Zarr store."""
 
 from __future__ import annotations
 
@@ -14,10 +14,54 @@ from numpy.typing import NDArray
 
 from iscale.errors import InputError
 from iscale.geometry import Region, SlideGrid
-from iscale.trust.truth import MapTruth, region_on
+from iscale.trust.truth import MapTruth, Reading, Truth, region_on
+from iscale.trust.truth_captures import open_capture_truth
+from iscale.trust.truth_files import open_arrays, open_published
+
+TABLES = (".npz", ".npy")
+PICKLES = (".pickle", ".pkl")
+
+KINDS = (
+    "a map of superpixels (.npz or .npy with genes and (gene, y, x); a Zarr with gene, y, x and expression), the "
+    "folder of a capture (Xenium, Visium HD, Visium, cnts.tsv and locs.tsv ...), or the published cnts-truth-agg.pickle"
+)
 
 GROUPS = ("", "expression", "run.zarr/expression", "iSCALE_output/run.zarr/expression")
 """Where in a folder the group may lie: itself, a run's store, output or project."""
+
+
+def open_truth(path: Path, grid: SlideGrid, reading: Reading) -> Truth:
+    """Open a truth.
+
+    Parameters
+    ----------
+    path
+        A file or a folder; see the modules of the readers for what they take.
+    grid
+        Grids of the run's slide.
+    reading
+        How a capture is to be read.
+
+    Raises
+    ------
+    InputError
+        There is nothing, it is nothing that can be read, or it does not fit the run's superpixels.
+    """
+    place = path.expanduser()
+    if not place.exists():
+        raise InputError(f"{place} does not exist.", f"Give {KINDS}.")
+    suffix = place.suffix.lower()
+    if place.is_file() and suffix in TABLES:
+        return open_arrays(place, grid)
+    if place.is_file() and suffix in PICKLES:
+        return open_published(place, grid)
+    if place.is_dir() and not any(place.iterdir()):
+        raise InputError(f"{place} is an empty folder.", f"Give {KINDS}.")
+    if place.is_dir() and (group := find_group(place)) is not None:
+        return open_group(place, group, grid)
+    if place.is_dir() or suffix in (".h5ad", ".zarr"):
+        return open_capture_truth(place, grid, reading)
+    raise InputError(f"{place} is nothing that a run can be held against.", f"Give {KINDS}.")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,133 @@
+"""Levels of genes' maps for viewers of images: means over the superpixels of a block that are tissue."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from iscale.export.request import Request, tiles
+from iscale.export.rows import in_blocks
+from iscale.geometry import Region
+from iscale.store.layout import GENES_PER_CHUNK, level_shapes
+
+TILE = 512
+"""Side of what is written at a time, and of a file."""
+
+CHUNK = 256
+"""Side of what a viewer reads at a time."""
+
+BRIGHTEST = 0.998
+"""Quantile of the tissue that is shown brightest: a few superpixels would darken all others."""
+
+
+@dataclass(frozen=True)
+class Levels:
+    """What was written.
+
+    Attributes
+    ----------
+    shapes
+        Height and width of every level, the finest first.
+    most, bright
+        (gene,) largest value, and the one to be shown brightest.
+    """
+
+    shapes: tuple[tuple[int, int], ...]
+    most: NDArray[np.float64]
+    bright: NDArray[np.float64]
+
+
+def write_levels(into: zarr.Group, request: Request) -> Levels:
+    """Write arrays ``0``, ``1`` ...: (c, y, x) float32, expected counts per superpixel, 0 off tissue.
+
+    A value of a coarser level is the mean of the superpixels of its block that are tissue, exactly: how many these are
+    is kept beside the levels while they are made.
+    """
+    shapes = level_shapes(request.region.shape)
+    n = len(request.genes)
+    counts = into.create_group("tissue-counts")
+    for level, shape in enumerate(shapes):
+        sides = tuple(min(TILE, -(-side // CHUNK) * CHUNK) for side in shape)
+        into.create_array(
+            str(level),
+            shape=(n, *shape),
+            dtype="float32",
+            chunks=(1, CHUNK, CHUNK),
+            shards=(1, *sides),
+            fill_value=0.0,
+            dimension_names=("c", "y", "x"),
+        )
+        counts.create_array(str(level), shape=shape, dtype="uint32", chunks=(TILE, TILE), fill_value=0)
+    work = [tiles(Region(0, h, 0, w), TILE) for h, w in shapes]
+    with request.told(sum(map(len, work))) as done:
+        most = np.zeros(n)
+        for tile in work[0]:
+            most = np.maximum(most, _finest(into, counts, request, tile))
+            done()
+        for level in range(1, len(shapes)):
+            for tile in work[level]:
+                _coarser(into, counts, level, tile)
+                done()
+    bright = _bright(into, counts, len(shapes) - 1, most)
+    del into["tissue-counts"]
+    return Levels(shapes, most, bright)
+
+
+def _finest(into: zarr.Group, counts: zarr.Group, request: Request, tile: Region) -> NDArray[np.float64]:
+    """Write a tile of the finest level; the largest value of each gene."""
+    region = request.region
+    place = Region(tile.y0 + region.y0, tile.y1 + region.y0, tile.x0 + region.x0, tile.x1 + region.x0)
+    found = []
+    for start, names in request.blocks(GENES_PER_CHUNK):
+        values = np.empty((len(names), *tile.shape), np.float32)
+        for piece in tiles(place):
+            values[(slice(None), *piece.within(place))] = request.source.read(names, piece)
+        there = np.isfinite(values[0])
+        if start == 0:
+            if not there.any():
+                return np.zeros(len(request.genes))
+            _array(counts, 0)[tile.slices] = there.astype(np.uint32)
+        values = np.nan_to_num(values, nan=0.0)
+        for row, one in enumerate(values, start):
+            # A file at a time: when a disk is full, nothing is still being written while it is removed.
+            _array(into, 0)[(row, *tile.slices)] = one
+        found.append(values.max(axis=(1, 2)))
+    return np.concatenate(found).astype(np.float64)
+
+
+def _coarser(into: zarr.Group, counts: zarr.Group, level: int, tile: Region) -> None:
+    """Write a tile of a level from the one before."""
+    finer, sizes = _array(into, level - 1), _array(counts, level - 1)
+    place = tile.scaled(2).slices  # what goes beyond the edge is not there, and nothing of tissue
+    held = _blocks(np.asarray(sizes[place]), tile)
+    total = held.sum(axis=-1)
+    if not total.any():
+        return
+    _array(counts, level)[tile.slices] = total
+    for row in range(finer.shape[0]):
+        values = _blocks(np.asarray(finer[(row, *place)]), tile)
+        sums = (values * held).sum(axis=-1, dtype=np.float64)
+        _array(into, level)[(row, *tile.slices)] = (sums / np.maximum(total, 1)).astype(np.float32)
+
+
+def _blocks(values: NDArray[Any], tile: Region) -> NDArray[Any]:
+    """(y, x, 4) of the cells that make up a tile's; 0 where the finer level ends before."""
+    whole = np.zeros((2 * tile.shape[0], 2 * tile.shape[1]), values.dtype)
+    whole[: values.shape[0], : values.shape[1]] = values
+    return in_blocks(whole, 2)
+
+
+def _bright(into: zarr.Group, counts: zarr.Group, level: int, most: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(gene,) a high quantile over the tissue of the coarsest level; the maximum where that is nothing."""
+    there = np.asarray(_array(counts, level)[...]) > 0
+    array = _array(into, level)
+    bright = [np.quantile(np.asarray(array[row])[there], BRIGHTEST) for row in range(len(most))]
+    return np.where(np.array(bright) > 0, bright, np.where(most > 0, most, 1.0))
+
+
+def _array(group: zarr.Group, level: int) -> Any:
+    return group[str(level)]
