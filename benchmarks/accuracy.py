@@ -27,7 +27,7 @@ from iscale.demo.her2st import PIXEL_SIZE_UM, RADIUS_UM, SECTIONS, Setting, lay_
 from iscale.demo.scoring import disc_sums, pearson
 from iscale.encoders import get_encoder
 from iscale.model.baselines import disc_mean_features, predict_nearest, predict_ridge
-from iscale.model.data import gather_discs
+from iscale.model.gather import gather_discs
 from iscale.options import load_options
 from iscale.plan.job import Job
 

@@ -38,8 +38,8 @@ from iscale.engine.ledger import Ledger
 from iscale.engine.plan import Resources
 from iscale.engine.watchers import Silence
 from iscale.model.baselines import disc_mean_features, predict_ridge
-from iscale.model.data import gather_discs
 from iscale.model.fit_stage import FitContext
+from iscale.model.gather import gather_discs
 from iscale.options import load_options
 from iscale.plan.job import Job
 from iscale.trust.folds import Folds, How, cut_evenly, cut_folds

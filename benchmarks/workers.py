@@ -56,7 +56,7 @@ def scheduler(workers: int, memory: str) -> Iterator[str]:
 
 def warm() -> None:
     """Import what the kernels need, which every worker does once."""
-    for module in ("iscale.features.by_region", "iscale.encoders.texture", "iscale.model.predict_stage"):
+    for module in ("iscale.features.by_region", "iscale.encoders.filter_bank", "iscale.model.predict_stage"):
         importlib.import_module(module)
 
 

@@ -20,9 +20,9 @@ from iscale.engine.plan import BASELINE_BYTES, Resources, single_task
 from iscale.engine.progress import part
 from iscale.engine.step import Step
 from iscale.geometry import Region, SlideGrid
-from iscale.model.data import GATHER_COPIES, gather_discs
 from iscale.model.discs import disc_sizes
 from iscale.model.ensemble import SETTINGS_FILE, TENSORS_FILE
+from iscale.model.gather import GATHER_COPIES, gather_discs
 from iscale.model.loadings import GENES_FILE, NUMBERS_FILE
 from iscale.model.sizes import HELD_OUT_FRACTION, SCORED_GENES, SIZES, STATES, FitSize
 from iscale.store.layout import SHARD_SUPERPIXELS

@@ -18,8 +18,8 @@ from iscale.engine.progress import tell
 from iscale.model.data import Epoch, OnEpoch, TrainingData
 from iscale.model.discs import blocks_of, rows_of
 from iscale.model.ensemble import Ensemble, expect_tensors
+from iscale.model.row_file import RowFile
 from iscale.model.sizes import HIDDEN_LAYERS, HIDDEN_WIDTH, SIZES, batch_size
-from iscale.store.scratch import RowFile
 
 if TYPE_CHECKING:
     from iscale.model.every_gene import SharedGenes

@@ -1,4 +1,4 @@
-"""Files that are gone with the process: bytes at a place, arrays put aside, rows that are too many to hold."""
+"""Files that are gone with the process: bytes at a place of one, and arrays that are put aside."""
 
 from __future__ import annotations
 
@@ -6,16 +6,14 @@ import os
 import tempfile
 import weakref
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 
 def nameless(folder: Path, holder: object) -> int:
@@ -121,95 +119,3 @@ def _narrowed(values: NDArray[Any]) -> NDArray[Any]:
             narrow = values.astype(dtype)
             return narrow if values.dtype.kind != "f" or np.array_equal(narrow, values) else values
     return values
-
-
-ROWS_AT_ONCE = 4096
-"""Rows that are copied at a time."""
-
-
-class ScratchFile:
-    """A nameless file of (row, feature) float32 rows.
-
-    Parameters
-    ----------
-    folder
-        Where it lies; made if need be.
-    n_features
-        Length of a row.
-    """
-
-    def __init__(self, folder: Path, n_features: int) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.n_features = n_features
-        self._row = 4 * n_features
-        self._file = nameless(folder, self)
-
-    def write(self, first: int, rows: NDArray[np.float32]) -> None:
-        """Write rows from a place on; what is skipped takes no room on file systems that know holes."""
-        write_at(self._file, first * self._row, rows.astype(np.float32, copy=False))
-
-    def read(self, first: int, rows: NDArray[np.float32]) -> None:
-        """Fill rows from a place on.
-
-        Raises
-        ------
-        OSError
-            If the file ends before.
-        """
-        read_at(self._file, first * self._row, rows)
-
-
-@dataclass(frozen=True)
-class RowFile:
-    """What the model indexes as if it were the (row, feature) tensor, row by row in the order of the spots.
-
-    Attributes
-    ----------
-    file
-        Where the rows of each spot lie together.
-    starts
-        (spot + 1,): rows of spot ``s`` are ``starts[s]:starts[s + 1]``.
-    first
-        (spot,): the place in the file of a spot's first row.
-    device
-        Where rows are given.
-    """
-
-    file: ScratchFile
-    starts: NDArray[np.int64]
-    first: NDArray[np.int64]
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-
-    def __len__(self) -> int:
-        return int(self.starts[-1])
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and features."""
-        return len(self), self.file.n_features
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all rows."""
-        return 4 * len(self) * self.file.n_features
-
-    def __getitem__(self, rows: NDArray[np.int64] | Tensor) -> Tensor:
-        """(row, feature) float32 of these rows, on the device."""
-        at = rows.cpu().numpy() if isinstance(rows, Tensor) else rows
-        spot = np.searchsorted(self.starts, at, side="right") - 1
-        place = at + (self.first - self.starts[:-1])[spot]
-        values = np.empty((len(at), self.file.n_features), np.float32)
-        for a, b in runs(place):
-            self.file.read(int(place[a]), values[a:b])
-        return torch.from_numpy(values).to(self.device)
-
-    def to(self, device: torch.device) -> Tensor | RowFile:
-        """The rows on a device: whole where that has room for them twice, else read as they are asked for."""
-        moved = replace(self, device=device)
-        if device.type != "cuda" or 2 * self.nbytes > torch.cuda.mem_get_info(device)[0]:
-            return moved
-        whole = torch.empty(self.shape, device=device)
-        for a in range(0, len(self), ROWS_AT_ONCE):
-            rows = np.arange(a, min(a + ROWS_AT_ONCE, len(self)))
-            whole[a : a + len(rows)] = moved[rows]
-        return whole

@@ -5,7 +5,8 @@ import psutil
 import pytest
 import torch
 
-from iscale.encoders.texture import CONTEXT_STRIDE, TextureEncoder
+from iscale.encoders.texture import TextureEncoder
+from iscale.encoders.texture_parameters import CONTEXT_STRIDE
 from iscale.geometry import SUPERPIXEL_PX, Region
 
 SLIDE = (512, 768)

@@ -10,11 +10,11 @@ import pytest
 from iscale.captures.spots import TrainingSpots
 from iscale.encoders.base import FeatureGroup
 from iscale.geometry import Region, SlideGrid
-from iscale.model.data import gather_discs
 from iscale.model.discs import disc_offsets
+from iscale.model.gather import gather_discs
+from iscale.model.row_file import RowFile
 from iscale.store import layout
 from iscale.store.run_store import RunStore
-from iscale.store.scratch import RowFile
 
 
 @pytest.mark.parametrize("hold_bytes", [10**6, 0])

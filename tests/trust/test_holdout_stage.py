@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from iscale.errors import InputError, MemoryBudgetError
-from iscale.model.data import gather_discs, training_data
-from iscale.store.scratch import RowFile
+from iscale.model.data import training_data
+from iscale.model.gather import gather_discs
+from iscale.model.row_file import RowFile
 from iscale.trust.folds import cut_folds
 from iscale.trust.held_out import Held, predict_baselines, predict_held
 from iscale.trust.table import trust_path

@@ -12,7 +12,7 @@ from iscale.captures.spots import DiscFeatures
 from iscale.model.baselines import disc_mean_features
 from iscale.model.discs import spot_starts
 from iscale.model.fit import fit
-from iscale.store.scratch import RowFile, ScratchFile
+from iscale.model.row_file import RowFile, ScratchFile
 
 
 def on_disk(discs: DiscFeatures, n_spots: int, folder: Path) -> DiscFeatures:
