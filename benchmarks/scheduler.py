@@ -26,15 +26,16 @@ from iscale.engine.step import Step, nothing
 from iscale.engine.watchers import Silence
 from iscale.options import load_options
 from iscale.plan.job import Job
-from iscale.plan.stages import steps
+from iscale.plan.steps import steps
 from iscale.plan.workers import open_driver
+from iscale.stages import stage_called
 
 
 def plan(project: Path, genes: int, shards: int | None, plots: int) -> list[Step]:
     """The steps of a whole run."""
     settings = {"encoder": "texture", "n_genes": genes, "n_plots": plots, "region_shards": shards}
     job = Job(project, load_options(project, settings))
-    return list(steps(job, "report"))
+    return list(steps(job, stage_called("report")))
 
 
 def emptied(step: Step) -> Step:

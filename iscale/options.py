@@ -132,7 +132,9 @@ class Options(BaseModel):
     )
     n_plots: int = Field(30, ge=1, description="Genes to draw: the first of those imputed.")
     n_clusters: tuple[Annotated[int, Field(ge=2, le=100)], ...] = Field(
-        (10,), description="Clusters of superpixels; several numbers: each."
+        (10,),
+        description="Clusters of superpixels, 2 to 100; several numbers: each; clusterings of other numbers are "
+        "removed.",
     )
     dist_st: float = Field(100.0, ge=0, description="Spots closer than this are merged, in analysis pixels; 0: none.")
     encoder: str = Field(
@@ -149,10 +151,14 @@ class Options(BaseModel):
     )
     precision: Precision = Field("float32", description="Of the encoder's products: float32 or bfloat16.")
     platform: Platform | None = Field(
-        None, description="What measured the captures, if their files do not tell; for some: [capture.NAME]."
+        None,
+        description="What measured the captures, if their files do not tell: visium, visium_hd, xenium, cosmx, h5ad, "
+        "spatialdata, st or tables; for some: [capture.NAME].",
     )
     capture: dict[str, CaptureOptions] = Field({}, description="Settings of single captures: tables [capture.NAME].")
-    recipe: Literal["default", "published"] = Field("default", description="How the model is trained.")
+    recipe: Literal["default", "published"] = Field(
+        "default", description="How the model is trained: default or published."
+    )
     hold_out: Literal["auto", "capture", "region", "spots", "none"] = Field(
         "auto",
         description="What the model is tested on, trained without it: capture (each in turn), region, spots, none; "
@@ -168,12 +174,14 @@ class Options(BaseModel):
     out: str | None = Field(
         None, description="Output folder, or s3:// or gs:// URL of the store; default: PROJECT/iSCALE_output."
     )
-    memory: MemorySize = Field("2GB", description="Memory that a worker may use.")
+    memory: MemorySize = Field("2GB", description="Memory that a worker may use, such as 2GB or 1500MB.")
     dask: str | None = Field(
         None, description="local, a scheduler's address or file, or a batch system's YAML; default: in this process."
     )
     workers: int = Field(0, ge=0, description="Processes of --dask local; default: one per core.")
-    region_shards: int | None = Field(None, ge=1, description="Side of a region in shards; default: by the memory.")
+    region_shards: int | None = Field(
+        None, ge=1, description="Side of a region in shards of 128 superpixels; default: by the memory."
+    )
 
     @field_validator("n_clusters", mode="before")
     @classmethod

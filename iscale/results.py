@@ -17,6 +17,7 @@ from iscale.encoders.base import FeatureGroup
 from iscale.engine.plan import format_bytes
 from iscale.errors import InputError
 from iscale.model.genes import LazyGenes, open_source
+from iscale.stages import Stage, groups, stages
 from iscale.store.layout import GENES_PER_CHUNK, SHARD_SUPERPIXELS
 from iscale.store.place import is_url, store_url
 from iscale.store.remedies import command_for, making
@@ -27,25 +28,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-PARTS = (
-    "image",
-    "tissue",
-    "features",
-    "captures",
-    "training",
-    "expression",
-    "embedding",
-    "basis",
-    "clusters",
-    "annotation",
-)
-"""Groups of the store."""
-
 MADE_OF_IT = ("aggregate", "export", "super_res_gene_expression", EVALUATION, "report.html")
 """Files and folders beside the store that later commands write."""
-
-RESULTS = ("predict", "refine", "cluster", "annotate")
-"""Stages whose results these show."""
 
 
 def describe(store: RunStore) -> str:
@@ -63,7 +47,7 @@ def describe(store: RunStore) -> str:
         lines += [f"  {key} = {value}" for key, value in report["options"].items() if value not in (None, {})]
         lines += [f"  {notice}" for notice in report["notices"]]
     lines += [*_slide(store), *_genes(store)]
-    lines += [_part(store, part) for part in PARTS]
+    lines += [_part(store, part) for part in groups()]
     return "\n".join([*lines, *_made_of_it(store)])
 
 
@@ -103,7 +87,7 @@ def _made_of_it(store: RunStore) -> Iterator[str]:
     """What was made of the run, and lies beside it."""
     if store.folder == Path():  # opened by its URL, nothing lies beside it
         return
-    results = [path for of in RESULTS for path in store.ledgers.glob(f"{of}*.jsonl")]
+    results = [path for stage in stages().values() if stage.results for path in _ledgers(store, stage)]
     newest = max((path.stat().st_mtime for path in results), default=0.0)
     for name in MADE_OF_IT:
         path = store.folder / name
@@ -115,6 +99,11 @@ def _made_of_it(store: RunStore) -> Iterator[str]:
         mark = f" -- OLDER THAN THE RUN'S RESULTS: {_named(old) if path.is_dir() else 'make it anew'}" if old else ""
         what = f"{format_bytes(path.stat().st_size)}" if path.is_file() else _named(entries)
         yield f"beside it: {name}{'/' if path.is_dir() else ''} ({what}){mark}"
+
+
+def _ledgers(store: RunStore, stage: Stage) -> list[Path]:
+    """Ledgers of a stage's steps."""
+    return [path for path in store.ledgers.glob("*.jsonl") if stage.owns(path.stem.replace(".", "/"))]
 
 
 def _entries(folder: Path) -> list[Path]:

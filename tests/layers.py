@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "iscale"
 
 FLOORS = (
     "errors",
+    "stages",
     "words",
     "geometry",
     "arrays",

@@ -26,8 +26,9 @@ from iscale.options import load_options
 from iscale.pipeline.run import run
 from iscale.pipeline.status import describe_status
 from iscale.plan.job import Job
-from iscale.plan.stages import steps
+from iscale.plan.steps import steps
 from iscale.plan.workers import open_driver
+from iscale.stages import stage_called
 from iscale.store.run_store import RunStore
 
 OPTIONS: dict[str, Any] = {"n_genes": 12, "n_plots": 1}
@@ -61,7 +62,7 @@ def same_model(project: Path, reference: Path, out: Path, **options: Any) -> Non
     job = Job(project, load_options(project, {"out": out, **options, **OPTIONS}))
     shutil.copytree(reference / "model", out / "model")
     with open_driver(job.options.dask, job.options.workers, job.options.memory_bytes) as driver:
-        for step in steps(job, "annotate"):
+        for step in steps(job, stage_called("annotate")):
             if step.name.split("/")[0] in ("integrate", "predict", "refine", "cluster", "annotate"):
                 execute(step, driver, Ledger(job.store.ledgers, step.name), Silence())
 
@@ -161,5 +162,5 @@ def test_other_genes_redo_fit_and_predict_but_not_features(
     assert steps_run["predict"]["reused"] == 0
     job = Job(demo_project, load_options(demo_project, {"out": tmp_path / "out", "region_shards": 1, **OPTIONS}))
     ledger = Ledger(job.store.ledgers, "features")
-    step = next(s for s in steps(job, "features") if s.name == "features")
+    step = next(s for s in steps(job, stage_called("features")) if s.name == "features")
     assert len(ledger.finished(step.fingerprint, step.plan)) == 9

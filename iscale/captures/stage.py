@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import anndata as ad
 import numpy as np
@@ -21,6 +21,10 @@ from iscale.errors import InputError
 from iscale.geometry import SlideGrid
 from iscale.store.run_store import RunStore
 from iscale.transform import Transform
+
+if TYPE_CHECKING:
+    from iscale.plan.job import Job
+    from iscale.plan.workers import Workers
 
 CHUNK, SHARD = 1 << 18, 1 << 23
 """Counts that are read at least, and that share a file: 500 million are 120 files."""
@@ -243,3 +247,13 @@ def read_training(store: RunStore, grid: SlideGrid) -> TrainingSpots:
         capture_scale=tuple(kept.get("capture_scale", ())),
         agreement=tuple(kept.get("agreement", ())),
     )
+
+
+def check(job: Job, alone: bool) -> None:
+    """Read the stage's inputs before any work."""
+    _ = job.spots
+
+
+def steps(job: Job, workers: Workers, made: Mapping[str, str]) -> Iterator[Step]:
+    """Steps of the stage for a job (:class:`iscale.stages.Stage`)."""
+    yield integrate_step(job.store, job.captures, job.spots, job.grid, job.workers.of("here"))

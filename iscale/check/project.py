@@ -257,10 +257,11 @@ def _merging(check: _Check, samples: list[Sample], image: Job) -> None:
 
 def _resources(check: _Check, job: Job, tissue_share: float | None) -> None:
     from iscale.check.resources import hours, plan_findings, weights_fact
-    from iscale.plan.inputs import check_inputs
+    from iscale.plan.steps import check_inputs
+    from iscale.stages import LAST, stages
 
     def plan() -> None:
-        check_inputs(job, "report")
+        check_inputs(job, stages()[LAST])
         job.store.check()
         found, facts = plan_findings(job)
         check.findings.extend(found)

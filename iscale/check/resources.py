@@ -17,10 +17,10 @@ from iscale.engine.machine import all_cores, available_cores, has_card, here
 from iscale.engine.plan import format_bytes
 from iscale.errors import MemoryBudgetError
 from iscale.options import Options
-from iscale.plan.inputs import COMPRESSION
 from iscale.plan.job import Job
-from iscale.plan.stages import steps
+from iscale.plan.steps import COMPRESSION, steps
 from iscale.slide.base import file_fingerprint
+from iscale.stages import LAST, stages
 from iscale.words import plural
 
 HASHED_BYTES = 2 << 30
@@ -76,7 +76,7 @@ def plan_findings(job: Job) -> tuple[list[Finding], dict[str, str]]:
         Where an input that the plan reads cannot be used.
     """
     try:
-        plan = list(steps(job, "report"))
+        plan = list(steps(job, stages()[LAST]))
     except MemoryBudgetError as error:
         return [Finding("memory-short", error.problem, error.remedy)], {}
     peak = max(step.plan.worker_bytes for step in plan)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
 
 from iscale import __version__
-from iscale.cli import reading as cli_results
-from iscale.cli.flags import Dask, DryRun, Memory, PixelSizeRaw, Platform, Project, Restart, Workers, with_options
+from iscale.cli import reading
+from iscale.cli.flags import DryRun, Project, Restart, with_options
 from iscale.cli.interruption import interruptible
 from iscale.errors import IscaleError
+from iscale.stages import LAST, OWN, Stage, stages
 
 app = typer.Typer(
     name="iscale",
@@ -29,33 +30,31 @@ def _stage_command(name: str, stage: str, summary: str) -> Callable[..., None]:
     @with_options()
     def command(project: Project, dry_run: DryRun = False, restart: Restart = False, **options: Any) -> None:
         from iscale.engine.watchers import for_terminal
-        from iscale.pipeline import run as pipeline
+        from iscale.pipeline.run import describe_plan, run
 
         if dry_run:
-            typer.echo(pipeline.describe_plan(project, stage=stage, restart=restart, **options))
+            typer.echo(describe_plan(project, stage=stage, restart=restart, **options))
             return
         with interruptible():
-            folder = pipeline.run(project, stage=stage, restart=restart, watcher=for_terminal(), **options)
+            folder = run(project, stage=stage, restart=restart, watcher=for_terminal(), **options)
         typer.echo(f"{name}: done, in {folder}")
 
     command.__doc__ = summary
     return command
 
 
-for _name, _stage, _summary in (
-    ("run", "report", "Run all stages, or what is missing of them."),
-    ("ingest", "ingest", "Rescale the mother image into an OME-Zarr pyramid."),
-    ("tissue", "tissue", "Find the tissue."),
-    ("features", "features", "Encode the image into features per superpixel."),
-    ("fit", "fit", "Integrate the captures and train the ensemble."),
-    ("predict", "predict", "Predict expression in every superpixel."),
-    ("refine", "refine", "Find the superpixels that hold cells."),
-    ("cluster", "cluster", "Find clusters of superpixels, and their marker genes."),
-    ("annotate", "annotate", "Label superpixels and clusters by the project's markers.csv."),
-    ("plot", "plot", "Draw spots and predicted maps."),
-    ("report", "report", "Write report.html, and run what it tells of."),
-):
-    app.command(_name)(_stage_command(_name, _stage, _summary))
+app.command("run")(_stage_command("run", LAST, "Run all stages, or what is missing of them."))
+
+
+def add_stages(known: Iterable[Stage]) -> None:
+    """Give every stage that is called by its own name its command, and none twice."""
+    there = {command.name for command in app.registered_commands}
+    for stage in known:
+        if stage.called == stage.name and stage.name not in there:
+            app.command(stage.name)(_stage_command(stage.name, stage.name, stage.help))
+
+
+add_stages(OWN)
 
 
 @app.command()
@@ -76,21 +75,21 @@ def evaluate(
         from iscale.trust.evaluate import evaluate_run
 
         given = {name: value for name, value in options.items() if value is not None}
-        run = given.pop("out", project)
+        place = given.pop("out", project)
         if unused := [f"--{name.replace('_', '-')}" for name in given if name not in ("memory", "platform")]:
             raise InputError(
                 f"--truth compares a run as it is: {', '.join(unused)} can change nothing.",
                 "Leave them out; with --truth there are --out, --memory and --platform (of the truth).",
             )
         with interruptible():
-            typer.echo(evaluate_run(run, truth, watcher=for_terminal(), **given))
+            typer.echo(evaluate_run(place, truth, watcher=for_terminal(), **given))
         return
     if options["hold_out"] in (None, "none"):
         raise InputError(
             "There is nothing to evaluate against.",
             "Name a truth, --truth PATH, or what to hold out: --hold-out capture, region or spots.",
         )
-    from iscale.pipeline import run as pipeline
+    from iscale.pipeline.run import run
     from iscale.results import is_run
     from iscale.trust.table import describe_trust
 
@@ -101,11 +100,12 @@ def evaluate(
         )
 
     with interruptible():
-        folder = pipeline.run(project, stage="evaluate", watcher=for_terminal(), **options)
+        folder = run(project, stage="evaluate", watcher=for_terminal(), **options)
     typer.echo(describe_trust(folder, options["hold_out"]))
 
 
 @app.command()
+@with_options("pixel_size_raw", "platform")
 def init(
     project: Annotated[
         Path,
@@ -118,19 +118,22 @@ def init(
         Optional[list[str]],
         typer.Option(help="NAME=FOLDER: what an instrument's software wrote, or one .h5ad or .zarr; repeat for more."),
     ] = None,
-    pixel_size_raw: PixelSizeRaw = None,
-    platform: Platform = None,
     scheduler: Annotated[
         Optional[str],
         typer.Option(help="slurm or lsf: write instead a commented file for --dask that describes your cluster."),
     ] = None,
+    **options: Any,
 ) -> None:
     """Lay out a project (links to a slide and captures, settings), add captures to one, or write a cluster's file."""
     from iscale.batch.template import write_template
     from iscale.cli.init import init_project
     from iscale.errors import InputError
 
-    given = {"--mother": mother, "--capture": capture, "--pixel-size-raw": pixel_size_raw, "--platform": platform}
+    given = {
+        "--mother": mother,
+        "--capture": capture,
+        **{f"--{name.replace('_', '-')}": value for name, value in options.items()},
+    }
     if scheduler is not None:
         if extra := [flag for flag, value in given.items() if value]:
             raise InputError(
@@ -139,10 +142,10 @@ def init(
             )
         typer.echo(write_template(scheduler, project))
         return
-    if mother is None and capture and pixel_size_raw is None:
+    if mother is None and capture and options["pixel_size_raw"] is None:
         from iscale.cli.init import add_captures
 
-        typer.echo(add_captures(project, capture, platform=platform))
+        typer.echo(add_captures(project, capture, platform=options["platform"]))
         return
     if mother is None or not capture:
         missing = [flag for flag in ("--mother", "--capture") if not given[flag]]
@@ -150,7 +153,7 @@ def init(
             f"A project needs {' and '.join(missing)}.",
             "Write --mother SLIDE, and --capture NAME=FOLDER once for every capture.",
         )
-    typer.echo(init_project(project, mother, capture, pixel_size_raw=pixel_size_raw, platform=platform))
+    typer.echo(init_project(project, mother, capture, **options))
 
 
 @app.command()
@@ -202,25 +205,24 @@ def check(
         raise typer.Exit(1)
 
 
-for _read in (cli_results.info, cli_results.status, cli_results.aggregate, cli_results.export, cli_results.view):
+for _read in (reading.info, reading.status, reading.aggregate, reading.export, reading.view):
     app.command()(_read)
 
 
 @app.command()
+@with_options("memory", "dask", "workers")
 def demo(
     folder: Annotated[Path, typer.Argument(help="Where to put the demo.")] = Path("demo"),
     dataset: Annotated[str, typer.Option(help="synthetic, or her2st.")] = "synthetic",
     source: Annotated[Optional[Path], typer.Option(help="Folder of the her2st files.")] = None,
-    memory: Memory = None,
-    dask: Dask = None,
-    workers: Workers = None,
+    **run_options: Any,
 ) -> None:
     """Run the pipeline on a data set whose truth is known, and compare."""
     from iscale.demo.command import her2st_demo, synthetic_demo
     from iscale.engine.watchers import for_terminal
     from iscale.errors import InputError
 
-    options = {"memory": memory, "dask": dask, "workers": workers, "watcher": for_terminal()}
+    options = {**run_options, "watcher": for_terminal()}
     with interruptible():
         if dataset == "synthetic":
             typer.echo(synthetic_demo(folder, **options))
@@ -286,6 +288,7 @@ def main() -> None:
     # Before torch is imported: threads that wait for work then sleep, and do not keep shared cores busy.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
+        add_stages(stages().values())
         app(repeat_flag(repeat_flag(sys.argv[1:], "--captures"), "--n-clusters"))
     except IscaleError as error:
         print(f"Error: {error}", file=sys.stderr)

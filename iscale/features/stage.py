@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from iscale.encoders import Encoder, EncoderSpec, get_encoder
 from iscale.encoders.base import PatchEncoder, RegionEncoder
@@ -16,6 +16,10 @@ from iscale.geometry import SUPERPIXEL_PX, Region, SlideGrid
 from iscale.store import layout
 from iscale.store.layout import ArrayLayout
 from iscale.store.run_store import RunStore
+
+if TYPE_CHECKING:
+    from iscale.plan.job import Job
+    from iscale.plan.workers import Workers
 
 
 def feature_steps(
@@ -244,3 +248,14 @@ def _whole_plan(encoder: PatchEncoder, shape: tuple[int, int], resources: Resour
     plan = Plan(shape, shape, (Region(0, shape[0], 0, shape[1]),), encoder.model_bytes + lattice_bytes + grid)
     check_budget("features/context", plan, resources)
     return plan
+
+
+def check(job: Job, alone: bool) -> None:
+    """Read the stage's inputs before any work."""
+    _ = job.encoder
+
+
+def steps(job: Job, workers: Workers, made: Mapping[str, str]) -> Iterator[Step]:
+    """Steps of the stage for a job (:class:`iscale.stages.Stage`)."""
+    inputs = made["ingest"], made["tissue"]
+    yield from feature_steps(job.store, job.grid, job.encoder, inputs=inputs, resources=workers.of("gpu"))

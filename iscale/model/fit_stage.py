@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from iscale.captures.mean_counts import SHARED_COUNTS, SHARED_GENES
 from iscale.captures.spots import TrainingSpots
 from iscale.captures.stage import read_training
+from iscale.encoders import get_encoder
 from iscale.encoders.base import FeatureGroup
 from iscale.engine.ledger import fingerprint
 from iscale.engine.machine import give_back, here
@@ -30,6 +32,8 @@ from iscale.store.run_store import RunStore
 
 if TYPE_CHECKING:
     from iscale.model.fit import FitResult
+    from iscale.plan.job import Job
+    from iscale.plan.workers import Workers
 
 VERSION = 2
 """Raised when a fit leaves other files of the same spots and features."""
@@ -189,3 +193,15 @@ def _task_bytes(context: FitContext, spots: TrainingSpots, cells: NDArray[np.int
     recipe = SIZES[context.recipe].fit_bytes(size)
     index = 3 * 8 * int(cells.sum())
     return max(reading, counts + index + max(gather, recipe, scores, beside)) + SPARE_BYTES
+
+
+def fit_context(job: Job, workers: Workers) -> FitContext:
+    """What a fit on a job's spots needs to know."""
+    groups, options = get_encoder(job.encoder).groups, job.options
+    return FitContext(job.store, job.grid, groups, options.recipe, options.seed, workers.device)
+
+
+def steps(job: Job, workers: Workers, made: Mapping[str, str]) -> Iterator[Step]:
+    """Steps of the stage for a job (:class:`iscale.stages.Stage`)."""
+    inputs = made["features"], made["integrate"]
+    yield fit_step(fit_context(job, workers), job.spots, inputs=inputs, resources=workers.of("gpu"))

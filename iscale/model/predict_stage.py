@@ -5,6 +5,7 @@ It writes the genes that are asked for, and the factors that every other gene is
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from iscale.encoders import get_encoder
 from iscale.encoders.base import FeatureGroup
 from iscale.engine.ledger import fingerprint
 from iscale.engine.machine import here
@@ -29,13 +31,15 @@ from iscale.model.loadings import (
     with_every_gene,
     write_loadings,
 )
-from iscale.model.sizes import FACTORS, SIZES
+from iscale.model.sizes import FACTORS, SIZES, STATES
 from iscale.store import layout
 from iscale.store.run_store import RunStore
 from iscale.words import plural
 
 if TYPE_CHECKING:
     from iscale.model.ensemble import Ensemble
+    from iscale.plan.job import Job
+    from iscale.plan.workers import Workers
 
 TILE = 64
 """Side, in superpixels, of the tiles that the network sees at a time."""
@@ -248,4 +252,24 @@ def predict_step(
         note=f"{plural(context.genes, 'gene')} written"
         + (", all others computed when they are read" if n_factors else ""),
         where="gpu",
+    )
+
+
+def check(job: Job, alone: bool) -> None:
+    """Read the stage's inputs before any work."""
+    _ = job.genes
+
+
+def steps(job: Job, workers: Workers, made: Mapping[str, str]) -> Iterator[Step]:
+    """Steps of the stage for a job (:class:`iscale.stages.Stage`)."""
+    groups = get_encoder(job.encoder).groups
+    written = 0 if job.options.materialize == "none" else len(job.genes)
+    yield predict_step(
+        PredictContext(job.store, job.grid, groups, written, workers.device, made["fit"]),
+        job.genes,
+        recipe=job.options.recipe,
+        n_states=STATES,
+        seed=job.options.seed,
+        inputs=(made["features"], made["fit"]),
+        resources=workers.of("gpu"),
     )

@@ -8,34 +8,8 @@ from collections.abc import Iterable
 from iscale.engine.execute import pending
 from iscale.engine.ledger import Ledger
 from iscale.engine.step import Step
+from iscale.stages import made_of, stage_of
 from iscale.store.run_store import EVALUATION, RunStore
-
-FILLS = {
-    "image": ("image",),
-    "tissue": ("tissue",),
-    "features": ("features",),
-    "predict": ("expression", "embedding", "basis"),
-    "cluster": ("clusters", "clusters/refined"),
-    "annotate": ("annotation",),
-}
-"""A step's family, and the groups and arrays of the store that it fills."""
-
-_OF_MODEL = ("expression", "embedding", "basis", "clusters", "annotation")
-
-MADE_OF = {
-    "image": ("tissue", "features", *_OF_MODEL),
-    "tissue": ("features", *_OF_MODEL),
-    "features": _OF_MODEL,
-    "integrate": _OF_MODEL,
-    "fit": _OF_MODEL,
-    "predict": ("clusters", "annotation"),
-    "refine": ("clusters/refined",),
-}
-"""A step's family, and what of the store is made, by way of others, of what it makes. Labels of superpixels do not
-depend on clusters; the tables that do, ``annotation.tsv``, go with the clusters' figures."""
-
-SHOWN_BY = {"fit": "expression", "holdout": "expression", "plot": "expression"}
-"""Families that fill nothing of the store that could be marked, and the group that is outdated when they are."""
 
 EARLIER = "earlier"
 """Folder, in that of evaluations, of a former model's."""
@@ -43,23 +17,14 @@ EARLIER = "earlier"
 WITHOUT_MARKERS = "MotherImage/markers.csv is gone"
 
 
-def family(step: str) -> str:
-    """Family of a step, by its name.
-
-    >>> family("cluster/learn"), family("predict")
-    ('cluster', 'predict')
-    """
-    return step.partition("/")[0]
-
-
 def mark_outdated(store: RunStore, step: Step, ledger: Ledger) -> None:
     """Before a step starts anew, mark what was made of its former result; clear what is up to date after all."""
-    missing = len(pending(step, ledger))
+    missing, stage = len(pending(step, ledger)), stage_of(step.name)
     if missing == len(step.plan.regions):
-        for path in MADE_OF.get(family(step.name), ()):
+        for path in made_of(stage) if stage else ():
             store.mark(path, f"{step.name} was made anew since")
     elif not missing:
-        for path in FILLS.get(family(step.name), (family(step.name),)):
+        for path in stage.fills if stage else ():
             store.mark(path, "")
 
 
@@ -75,7 +40,8 @@ def put_aside(store: RunStore, step: Step, ledger: Ledger) -> str:
         What was done; empty where nothing was.
     """
     folder = store.folder / EVALUATION
-    of = family(step.name)
+    stage = stage_of(step.name)
+    of = stage.name if stage else ""
     other = of in ("features", "integrate") or (of == "fit" and ledger.path.exists())
     if not other or ledger.is_of(step.fingerprint) or not folder.is_dir():
         return ""
@@ -94,8 +60,8 @@ def current(store: RunStore, steps: Iterable[str]) -> list[str]:
     old: dict[str, bool] = {}
     found = []
     for step in steps:
-        of = family(step)
-        group = SHOWN_BY.get(of) or FILLS.get(of, ("",))[0]
+        stage = stage_of(step)
+        group = (stage.shows or next(iter(stage.fills), "")) if stage else ""
         if group not in old:
             old[group] = bool(group) and store.has(group) and bool(store.outdated(group))
         if not old[group] and Ledger(store.ledgers, step).path.exists():

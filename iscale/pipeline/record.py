@@ -9,26 +9,13 @@ from typing import Any
 from iscale import __version__
 from iscale.engine.execute import StepReport
 from iscale.engine.machine import peak_bytes
-from iscale.pipeline.outdated import current, family
+from iscale.pipeline.outdated import current
 from iscale.plan.job import Job
-from iscale.plan.recalled import DECIDES
-from iscale.plan.stages import STAGES, STEPS
+from iscale.stages import Stage, deciding, ran, stage_of, stages
 from iscale.store.run_store import REPORT_FILE
 
-SPEAKS_OF = {
-    "mother image": "ingest",
-    "encoder": "features",
-    "markers.csv": "annotate",
-    "no gene is held out": "holdout",
-    "clusterings": "cluster",
-}
-"""How notices begin, and the stage that they are of; all others are of the captures."""
 
-FAMILIES = {"ingest": "image"}
-"""Stages whose steps are called otherwise."""
-
-
-def write_report(job: Job, stage: str, reports: list[StepReport], start: float) -> None:
+def write_report(job: Job, stage: Stage, reports: list[StepReport], start: float) -> None:
     """Write what a command did; of stages that it did not run, what earlier commands wrote of them stays.
 
     A step that was reused whole keeps what it took when it ran; one that is of an earlier run by now is left out.
@@ -38,7 +25,7 @@ def write_report(job: Job, stage: str, reports: list[StepReport], start: float) 
     report = {
         "iscale": __version__,
         "project": str(job.project.resolve()),
-        "stage": stage,
+        "stage": stage.called.partition(" ")[0],
         "options": _options(job.options.model_dump(mode="json"), earlier["options"], stage),
         "notices": _notices(job.notices, earlier["notices"], stage),
         "seconds": round(time.time() - start, 1),
@@ -58,27 +45,26 @@ def _earlier(text: str) -> dict[str, Any]:
         return {"options": {}, "notices": [], "steps": []}
 
 
-def _options(now: dict[str, Any], earlier: dict[str, Any], stage: str) -> dict[str, Any]:
+def _options(now: dict[str, Any], earlier: dict[str, Any], stage: Stage) -> dict[str, Any]:
     """Options with which what is there was made: of stages that a command did not run, those of an earlier one.
 
-    >>> _options({"n_plots": 30, "memory": "4GB"}, {"n_plots": 12, "memory": "2GB"}, "refine")
+    >>> _options({"n_plots": 30, "memory": "4GB"}, {"n_plots": 12, "memory": "2GB"}, stage_called("refine"))
     {'n_plots': 12, 'memory': '4GB'}
     """
-    ran = set(STAGES[stage])
+    done, decides = ran(stage), deciding()
     return {
-        name: earlier[name] if name in earlier and name in DECIDES and not ran & set(DECIDES[name]) else value
+        name: earlier[name] if name in earlier and name in decides and done.isdisjoint(decides[name]) else value
         for name, value in now.items()
     }
 
 
-def _notices(now: list[str], earlier: list[str], stage: str) -> list[str]:
-    """Notices of this command, after those of stages that it did not run."""
-    ran = set(STAGES[stage])
+def _notices(now: list[str], earlier: list[str], stage: Stage) -> list[str]:
+    """Notices of this command, after those of stages that it did not run; what no stage claims is of the captures."""
 
     def of(notice: str) -> str:
-        return next((of for head, of in SPEAKS_OF.items() if notice.startswith(head)), "integrate")
+        return next((one.name for one in stages().values() if notice.startswith(one.notices or "\0")), "integrate")
 
-    kept = [str(notice) for notice in earlier if of(str(notice)) not in ran and notice not in now]
+    kept = [str(notice) for notice in earlier if of(str(notice)) not in ran(stage) and notice not in now]
     return [*kept, *now]
 
 
@@ -90,12 +76,13 @@ def _steps(job: Job, reports: list[StepReport], earlier: dict[str, dict[str, Any
             records[report.step] = _record(report)
         else:
             records[report.step] = earlier[report.step]
-    order = [FAMILIES.get(name, name) for name in STEPS]
-    return sorted(records.values(), key=lambda record: _place(order, record["step"]))
+    order = list(stages())
 
+    def place(step: str) -> int:
+        of = stage_of(step)
+        return order.index(of.name) if of else len(order)
 
-def _place(order: list[str], step: str) -> int:
-    return order.index(family(step)) if family(step) in order else len(order)
+    return sorted(records.values(), key=lambda record: place(record["step"]))
 
 
 def _record(report: StepReport) -> dict[str, Any]:

@@ -21,17 +21,15 @@ from iscale.pipeline.outdated import WITHOUT_MARKERS, mark_outdated, put_aside
 from iscale.pipeline.record import write_report
 from iscale.pipeline.status import StatusFile
 from iscale.pipeline.tissue_checks import check_enough_tissue, check_on_tissue
-from iscale.plan.inputs import COMPRESSION, check_inputs
 from iscale.plan.job import Job
 from iscale.plan.recalled import recall_options
-from iscale.plan.stages import STAGES, steps, uses_captures
+from iscale.plan.steps import COMPRESSION, check_inputs, steps
 from iscale.plan.table import logs_folder, plan_table
 from iscale.plan.workers import batch_file, open_driver
+from iscale.stages import LAST, Stage, ran, stage_called
 
 
-def run(
-    project: str | Path, *, stage: str = "report", restart: bool = False, watcher: Any = None, **options: Any
-) -> Path:
+def run(project: str | Path, *, stage: str = LAST, restart: bool = False, watcher: Any = None, **options: Any) -> Path:
     """Run the pipeline on a project, or what is missing of it.
 
     Parameters
@@ -57,13 +55,13 @@ def run(
     IscaleError
         If an input cannot be used, the store cannot be written, or regions failed.
     """
-    _check_stage(stage)
+    last = stage_called(stage)
     watcher = watcher or Silence()
     root = Path(project).expanduser()
     chosen, recalled = recall_options(root, options, restart=restart)
     if recalled:
         watcher.say(recalled)
-    job = Job(root, chosen, with_captures=uses_captures(stage))
+    job = Job(root, chosen, with_captures="integrate" in ran(last))
     if file := batch_file(job.options.dask):
         from iscale.batch.clusters import check_can_submit
         from iscale.batch.settings import read_site
@@ -71,13 +69,13 @@ def run(
         check_can_submit(read_site(file))
     if job.with_captures:
         align_missing(root, job.options, watcher)
-    check_inputs(job, stage)
+    check_inputs(job, last)
     if job.with_captures:
         _check_first(root, job)
     if not restart:
         job.store.check()
         _check_same_slide(job)
-    _check_disk(job, stage, restart=restart)
+    _check_disk(job, last, restart=restart)
     with (
         job.store.lock(),
         open_driver(
@@ -93,17 +91,17 @@ def run(
             job.store.clear()
         job.store.create()
         job.store.sweep()
-        job.notices += _replaced_clusterings(job, stage)
+        job.notices += _replaced_clusterings(job, last)
         for notice in job.notices:
             watcher.say(notice)
-        _run_steps(job, stage, driver, watcher)
+        _run_steps(job, last, driver, watcher)
         job.store.sweep()  # after workers that were killed too
     return job.store.folder
 
 
-def _run_steps(job: Job, stage: str, driver: Driver, watcher: Any) -> None:
+def _run_steps(job: Job, stage: Stage, driver: Driver, watcher: Any) -> None:
     """Run step after step, and leave a report however they end."""
-    status = StatusFile(job.store, list(steps(job, stage)), watcher, COMMANDS.get(stage, stage))
+    status = StatusFile(job.store, list(steps(job, stage)), watcher, "run" if stage.name == LAST else stage.called)
     reports: list[StepReport] = []
     start, how = time.time(), "stopped by an error"
     _mark_without_markers(job, stage, watcher)
@@ -116,7 +114,7 @@ def _run_steps(job: Job, stage: str, driver: Driver, watcher: Any) -> None:
             if told := put_aside(job.store, step, ledger):
                 watcher.say(told)
             execute(step, driver, ledger, status, reports)
-            if step.name == "tissue/mask" and "cluster" in STAGES[stage]:
+            if step.name == "tissue/mask" and "cluster" in ran(stage):
                 check_enough_tissue(job.store, job.options.n_clusters)
             if step.name == "tissue/mask" and job.with_captures:
                 for warning in check_on_tissue(job.store, job.spots):
@@ -136,25 +134,16 @@ def _run_steps(job: Job, stage: str, driver: Driver, watcher: Any) -> None:
             write_report(job, stage, reports, start)
 
 
-def _check_stage(stage: str) -> None:
-    if stage not in STAGES:
-        raise InputError(f"stage={stage!r}: there is no such stage.", f"Choose one of {', '.join(STAGES)}.")
-
-
-COMMANDS = {"report": "run", "evaluate": "evaluate --hold-out"}
-"""Commands that are not called as their last stage."""
-
-
-def _mark_without_markers(job: Job, stage: str, watcher: Any) -> None:
+def _mark_without_markers(job: Job, stage: Stage, watcher: Any) -> None:
     """Where an earlier run annotated by markers that the project no longer has, say that this is what it is."""
-    if "annotate" in STAGES[stage] and job.markers is None and job.store.has("annotation"):
+    if "annotate" in ran(stage) and job.markers is None and job.store.has("annotation"):
         job.store.mark("annotation", WITHOUT_MARKERS)
         watcher.say(f"The annotation is of an earlier run: {WITHOUT_MARKERS}.")
 
 
-def _replaced_clusterings(job: Job, stage: str) -> list[str]:
+def _replaced_clusterings(job: Job, stage: Stage) -> list[str]:
     """A notice of clusterings of an earlier run that this one, of other numbers of clusters, removes."""
-    if "cluster" not in STAGES[stage] or not job.store.has("clusters/n_clusters"):
+    if "cluster" not in ran(stage) or not job.store.has("clusters/n_clusters"):
         return []
     there = np.asarray(job.store.array("clusters/n_clusters")[...]).tolist()
     wanted = job.options.n_clusters
@@ -199,7 +188,7 @@ def _check_same_slide(job: Job) -> None:
         )
 
 
-def _check_disk(job: Job, stage: str, *, restart: bool) -> None:
+def _check_disk(job: Job, stage: Stage, *, restart: bool) -> None:
     """Refuse to start where the disk cannot hold even a compressed run."""
     folder = job.store.folder
     existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
@@ -215,19 +204,19 @@ def _check_disk(job: Job, stage: str, *, restart: bool) -> None:
         )
 
 
-def describe_plan(project: str | Path, *, stage: str = "report", restart: bool = False, **options: Any) -> str:
+def describe_plan(project: str | Path, *, stage: str = LAST, restart: bool = False, **options: Any) -> str:
     """What a run would do, as text.
 
     Nothing is written. Raises what :func:`run` would raise before its first step.
     """
-    _check_stage(stage)
+    last = stage_called(stage)
     root = Path(project).expanduser()
     chosen, recalled = recall_options(root, options, restart=restart)
-    job = Job(root, chosen, with_captures=uses_captures(stage))
+    job = Job(root, chosen, with_captures="integrate" in ran(last))
     job.notices += [recalled] if recalled else []
-    check_inputs(job, stage)
+    check_inputs(job, last)
     if not restart:
         job.store.check()
         _check_same_slide(job)
-        job.notices += _replaced_clusterings(job, stage)
-    return plan_table(job, steps(job, stage), restart=restart)
+        job.notices += _replaced_clusterings(job, last)
+    return plan_table(job, steps(job, last), restart=restart)

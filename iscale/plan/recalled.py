@@ -9,26 +9,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from iscale.options import Options, load_options
+from iscale.stages import deciding
 from iscale.store.run_store import report_of, store_for
-
-IMAGE = ("ingest",)
-ENCODER = ("features",)
-SPOTS = ("integrate",)
-MODEL = ("fit", "holdout")
-
-DECIDES: dict[str, tuple[str, ...]] = {
-    "pixel_size_raw": IMAGE,
-    "pixel_size": IMAGE,
-    **dict.fromkeys(("encoder", "weights", "context", "shifts", "precision"), ENCODER),
-    **dict.fromkeys(("captures", "platform", "capture", "n_genes", "dist_st"), SPOTS),
-    "recipe": MODEL,
-    "seed": (*MODEL, "cluster"),
-    "hold_out": ("holdout",),
-    "materialize": ("predict",),
-    "n_clusters": ("cluster",),
-    "n_plots": ("plot",),
-}
-"""Options, and the stages whose result they decide; others say how a command is carried out."""
 
 
 def recall_options(project: Path, flags: dict[str, Any], *, restart: bool = False) -> tuple[Options, str]:
@@ -60,7 +42,7 @@ def recall_options(project: Path, flags: dict[str, Any], *, restart: bool = Fals
     found = report_of(store_for(project, options.out)).get("options")
     former: dict[str, Any] = found if isinstance(found, dict) else {}
     known = former.keys() - options.model_fields_set - {"capture"}
-    recalled = {name: former[name] for name in DECIDES if name in known}
+    recalled = {name: former[name] for name in deciding() if name in known}
     try:
         same = Options.model_validate({**options.model_dump(exclude_unset=True), **recalled})
     except ValidationError:  # another version's report, or an edited one

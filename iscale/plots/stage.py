@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import zarr
@@ -27,6 +28,10 @@ from iscale.project.layout import INTEGRATED, MAPS_FOLDER, REFINED_FOLDER, SPOTS
 from iscale.store.layout import GENES_PER_CHUNK
 from iscale.store.run_store import RunStore
 from iscale.words import plural
+
+if TYPE_CHECKING:
+    from iscale.plan.job import Job
+    from iscale.plan.workers import Workers
 
 MOST_DRAWN = 100_000
 """Spots of a figure; more are smaller than its pixels."""
@@ -242,4 +247,18 @@ def _sheet_step(context: PlotContext, expression: str, resources: Resources) -> 
         outputs=tuple(folder / sheet_name(page) for page in range(n)),
         disk_bytes=1_500_000 * n,
         files=n,
+    )
+
+
+def steps(job: Job, workers: Workers, made: Mapping[str, str]) -> Iterator[Step]:
+    """Steps of the stage for a job (:class:`iscale.stages.Stage`)."""
+    yield from plot_steps(
+        job.store,
+        job.grid,
+        job.spots.captures,
+        job.spots.genes[: job.options.n_plots],
+        inputs=(made["integrate"], made["predict"]),
+        resources=workers.of("cpu"),
+        cells=made["refine"],
+        all_genes=job.spots.genes,
     )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from iscale.engine.ledger import fingerprint
 from iscale.engine.plan import Plan, Resources, check_budget, cut, plan_regions
 from iscale.engine.step import Step
+from iscale.errors import InputError
 from iscale.geometry import Region, SlideGrid
 from iscale.model.genes import READ_BYTES, open_source
 from iscale.plots.overview import TILE as DRAWN_TILE
+from iscale.project.layout import MOTHER_FOLDER
 from iscale.regions.annotate_kernels import (
     MARKERS_PER_TASK,
     THRESHOLDS,
@@ -26,11 +28,15 @@ from iscale.regions.annotate_kernels import (
     range_of_markers,
 )
 from iscale.regions.annotation_maps import FOLDER, clear_figures, draw_annotation, figures
-from iscale.regions.marker_table import UNCLASSIFIED, Markers
+from iscale.regions.marker_table import EXAMPLE, UNCLASSIFIED, Markers
 from iscale.regions.scores import HIGH, LOW, N_VALUES, SAID, rule_of
 from iscale.store import layout
 from iscale.store.run_store import RunStore
 from iscale.words import plural
+
+if TYPE_CHECKING:
+    from iscale.plan.job import Job
+    from iscale.plan.workers import Workers
 
 FINEST = 1 << 24
 """Scores are whole multiples of 1/FINEST, as float16 has them: their sums are exact, in any order."""
@@ -294,3 +300,24 @@ def _cluster_step(context: AnnotateContext, made: str, resources: Resources) -> 
         disk_bytes=80 * (n + 1) * sum(context.n_clusters),
         files=len(tables),
     )
+
+
+def check(job: Job, alone: bool) -> None:
+    """Read the user's markers; to annotate without any is an error, to run without them is not."""
+    if job.markers is None and alone:
+        place = job.project / MOTHER_FOLDER / "markers.csv"
+        raise InputError(f"{place} is not there: annotation is by marker genes that you name in it.", EXAMPLE)
+
+
+def steps(job: Job, workers: Workers, made: Mapping[str, str]) -> Iterator[Step]:
+    """Steps of the stage for a job (:class:`iscale.stages.Stage`)."""
+    if job.markers is not None:
+        yield from annotate_steps(
+            job.store,
+            job.grid,
+            job.markers,
+            job.options.n_clusters,
+            recipe=job.options.recipe,
+            inputs=(made["predict"], made["cluster"]),
+            resources=workers.of("cpu"),
+        )

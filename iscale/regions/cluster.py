@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,10 @@ from iscale.regions.components import HALO, join_small
 from iscale.regions.marker_genes import STATISTICS, Sums, relative_expression, statistics, write_markers
 from iscale.store import layout
 from iscale.store.run_store import RunStore
+
+if TYPE_CHECKING:
+    from iscale.plan.job import Job
+    from iscale.plan.workers import Workers
 
 PREFIX = "clusters-gene_"
 MARKERS = "markers.tsv"
@@ -407,3 +411,16 @@ def _plan_rows(name: str, rows: int, rows_per_task: int, task_bytes: int, resour
     plan = Plan(shape, shard, cut(shape, shard, (1, 1)), task_bytes)
     check_budget(name, plan, resources)
     return plan
+
+
+def steps(job: Job, workers: Workers, made: Mapping[str, str]) -> Iterator[Step]:
+    """Steps of the stage for a job (:class:`iscale.stages.Stage`)."""
+    yield from cluster_steps(
+        job.store,
+        job.grid,
+        job.options.n_clusters,
+        job.options.seed,
+        job.spots.genes,
+        inputs=(made["predict"], made["refine"]),
+        resources=workers.of("cpu"),
+    )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,10 @@ from iscale.slide.colour import Glass, Mask
 from iscale.slide.user_mask import UserMask, read_user_mask
 from iscale.store import layout
 from iscale.store.run_store import RunStore
+
+if TYPE_CHECKING:
+    from iscale.plan.job import Job
+    from iscale.plan.workers import Workers
 
 STATISTIC, CELLS = "tissue/haematoxylin", "tissue/cells"
 
@@ -272,3 +277,15 @@ def _cells_step(
         files=array.files,
         note=note,
     )
+
+
+def check(job: Job, alone: bool) -> None:
+    """Read the stage's inputs before any work."""
+    if job.files.user_cells:
+        read_user_mask(job.files.user_cells, job.grid)
+
+
+def steps(job: Job, workers: Workers, made: Mapping[str, str]) -> Iterator[Step]:
+    """Steps of the stage for a job (:class:`iscale.stages.Stage`)."""
+    inputs = made["ingest"], made["tissue"]
+    yield from refine_steps(job.store, job.grid, job.files.user_cells, inputs=inputs, resources=workers.of("cpu"))

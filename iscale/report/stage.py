@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from iscale.engine.ledger import fingerprint
 from iscale.engine.plan import Resources, single_task
@@ -25,6 +25,10 @@ from iscale.report.slide import slide_section
 from iscale.store.layout import GENES_PER_CHUNK
 from iscale.store.run_store import RunStore
 from iscale.words import plural
+
+if TYPE_CHECKING:
+    from iscale.plan.job import Job
+    from iscale.plan.workers import Workers
 
 PAGE = "report.html"
 VERSION = 2
@@ -137,3 +141,16 @@ def _tables(store: RunStore) -> dict[str, str]:
         path for folder in TABLES for path in (store.folder / folder).rglob("*") if path.suffix in (".tsv", ".json")
     )
     return {str(path.relative_to(store.folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
+
+
+def steps(job: Job, workers: Workers, made: Mapping[str, str]) -> Iterator[Step]:
+    """Steps of the stage for a job (:class:`iscale.stages.Stage`)."""
+    yield from report_steps(
+        job.store,
+        job.grid,
+        job.project,
+        job.options.model_dump(mode="json"),
+        tuple(job.notices),
+        inputs=tuple(made.values()),
+        resources=workers.of("here"),
+    )

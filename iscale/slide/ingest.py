@@ -5,10 +5,11 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,6 +26,10 @@ from iscale.slide.resample import choose_level, halve, resample, source_region
 from iscale.store import layout
 from iscale.store.ome import ome_metadata
 from iscale.store.run_store import RunStore
+
+if TYPE_CHECKING:
+    from iscale.plan.job import Job
+    from iscale.plan.workers import Workers
 
 RGBA_AND_COPIES = 14
 """Bytes per source pixel at the peak: the reader's RGBA, the RGB that is made of it, and a decoder's tiles."""
@@ -203,3 +208,11 @@ def _source_pixels_per_shard(reader: SlideReader, grid: SlideGrid) -> int:
     shard = Region(0, min(layout.SHARD_PX, grid.shape_px[0]), 0, min(layout.SHARD_PX, grid.shape_px[1]))
     window = source_region(grid, shape, shard)
     return window.area if window else 0
+
+
+def steps(job: Job, workers: Workers, made: Mapping[str, str]) -> Iterator[Step]:
+    """Steps of the stage for a job (:class:`iscale.stages.Stage`)."""
+    device = "cpu" if workers.device == "auto" else workers.device
+    yield from ingest_steps(
+        job.store, job.files.mother_image, job.grid, job.slide_fingerprint, resources=workers.of("cpu"), device=device
+    )

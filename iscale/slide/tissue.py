@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from math import prod
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,10 @@ from iscale.slide.tissue_overview import EDGE, TISSUE, TissueModel, block_mean, 
 from iscale.slide.user_mask import UserMask, read_user_mask
 from iscale.store import layout
 from iscale.store.run_store import RunStore
+
+if TYPE_CHECKING:
+    from iscale.plan.job import Job
+    from iscale.plan.workers import Workers
 
 
 def superpixel_mask(
@@ -209,4 +214,17 @@ def tissue_steps(
         disk_bytes=array.bytes,
         files=array.files + 2,
         note=f"from {user_mask.name}" if user_mask else "",
+    )
+
+
+def check(job: Job, alone: bool) -> None:
+    """Read the stage's inputs before any work."""
+    if job.files.user_mask:
+        read_user_mask(job.files.user_mask, job.grid)
+
+
+def steps(job: Job, workers: Workers, made: Mapping[str, str]) -> Iterator[Step]:
+    """Steps of the stage for a job (:class:`iscale.stages.Stage`)."""
+    yield from tissue_steps(
+        job.store, job.grid, job.files.user_mask, inputs=(made["ingest"],), resources=workers.of("cpu")
     )

@@ -10,22 +10,10 @@ from pathlib import Path
 from iscale.engine.ledger import Ledger, remaining
 from iscale.engine.plan import Plan, cut
 from iscale.errors import InputError
+from iscale.stages import command_making
 from iscale.store.lock import holder
 from iscale.store.run_store import OUTPUT_FOLDER, RunStore, report_of
 from iscale.words import plural
-
-MADE_BY = {
-    "image": "ingest",
-    "tissue/cells": "refine",
-    "captures": "fit",
-    "training": "fit",
-    "expression": "predict",
-    "embedding": "predict",
-    "basis": "predict",
-    "clusters": "cluster",
-    "annotation": "annotate",
-}
-"""Stage that makes a group or array, where it is not called as the group."""
 
 
 def making(store: RunStore, path: str) -> str:
@@ -38,8 +26,8 @@ def making(store: RunStore, path: str) -> str:
     path
         As ``expression``, or ``tissue/cells``.
     """
-    group = path.partition("/")[0]
-    return command_for(store, MADE_BY.get(path, MADE_BY.get(group, group)))
+    verb, *more = command_making(path).split()
+    return command_for(store, verb, *more)
 
 
 def command_for(store: RunStore, verb: str, *more: str) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from iscale.engine.plan import Plan, Resources, check_budget, cut
 from iscale.engine.progress import part, tell
 from iscale.engine.step import Step
 from iscale.geometry import Region
-from iscale.model.fit_stage import GATHERED, SPARE_BYTES, FitContext, needs_of_fit
+from iscale.model.fit_stage import GATHERED, SPARE_BYTES, FitContext, fit_context, needs_of_fit
 from iscale.model.gather import gather_discs
 from iscale.model.sizes import STATES
 from iscale.trust.folds import Folds, How, cut_folds
@@ -25,6 +25,10 @@ from iscale.trust.held_out import GENES_AT_ONCE, Held, HeldOutStore, predict_bas
 from iscale.trust.score import blocks_of_tissue, correlation, noise_ceiling
 from iscale.trust.table import Trust, trust_path, write_trust
 from iscale.words import plural
+
+if TYPE_CHECKING:
+    from iscale.plan.job import Job
+    from iscale.plan.workers import Workers
 
 TRAINED = 0.8
 """How far a fold counts as done when its model is trained."""
@@ -217,3 +221,17 @@ def _table_step(context: HoldoutContext, spots: TrainingSpots, folds: str, resou
         files=1,
         note=plural(len(genes), "gene"),
     )
+
+
+def check(job: Job, alone: bool) -> None:
+    """Read the stage's inputs before any work."""
+    _ = job.hold_out
+
+
+def steps(job: Job, workers: Workers, made: Mapping[str, str]) -> Iterator[Step]:
+    """Steps of the stage for a job (:class:`iscale.stages.Stage`)."""
+    if job.hold_out is not None:
+        inputs = made["features"], made["integrate"]
+        yield from holdout_steps(
+            fit_context(job, workers), job.test_spots, job.hold_out, inputs=inputs, resources=workers.of("gpu")
+        )

@@ -20,12 +20,11 @@ from iscale.engine.ledger import Ledger
 from iscale.engine.plan import Resources
 from iscale.engine.watchers import Silence
 from iscale.geometry import SlideGrid
-from iscale.plan.recalled import report_of
 from iscale.regions.annotate import annotate_steps
 from iscale.regions.annotate_kernels import THRESHOLDS
 from iscale.regions.marker_table import Markers
 from iscale.store import layout
-from iscale.store.run_store import RunStore
+from iscale.store.run_store import RunStore, report_of
 
 GRID = SlideGrid((600 * 16, 270 * 16), 0.5, 0.5)
 SHAPE = GRID.superpixel_shape

@@ -19,8 +19,9 @@ from iscale.engine.step import Step
 from iscale.engine.watchers import Silence
 from iscale.options import load_options
 from iscale.plan.job import Job
-from iscale.plan.stages import steps
+from iscale.plan.steps import steps
 from iscale.report.stage import report_steps
+from iscale.stages import stage_called
 
 EVIL = "<script>alert(1)</script>"
 TRUST = ("gene", "score", "low", "high", "score_depth_normalised", "knn", "ridge", "ceiling", "word")
@@ -63,7 +64,7 @@ def _predict(project: Path) -> None:
         table.write_text(table.read_text().replace("G3", EVIL))
     job = Job(project, load_options(project, {}))
     job.store.create()
-    for step in steps(job, "predict"):
+    for step in steps(job, stage_called("predict")):
         execute(step, SerialDriver(), Ledger(job.store.ledgers, step.name), Silence())
 
 

@@ -15,7 +15,8 @@ from iscale.encoders.texture import TextureEncoder
 from iscale.geometry import SlideGrid
 from iscale.options import load_options
 from iscale.plan.job import Job
-from iscale.plan.stages import steps
+from iscale.plan.steps import steps
+from iscale.stages import stage_called
 from iscale.store import layout
 
 WHOLE_SLIDE = SlideGrid((100_000, 100_000), 0.5, 0.5)
@@ -71,7 +72,7 @@ def test_no_file_of_a_whole_slide_is_too_large_to_write_at_once() -> None:
 def planned_files(project: Path, **options: Any) -> dict[str, int]:
     """Files of every step of the plan, by step."""
     job = Job(project, load_options(project, options))
-    return {step.name: step.files for step in steps(job, "report")}
+    return {step.name: step.files for step in steps(job, stage_called("report"))}
 
 
 def test_the_plan_of_a_whole_slide_counts_everything_and_stays_under_60000_files(tmp_path: Path) -> None:
