@@ -30,7 +30,16 @@ class InputError(IscaleError):
 
 
 class MemoryBudgetError(IscaleError):
-    """Even the smallest region of a stage needs more memory than the budget."""
+    """Even the smallest region of a stage needs more memory than the budget.
+
+    Attributes
+    ----------
+    needs, needed_bytes
+        The stage and what it needs, as a clause and as a number; 0 where no plan was made.
+    """
+
+    needs: str = ""
+    needed_bytes: int = 0
 
 
 class StoreError(IscaleError):

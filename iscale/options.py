@@ -258,7 +258,9 @@ def load_options(project: Path, flags: dict[str, Any]) -> Options:
     try:
         return Options.model_validate(values | given)
     except ValidationError as error:
-        raise InputError(_explain(error, path, given), "The command with --help lists its options.") from error
+        unknown = any(item["type"] == "extra_forbidden" for item in error.errors())
+        remedy = "The command with --help lists its options." if unknown else ""
+        raise InputError(_explain(error, path, given), remedy) from error
 
 
 def _placed(values: dict[str, Any], base: Path) -> dict[str, Any]:

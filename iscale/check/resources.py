@@ -18,7 +18,7 @@ from iscale.engine.plan import format_bytes
 from iscale.errors import MemoryBudgetError
 from iscale.options import Options
 from iscale.plan.job import Job
-from iscale.plan.steps import COMPRESSION, steps
+from iscale.plan.steps import COMPRESSION, planned
 from iscale.slide.base import file_fingerprint
 from iscale.stages import LAST, stages
 from iscale.words import plural
@@ -76,7 +76,7 @@ def plan_findings(job: Job) -> tuple[list[Finding], dict[str, str]]:
         Where an input that the plan reads cannot be used.
     """
     try:
-        plan = list(steps(job, stages()[LAST]))
+        plan = planned(job, stages()[LAST])
     except MemoryBudgetError as error:
         return [Finding("memory-short", error.problem, error.remedy)], {}
     peak = max(step.plan.worker_bytes for step in plan)
@@ -84,7 +84,7 @@ def plan_findings(job: Job) -> tuple[list[Finding], dict[str, str]]:
     workers = job.workers.cpu.workers
     memory, free_disk = psutil.virtual_memory().available, _free_disk(job.store.folder)
     facts = {
-        "memory": f"up to {format_bytes(peak)} of {format_bytes(job.workers.cpu.memory_bytes)}, "
+        "memory": f"up to {format_bytes(peak)} of {job.workers.budget(job.options)}, "
         f"{plural(workers, 'worker')}; {format_bytes(memory)} free",
         "disk": f"up to {format_bytes(disk)} before compression; {format_bytes(free_disk)} free",
     }

@@ -1,4 +1,4 @@
-"""Flags of the command line. Those that are options of a run come from :class:`iscale.options.Options`, help and all."""
+"""Flags of the command line; those that are options of a run come from :class:`iscale.options.Options`, with help."""
 
 from __future__ import annotations
 

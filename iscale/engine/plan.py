@@ -233,12 +233,16 @@ def check_budget(step: str, plan: Plan, resources: Resources) -> None:
     """Fail before any work if a plan does not fit its budget."""
     if plan.worker_bytes <= resources.memory_bytes:
         return
-    raise MemoryBudgetError(
+    needs = (
         f"{step} needs {format_bytes(plan.worker_bytes)} per worker ({format_bytes(BASELINE_BYTES)} for the program, "
-        f"{format_bytes(plan.task_bytes)} for a region of {plan.regions[0].shape[0]} x {plan.regions[0].shape[1]}), "
-        f"the budget is {format_bytes(resources.memory_bytes)}.",
-        f"Give it more: {resources.more.format(f'{-(-plan.worker_bytes // 10**8) / 10:.1f}GB')}.",
+        f"{format_bytes(plan.task_bytes)} for a region of {plan.regions[0].shape[0]} x {plan.regions[0].shape[1]})"
     )
+    error = MemoryBudgetError(
+        f"{needs}, the budget is {format_bytes(resources.memory_bytes)}.",
+        f"Give it more: {resources.more.format(size_like('2GB', plan.worker_bytes))}.",
+    )
+    error.needs, error.needed_bytes = needs, plan.worker_bytes
+    raise error
 
 
 def parse_bytes(text: str) -> int:
@@ -260,6 +264,19 @@ def parse_bytes(text: str) -> int:
     if not 0 < value < 2**60:
         raise ValueError(text)
     return int(value)
+
+
+def size_like(given: str, n: int, *, down: bool = False) -> str:
+    """A size in the unit in which another one was given: a tenth of it where that is large, rounded up or down.
+
+    >>> size_like("2GB", 1_530_000_000), size_like("500 MB", 1_530_000_001), size_like("2GB", 1_580_000_000, down=True)
+    ('1.6GB', '1531MB', '1.5GB')
+    """
+    unit = given.strip().lstrip("0123456789. ")
+    bytes_of_unit = parse_bytes(f"1{unit}")
+    step = max(1, bytes_of_unit // 10) if bytes_of_unit >= 10**9 else bytes_of_unit
+    steps = n // step if down else -(-n // step)
+    return f"{steps * step / bytes_of_unit:.{int(step < bytes_of_unit)}f}{unit}"
 
 
 def format_bytes(n: float) -> str:

@@ -48,6 +48,7 @@ def _earlier(text: str) -> dict[str, Any]:
 def _options(now: dict[str, Any], earlier: dict[str, Any], stage: Stage) -> dict[str, Any]:
     """Options with which what is there was made: of stages that a command did not run, those of an earlier one.
 
+    >>> from iscale.stages import stage_called
     >>> _options({"n_plots": 30, "memory": "4GB"}, {"n_plots": 12, "memory": "2GB"}, stage_called("refine"))
     {'n_plots': 12, 'memory': '4GB'}
     """

@@ -14,6 +14,7 @@ from iscale.engine.drivers import Driver
 from iscale.engine.execute import StepReport, execute, pending
 from iscale.engine.ledger import Ledger
 from iscale.engine.plan import format_bytes
+from iscale.engine.step import Step
 from iscale.engine.watchers import Silence
 from iscale.errors import InputError, RegionsFailedError, StoreError
 from iscale.pipeline.align import align_missing
@@ -23,10 +24,11 @@ from iscale.pipeline.status import StatusFile
 from iscale.pipeline.tissue_checks import check_enough_tissue, check_on_tissue
 from iscale.plan.job import Job
 from iscale.plan.recalled import recall_options
-from iscale.plan.steps import COMPRESSION, check_inputs, steps
+from iscale.plan.steps import COMPRESSION, check_inputs, planned, steps
 from iscale.plan.table import logs_folder, plan_table
 from iscale.plan.workers import batch_file, open_driver
 from iscale.stages import LAST, Stage, ran, stage_called
+from iscale.store.run_store import report_of
 
 
 def run(project: str | Path, *, stage: str = LAST, restart: bool = False, watcher: Any = None, **options: Any) -> Path:
@@ -75,7 +77,8 @@ def run(project: str | Path, *, stage: str = LAST, restart: bool = False, watche
     if not restart:
         job.store.check()
         _check_same_slide(job)
-    _check_disk(job, last, restart=restart)
+    _check_disk(job, planned(job, last), restart=restart)
+    told = [] if restart else report_of(job.store).get("notices", [])
     with (
         job.store.lock(),
         open_driver(
@@ -92,7 +95,7 @@ def run(project: str | Path, *, stage: str = LAST, restart: bool = False, watche
         job.store.create()
         job.store.sweep()
         job.notices += _replaced_clusterings(job, last)
-        for notice in job.notices:
+        for notice in _new(job.notices, told):
             watcher.say(notice)
         _run_steps(job, last, driver, watcher)
         job.store.sweep()  # after workers that were killed too
@@ -188,14 +191,12 @@ def _check_same_slide(job: Job) -> None:
         )
 
 
-def _check_disk(job: Job, stage: Stage, *, restart: bool) -> None:
+def _check_disk(job: Job, plan: list[Step], *, restart: bool) -> None:
     """Refuse to start where the disk cannot hold even a compressed run."""
     folder = job.store.folder
     existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     free = shutil.disk_usage(existing).free
-    needed = sum(
-        step.disk_bytes for step in steps(job, stage) if restart or pending(step, Ledger(job.store.ledgers, step.name))
-    )
+    needed = sum(step.disk_bytes for step in plan if restart or pending(step, Ledger(job.store.ledgers, step.name)))
     if free < needed / COMPRESSION:
         raise StoreError(
             f"{existing}: {format_bytes(free)} free, the run needs up to {format_bytes(needed)} "
@@ -213,10 +214,16 @@ def describe_plan(project: str | Path, *, stage: str = LAST, restart: bool = Fal
     root = Path(project).expanduser()
     chosen, recalled = recall_options(root, options, restart=restart)
     job = Job(root, chosen, with_captures="integrate" in ran(last))
-    job.notices += [recalled] if recalled else []
     check_inputs(job, last)
+    told = [] if restart else report_of(job.store).get("notices", [])
     if not restart:
         job.store.check()
         _check_same_slide(job)
         job.notices += _replaced_clusterings(job, last)
-    return plan_table(job, steps(job, last), restart=restart)
+    lines = [recalled] if recalled else []
+    return "\n".join([*lines, *_new(job.notices, told), plan_table(job, planned(job, last), restart=restart)])
+
+
+def _new(notices: list[str], told: list[str]) -> list[str]:
+    """Notices that no command on the run has told before."""
+    return [notice for notice in notices if notice not in told]

@@ -85,6 +85,7 @@ class StatusFile:
         }
         self._written = 0.0
         self._lock = threading.Lock()
+        self._reused: list[str] = []
 
     def say(self, text: str) -> None:
         """Pass it on."""
@@ -92,6 +93,7 @@ class StatusFile:
 
     def start(self, step: str, total: int, done: int) -> None:
         """Note that a step starts."""
+        self._tell_reused()
         status = self._steps.setdefault(step, StepStatus(step, total))
         status.regions, status.done, status.reused = total, float(done), done
         status.state, status.started = "running", time.time()
@@ -129,12 +131,22 @@ class StatusFile:
         """Note that a step was done by an earlier run."""
         status = self._steps.setdefault(step, StepStatus(step, 0))
         status.done, status.reused, status.state = float(status.regions), status.regions, "done"
-        self._watcher.reuse(step)
+        self._reused.append(step)
 
     def end(self, how: str) -> None:
         """Note how the run ended."""
+        self._tell_reused()
         self._run["ended"] = how
         self._write()
+
+    def _tell_reused(self) -> None:
+        """Say in one line which steps an earlier run did."""
+        done, self._reused = self._reused, []
+        if done and len(done) == len(self._steps):
+            self.say(f"Nothing to do: {'all ' if len(done) > 1 else ''}{plural(len(done), 'step')} done already.")
+        elif done:
+            several = f" to {done[-1]}: reused, {len(done)} steps" if len(done) > 1 else ": reused"
+            self.say(f"{done[0]}{several}")
 
     def _write(self) -> None:
         """Put the file in place of the former one; what hinders that is not the run's concern."""
@@ -192,7 +204,7 @@ def _who(told: dict[str, Any], ago: str, at_work: str) -> str:
 
 
 def _line(status: StepStatus) -> str:
-    line = f"  {status.step:<22}{status.state:<9}{status.done:.4g} of {plural(status.regions, 'region')}"
+    line = f"  {status.step:<22}{status.state:<9}{_how_far(status)} of {plural(status.regions, 'region')}"
     if status.reused and status.state == "done" and status.reused == status.regions:
         return f"{line}, done before"
     new = status.done - status.reused
@@ -200,6 +212,17 @@ def _line(status: StepStatus) -> str:
         left = status.seconds * (status.regions - status.done) / new
         return f"{line}, {rate(new / status.seconds)}, {clock_time(status.seconds)} elapsed, {clock_time(left)} left"
     return f"{line}, {clock_time(status.seconds)}" if status.state != "waiting" else line
+
+
+def _how_far(status: StepStatus) -> str:
+    """Regions done, or their share where one is in the middle of it.
+
+    >>> _how_far(StepStatus("fit", 1, 0.9821)), _how_far(StepStatus("features", 40, 12.0))
+    ('98 %', '12')
+    """
+    if status.done == int(status.done) or status.regions == 0:
+        return f"{status.done:.0f}"
+    return f"{int(100 * status.done / status.regions)} %"
 
 
 def run_store_at(path: Path) -> RunStore:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -246,6 +247,12 @@ class Job:
     def workers(self) -> Workers:
         """Who works: how many workers, with how much memory each, on what device."""
         return plan_workers(self.options)
+
+    def with_memory(self, memory_bytes: int) -> Job:
+        """The same job, all that was read kept, for workers with another budget."""
+        other = copy.copy(self)
+        vars(other)["workers"] = self.workers.with_memory(memory_bytes)
+        return other
 
     @functools.cached_property
     def encoder(self) -> EncoderSpec:

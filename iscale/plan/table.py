@@ -27,10 +27,10 @@ def plan_table(job: Job, steps: Iterable[Step], *, restart: bool) -> str:
         )
         disk, files, peak = disk + step.disk_bytes, files + step.files, max(peak, step.plan.worker_bytes)
     lines.append(
-        f"peak memory per worker {format_bytes(peak)} of {format_bytes(job.workers.cpu.memory_bytes)}; "
+        f"peak memory per worker {format_bytes(peak)} of {job.workers.budget(job.options)}; "
         f"at most {format_bytes(disk)} on disk before compression, {files} files"
     )
-    return "\n".join([*job.notices, *lines, *_scripts(job)])
+    return "\n".join([*lines, *_scripts(job)])
 
 
 def _scripts(job: Job) -> list[str]:

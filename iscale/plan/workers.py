@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from iscale.engine.drivers import Driver, Say, SerialDriver
-from iscale.engine.plan import Resources, format_bytes
+from iscale.engine.plan import Resources, format_bytes, size_like
 from iscale.engine.step import Where, nothing
 from iscale.errors import InputError
 from iscale.options import Options
@@ -29,6 +29,16 @@ class Workers:
     cpu: Resources
     gpu: Resources
     device: str
+
+    def budget(self, options: Options) -> str:
+        """Memory of a worker, as the user gave it where that is what counts."""
+        given = self.cpu.memory_bytes == options.memory_bytes
+        return options.memory if given else format_bytes(self.cpu.memory_bytes)
+
+    def with_memory(self, memory_bytes: int) -> Workers:
+        """The same workers with another budget."""
+        cpu, gpu = (replace(pool, memory_bytes=memory_bytes) for pool in (self.cpu, self.gpu))
+        return replace(self, cpu=cpu, gpu=gpu)
 
     def of(self, where: Where) -> Resources:
         """What computes a step."""
@@ -65,7 +75,8 @@ def plan_workers(options: Options) -> Workers:
     if smallest < options.memory_bytes:
         raise InputError(
             f"--memory {options.memory}: a worker of {options.dask} may use {format_bytes(smallest)} only.",
-            f"Say --memory {smallest // 10**8 / 10:.1f}GB, or start workers with --memory-limit {options.memory}.",
+            f"Say --memory {size_like(options.memory, smallest, down=True)}, or start workers with "
+            f"--memory-limit {options.memory}.",
         )
     resources = Resources(options.memory_bytes, len(budgets), options.region_shards)
     return Workers(resources, resources, options.device)
