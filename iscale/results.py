@@ -22,7 +22,7 @@ from iscale.store.layout import GENES_PER_CHUNK, SHARD_SUPERPIXELS
 from iscale.store.place import is_url, store_url
 from iscale.store.remedies import command_for, making
 from iscale.store.run_store import EVALUATION, RunStore, report_of
-from iscale.words import plural
+from iscale.words import by, in_words, plural
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,7 +44,7 @@ def describe(store: RunStore) -> str:
     lines = [f"run: {store.place}"]
     if report:
         lines += [f"made by: iscale {report['iscale']}, from {report['project']}"]
-        lines += [f"  {key} = {value}" for key, value in report["options"].items() if value not in (None, {})]
+        lines += [f"  {key} = {in_words(value)}" for key, value in report["options"].items() if value not in (None, {})]
         lines += [f"  {notice}" for notice in report["notices"]]
     lines += [*_slide(store), *_genes(store)]
     lines += [_part(store, part) for part in groups()]
@@ -123,7 +123,7 @@ SHOWN = 5
 def _size(array: zarr.Array[Any]) -> str:
     """Axes and shape, as ``(y, x: 256 x 256)``."""
     names = getattr(array.metadata, "dimension_names", None) or ()
-    return f"({', '.join(map(str, names))}: {' x '.join(map(str, array.shape))})"
+    return f"({', '.join(map(str, names))}: {by(array.shape)})"
 
 
 def _earlier(why: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import re
 import tomllib
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from doc_pages import DOCS, PAGES, ROOT, anchors, blocks, links, read
+from doc_pages import DOCS, PAGES, ROOT, anchors, blocks, links, prose, read
 
 from iscale.cli.app import app
 from iscale.options import CaptureOptions, Options
@@ -133,3 +134,40 @@ def test_numbers_of_the_text_are_those_of_the_program() -> None:
         f"a ceiling under {words.LEAST_CEILING}, or none",
     ):
         assert said in text
+
+
+MAPS = ("docs/design.md", "CONTRIBUTING.md")
+"""Pages that say where things are in the code."""
+
+OUTPUTS = {
+    *("training/", "model/", ".iscale/", "report/", "evaluation/", "refine/", "spot_level_st_plots/", "annotation/"),
+    *"super_res_ST_plots/",
+}
+"""Folders that a run writes, which the maps name too."""
+
+
+@pytest.mark.parametrize("page", MAPS)
+def test_every_path_that_the_maps_name_is_there(page: str) -> None:
+    named = set(re.findall(r"`([\w./-]*(?:\.py|/))`", prose(page))) - OUTPUTS - {"stage.py"}
+    assert len(named) > 10
+    assert sorted(name for name in named if not any((base / name).exists() for base in (ROOT, ROOT / "iscale"))) == []
+
+
+FILES_NOT_MODULES = {"iscale.toml", "iscale.sif", "iscale.def"}
+
+
+@pytest.mark.parametrize("page", LINKING)
+def test_every_dotted_name_of_the_pages_leads_somewhere(page: str) -> None:
+    for dotted in set(re.findall(r"\biscale(?:\.[a-z_]+)+\b", read(page))) - FILES_NOT_MODULES:
+        head, _, last = dotted.rpartition(".")
+        assert importlib.util.find_spec(dotted) or hasattr(importlib.import_module(head), last), dotted
+
+
+def test_the_map_has_every_room() -> None:
+    text = read("docs/design.md")
+    rooms = text[text.index("## Rooms of the house") : text.index("## The table of stages")]
+    for path in (ROOT / "iscale").iterdir():
+        if (path / "__init__.py").is_file():
+            assert f"`{path.name}/`" in rooms, path.name
+        elif path.suffix == ".py" and not path.stem.startswith("__"):
+            assert f"`{path.name}`" in rooms, path.name
