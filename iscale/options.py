@@ -1,8 +1,9 @@
-"""Options of a run: their names, meanings and limits; flags win over ``iscale.toml``, the file over defaults."""
+"""Options of a run: names, meanings, limits; flags win over ``iscale.toml``, that over what a run was made with."""
 
 from __future__ import annotations
 
 import json
+import shlex
 import tomllib
 from collections.abc import Mapping
 from functools import lru_cache
@@ -14,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from iscale.encoders.spec import Context, Precision
 from iscale.engine.plan import parse_bytes
 from iscale.errors import InputError
+from iscale.stages import deciding
 from iscale.words import similar_names
 
 NAMES = {"integer": "a whole number", "number": "a number", "string": "text", "boolean": "true or false"}
@@ -350,3 +352,60 @@ def _problem(item: Any, key: str, keys: list[str]) -> str:
 def _shown(value: Any) -> str:
     """A value as its user wrote it."""
     return ", ".join(map(_shown, value)) if isinstance(value, list | tuple) and value else repr(value)
+
+
+def recall_options(project: Path, flags: dict[str, Any], *, restart: bool = False) -> tuple[Options, str]:
+    """Options of a command: its flags, the project's ``iscale.toml``, what the run was made with, and defaults.
+
+    So that ``iscale cluster`` after ``iscale run --n-genes 50`` clusters that run, and does not make another of 1000
+    genes first.
+
+    Parameters
+    ----------
+    project
+        The project folder.
+    flags
+        Fields of `Options`; None is not set.
+    restart
+        Whether what an earlier run left is forgotten, this too.
+
+    Returns
+    -------
+    tuple
+        The options, and a line that tells what was recalled, or forgotten; empty where nothing was.
+
+    Raises
+    ------
+    InputError
+        As `load_options` does.
+    """
+    from iscale.store.run_store import report_of, store_for  # only here: the command line's help needs no store
+
+    options = load_options(project, flags)
+    found = report_of(store_for(project, options.out)).get("options")
+    former: dict[str, Any] = found if isinstance(found, dict) else {}
+    known = former.keys() - options.model_fields_set - {"capture"}
+    recalled = {name: former[name] for name in deciding() if name in known}
+    try:
+        same = Options.model_validate({**options.model_dump(exclude_unset=True), **recalled})
+    except ValidationError:  # another version's report, or an edited one
+        return options, ""
+    changed = [name for name in recalled if getattr(same, name) != getattr(options, name)]
+    if not changed:
+        return options, ""
+    as_flags = " ".join(_flag(name, getattr(same, name)) for name in changed)
+    if restart:
+        return options, f"Not as the former run was made, which had {as_flags}: --restart forgets it"
+    return same, f"As this run was made: {as_flags} (give other values to change that; --restart forgets it)"
+
+
+def _flag(name: str, value: Any) -> str:
+    """An option as it is written on a command line.
+
+    >>> _flag("n_clusters", (6, 10)), _flag("captures", None)
+    ('--n-clusters 6 10', 'all captures')
+    """
+    if value is None:
+        return "all captures" if name == "captures" else f"no --{name.replace('_', '-')}"
+    values = value if isinstance(value, tuple) else (value,)
+    return f"--{name.replace('_', '-')} {shlex.join(map(str, values))}"

@@ -141,7 +141,7 @@ MAPS = ("docs/design.md", "CONTRIBUTING.md")
 
 OUTPUTS = {
     *("training/", "model/", ".iscale/", "report/", "evaluation/", "refine/", "spot_level_st_plots/", "annotation/"),
-    *"super_res_ST_plots/",
+    "super_res_ST_plots/",
 }
 """Folders that a run writes, which the maps name too."""
 

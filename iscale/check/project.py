@@ -21,9 +21,8 @@ from iscale.check.placing import check_radius, own_placement, placement_of
 from iscale.check.positions import Verdict, findings, judge, own_pixel_size
 from iscale.check.sample import Sample, read_sample
 from iscale.errors import IscaleError
-from iscale.options import Options
+from iscale.options import Options, recall_options
 from iscale.plan.job import Job
-from iscale.plan.recalled import recall_options
 from iscale.project.captures import CaptureFiles, find_captures
 from iscale.project.files import read_gene_names
 from iscale.project.layout import ALIGNED_FOLDERS, CAPTURES_FOLDER, UNALIGNED_FOLDERS

@@ -14,9 +14,8 @@ from iscale.align import placement as ways
 from iscale.align.outline import Stain, stain_of
 from iscale.align.quality import BAD, Quality, measure, quality_table, quality_text, verdict
 from iscale.errors import InputError, IscaleError
-from iscale.options import Options
+from iscale.options import Options, recall_options
 from iscale.plan.job import Job
-from iscale.plan.recalled import recall_options
 from iscale.project.captures import CaptureFiles, find_captures
 from iscale.slide.overview import Overview, read_overview
 from iscale.transform import TRANSFORM_FILE, Kind, Transform, read_transform, write_transform

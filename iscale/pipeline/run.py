@@ -17,15 +17,14 @@ from iscale.engine.plan import format_bytes
 from iscale.engine.step import Step
 from iscale.engine.watchers import Silence
 from iscale.errors import InputError, RegionsFailedError, StoreError
+from iscale.options import recall_options
 from iscale.pipeline.align import align_missing
 from iscale.pipeline.outdated import WITHOUT_MARKERS, mark_outdated, put_aside
 from iscale.pipeline.record import write_report
 from iscale.pipeline.status import StatusFile
 from iscale.pipeline.tissue_checks import check_enough_tissue, check_on_tissue
 from iscale.plan.job import Job
-from iscale.plan.recalled import recall_options
-from iscale.plan.steps import COMPRESSION, check_inputs, planned, steps
-from iscale.plan.table import logs_folder, plan_table
+from iscale.plan.steps import COMPRESSION, check_inputs, logs_folder, plan_table, planned, steps
 from iscale.plan.workers import batch_file, open_driver
 from iscale.stages import LAST, Stage, ran, stage_called
 from iscale.store.run_store import report_of

@@ -11,9 +11,8 @@ import pytest
 from iscale import open_run
 from iscale.check.project import run_check
 from iscale.errors import InputError, StoreError
-from iscale.options import load_options
+from iscale.options import load_options, recall_options
 from iscale.pipeline.run import describe_plan, run
-from iscale.plan.recalled import recall_options
 from iscale.store.remedies import command_for, making
 from iscale.store.run_store import RunStore
 
