@@ -91,7 +91,7 @@ def _is_a_size(value: str) -> str:
     try:
         parse_bytes(value)
     except ValueError:
-        raise ValueError("not a size: write it with its unit, such as 2GB or 1500MB") from None
+        raise ValueError("write a size with its unit, such as 2GB or 1500MB") from None
     return value
 
 
@@ -260,9 +260,7 @@ def load_options(project: Path, flags: dict[str, Any]) -> Options:
     try:
         return Options.model_validate(values | given)
     except ValidationError as error:
-        unknown = any(item["type"] == "extra_forbidden" for item in error.errors())
-        remedy = "The command with --help lists its options." if unknown else ""
-        raise InputError(_explain(error, path, given), remedy) from error
+        raise _not_taken(error, path, given) from error
 
 
 def _placed(values: dict[str, Any], base: Path) -> dict[str, Any]:
@@ -322,21 +320,26 @@ def _toml_line(key: str, value: Any) -> str:
     return f"{key} =   (not set)" if value is None else f"{key} = {json.dumps(value)}"
 
 
-def _explain(error: ValidationError, path: Path, flags: dict[str, Any]) -> str:
+def _not_taken(error: ValidationError, path: Path, flags: dict[str, Any]) -> InputError:
     """What is wrong, one line for every option: where it stands, its value, and what it may be."""
-    said: dict[str, str] = {}
+    said: dict[str, tuple[str, str]] = {}
     for item in error.errors():
         key, keys = str(item["loc"][0]), [str(part) for part in item["loc"] if not isinstance(part, int)]
         whole, place = flags.get(key), f"--{key.replace('_', '-')}"
         if key not in flags:
             whole, place = None, f"{path}: {'.'.join(keys)}"
         value = _shown(item["input"]) if whole is None else _shown(whole)
-        problem = _problem(item, key, keys)
-        said.setdefault(place, f"{place} = {value}: {problem}{'' if problem.endswith('?') else '.'}")
-    return "\n".join(said.values())
+        said.setdefault(place, (f"{place} = {value}", _remedy(item, key, keys)))
+    if any(item["type"] == "extra_forbidden" for item in error.errors()):
+        lines = [f"{what}: {remedy}{'' if remedy.endswith('?') else '.'}" for what, remedy in said.values()]
+        return InputError("\n".join(lines), "The command with --help lists its options.")
+    if len(said) > 1:
+        return InputError("These cannot be used:", "\n  ".join(f"{what}: {remedy}." for what, remedy in said.values()))
+    ((what, remedy),) = said.values()
+    return InputError(f"{what} cannot be used.", f"{remedy[0].upper()}{remedy[1:]}.")
 
 
-def _problem(item: Any, key: str, keys: list[str]) -> str:
+def _remedy(item: Any, key: str, keys: list[str]) -> str:
     if item["type"] == "extra_forbidden":
         known = Options.model_fields if key != "capture" else CaptureOptions.model_fields
         close = similar_names(keys[-1], known, n=1)

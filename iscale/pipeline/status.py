@@ -215,14 +215,14 @@ def _line(status: StepStatus) -> str:
 
 
 def _how_far(status: StepStatus) -> str:
-    """Regions done, or their share where one is in the middle of it.
+    """Regions done, parts of those in flight included; of a single one its share.
 
-    >>> _how_far(StepStatus("fit", 1, 0.9821)), _how_far(StepStatus("features", 40, 12.0))
-    ('98 %', '12')
+    >>> _how_far(StepStatus("fit", 1, 0.9821)), _how_far(StepStatus("features", 40, 2.5)), _how_far(StepStatus("a", 3))
+    ('98 %', '2.5', '0')
     """
-    if status.done == int(status.done) or status.regions == 0:
-        return f"{status.done:.0f}"
-    return f"{int(100 * status.done / status.regions)} %"
+    if status.regions == 1 and status.done < 1:
+        return f"{int(100 * status.done)} %" if status.done else "0"
+    return f"{status.done:.1f}".removesuffix(".0")
 
 
 def run_store_at(path: Path) -> RunStore:
