@@ -243,9 +243,9 @@ WeightsFolder = Annotated[Path, typer.Argument(help="Folder of the two weight fi
 @weights_app.command("verify")
 def verify_weights(folder: WeightsFolder) -> None:
     """Say whether the files can be used, and whether they are the published ones."""
-    from iscale.cli import weights as weights_command
+    from iscale.cli import weights
 
-    typer.echo(weights_command.verify_weights(folder))
+    typer.echo(weights.verify_weights(folder))
 
 
 @weights_app.command("convert")
@@ -254,9 +254,9 @@ def convert_weights(
     out: Annotated[Optional[Path], typer.Option(help="Where to write. Default: beside the files.")] = None,
 ) -> None:
     """Write what is used of the published files as safetensors: 98 MB instead of 1.1 GB."""
-    from iscale.cli import weights as weights_command
+    from iscale.cli import weights
 
-    typer.echo(weights_command.convert_weights(folder, out))
+    typer.echo(weights.convert_weights(folder, out))
 
 
 @app.callback(invoke_without_command=True)
