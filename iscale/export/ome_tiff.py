@@ -38,7 +38,7 @@ def _write_tiff(stored: zarr.Group, request: Request, levels: Levels) -> None:
     }
     with (
         tifffile.TiffWriter(request.part, bigtiff=True, ome=True) as tiff,
-        request.told(sum(per_level), "tiff") as done,
+        request.counted(sum(per_level), "tiff") as done,
     ):
         for level, shape in enumerate(levels.shapes):
             step_um = request.superpixel_um * 2**level

@@ -91,7 +91,7 @@ def write_levels(into: zarr.Group, request: Request) -> Levels:
         )
         counts.create_array(str(level), shape=shape, dtype="uint32", chunks=(TILE, TILE), fill_value=0)
     work = [tiles(Region(0, h, 0, w), TILE) for h, w in shapes]
-    with request.told(sum(map(len, work))) as done:
+    with request.counted(sum(map(len, work))) as done:
         most = np.zeros(n)
         for tile in work[0]:
             most = np.maximum(most, _finest(into, counts, request, tile))

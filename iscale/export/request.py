@@ -182,7 +182,7 @@ class Request:
         for start in range(0, len(self.genes), n):
             yield start, self.genes[start : start + n]
 
-    def told(self, total: int, step: str = "export") -> AbstractContextManager[Callable[[], None]]:
+    def counted(self, total: int, step: str = "export") -> AbstractContextManager[Callable[[], None]]:
         """Tell the watcher of work whose parts are counted by calling what this gives."""
         return counted(self.watcher, step, total)
 

@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 import zarr
 
-from iscale.export.anndata_rows import Zarr, about, write_anndata
+from iscale.export.h5ad import about, write_anndata
 from iscale.export.request import Request, tiles
 from iscale.export.rows import Column, Piece, Table, obs_columns, obsm_columns
 from iscale.geometry import SUPERPIXEL_PX
+from iscale.store.anndata_file import Zarr
 from iscale.store.layout import MASK_SHARD_SUPERPIXELS, SHARD_SUPERPIXELS
 from iscale.store.ome import axes, scaling
 from iscale.words import plural

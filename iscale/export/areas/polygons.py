@@ -17,7 +17,7 @@ from iscale.export.areas.areas import Block, Facts, Overlaps, Rings, shard_at, s
 from iscale.export.areas.frame import Frame
 from iscale.geometry import Region
 from iscale.store.layout import SHARD_SUPERPIXELS
-from iscale.store.scratch import nameless, read_at, runs, write_at
+from iscale.store.scratch import FileRows, runs
 from iscale.words import plural
 
 LEAST_SHARE = 1e-9
@@ -159,8 +159,6 @@ POINTS_AT_ONCE = 1 << 18
 CELLS_AT_ONCE = 1 << 21
 """Points, and superpixels of the polygons' boxes, that are worked on together."""
 
-POINT_BYTES = 16
-
 
 class PolygonAreas:
     """Areas that are polygons.
@@ -198,7 +196,7 @@ class PolygonAreas:
     ) -> None:
         self.what, self.notices = what, [] if notices is None else notices
         self._source, self._blocks, self._frame, self._shape = source, blocks, frame, shape
-        self._file = nameless(scratch, self)
+        self._points = FileRows.nameless(scratch, 2, np.float64)
         self._starts = np.zeros(1, np.int64)
         self._shards = self._rows = np.zeros(0, np.int32)
 
@@ -209,7 +207,7 @@ class PolygonAreas:
         for block in self._blocks:
             found = placed(block, self._frame, self._source)
             xy, own = _spilled(found.geometries)
-            write_at(self._file, points * POINT_BYTES, xy)
+            self._points.write(points, xy)
             starts.append(own[1:] + points)
             which, shard = _touched(shapely.bounds(found.geometries), self._shape)
             rows.append((which + done).astype(np.int32))
@@ -261,7 +259,7 @@ class PolygonAreas:
         starts = np.concatenate([[0], np.cumsum(sizes)])
         xy = np.empty((int(starts[-1]), 2))
         for a, b in runs(rows):
-            read_at(self._file, int(self._starts[rows[a]]) * POINT_BYTES, xy[starts[a] : starts[b]])
+            self._points.read(int(self._starts[rows[a]]), xy[starts[a] : starts[b]])
         return xy, starts
 
 
