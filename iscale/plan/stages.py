@@ -155,7 +155,7 @@ def _annotate(job: Job, workers: Workers, made: Made) -> Iterator[Step]:
 def _holdout(job: Job, workers: Workers, made: Made) -> Iterator[Step]:
     if job.hold_out is None:
         return
-    from iscale.trust.holdout import holdout_steps
+    from iscale.trust.stage import holdout_steps
 
     context, inputs = _fit_context(job, workers), (made["features"], made["integrate"])
     yield from holdout_steps(context, job.test_spots, job.hold_out, inputs=inputs, resources=workers.of("gpu"))

@@ -18,7 +18,7 @@ from iscale.errors import InputError
 
 
 @dataclass(frozen=True)
-class ApartSpots(TrainingSpots):
+class SpotsByCapture(TrainingSpots):
     """Training spots of which none is of several captures.
 
     Attributes
@@ -32,17 +32,17 @@ class ApartSpots(TrainingSpots):
 
 def members_of(spots: TrainingSpots) -> NDArray[np.int64]:
     """(spot,): of how many measured spots each is the mean, as far as is known: 1 if it is not."""
-    return spots.members if isinstance(spots, ApartSpots) else np.ones(len(spots.depth), np.int64)
+    return spots.members if isinstance(spots, SpotsByCapture) else np.ones(len(spots.depth), np.int64)
 
 
-def spots_apart(
+def merge_within_captures(
     captures: Sequence[Capture],
     spots: TrainingSpots,
     *,
     dist_st_px: float,
     analysis_shape_px: tuple[int, int],
     pixel_size_um: float,
-) -> ApartSpots:
+) -> SpotsByCapture:
     """Merge spots again as :func:`iscale.captures.integrate.integrate` does, but never of two captures.
 
     Parameters
@@ -67,7 +67,7 @@ def spots_apart(
     kept = inside[evenly_spread(xy_px[inside], capture[inside], MOST_SPOTS)]
     slot = np.full(len(members), -1)
     slot[kept] = np.arange(len(kept))
-    return ApartSpots(
+    return SpotsByCapture(
         genes=spots.genes,
         counts=_mean_counts(stacked, spots.genes, slot[labels], members[kept]),
         depth=depth[kept].astype(np.float32),

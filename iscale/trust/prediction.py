@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +12,8 @@ from iscale.errors import InputError
 from iscale.geometry import Region, SlideGrid
 from iscale.model.genes import GeneArray, imputed_genes
 from iscale.results import Run
-from iscale.store.layout import GENES_PER_CHUNK
 from iscale.store.remedies import check_readable
+from iscale.trust.truth import read_genes
 
 SHOWN = 8
 
@@ -121,23 +120,10 @@ class Prediction:
     grid: SlideGrid
 
     def read(self, genes: Sequence[int], region: Region) -> NDArray[np.float16]:
-        """(gene, y, x) of a region, for genes in ascending order; those of a chunk are read together."""
+        """(gene, y, x) of a region; genes that are stored together are read together."""
         values = np.empty((len(genes), *region.shape), np.float16)
-        for rows in in_chunks(genes):
-            first, last = genes[rows[0]], genes[rows[-1]]
-            read = np.asarray(self.array[(slice(first, last + 1), *region.slices)])
-            values[rows] = read[[genes[row] - first for row in rows]]
+        read_genes(self.array, genes, region.slices, values)
         return values
-
-
-def in_chunks(genes: Sequence[int]) -> Iterator[list[int]]:
-    """Places in a list of ascending genes, those together that are stored together.
-
-    >>> list(in_chunks([0, 3, 9]))
-    [[0, 1], [2]]
-    """
-    for _, group in groupby(range(len(genes)), key=lambda row: genes[row] // GENES_PER_CHUNK):
-        yield list(group)
 
 
 def open_prediction(run: Run, parts: Sequence[str] = ()) -> Prediction:

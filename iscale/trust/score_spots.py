@@ -17,11 +17,10 @@ from iscale.captures.counts import Counts, StoredCounts
 from iscale.captures.rearrange import gather, select_genes, transposed
 from iscale.geometry import SUPERPIXEL_PX, Region
 from iscale.model.discs import disc_rows, disc_sizes
-from iscale.store.layout import GENES_PER_CHUNK, SHARD_SUPERPIXELS
-from iscale.trust.by_gene import BUFFERS, GeneScore
-from iscale.trust.by_place import over_genes
+from iscale.store.layout import GENES_PER_CHUNK, SHARD_SUPERPIXELS, genes_by_chunk
 from iscale.trust.metrics import compare_values, limits, scaled_by
-from iscale.trust.prediction import Common, Prediction, in_chunks
+from iscale.trust.prediction import Common, Prediction
+from iscale.trust.score_maps import BUFFERS, GeneScore, over_genes
 from iscale.trust.truth import SpotTruth
 
 BYTES_PER_CELL = 8 * GENES_PER_CHUNK + 24
@@ -112,7 +111,7 @@ def score_spots(
     discs = discs_of(truth.xy_px, truth.radius_um, grid.superpixel_um, grid.superpixel_shape)
     by_gene: Counts = transposed(select_genes(truth.counts, np.asarray(common.truth, np.int64)))
     scores, ranges = [], np.full((len(common.names), 4), np.nan)
-    for rows in in_chunks(common.run):
+    for rows in genes_by_chunk(common.run):
         values = prediction.read([common.run[row] for row in rows], discs.region)
         for row, value in zip(rows, values, strict=True):
             true = gather(by_gene, np.array([row])).toarray()[0].astype(np.float64)
@@ -142,7 +141,7 @@ def score_each_spot(
         guess = np.concatenate(
             [
                 discs.sums(prediction.read([common.run[row] for row in rows], discs.region))
-                for rows in in_chunks(common.run)
+                for rows in genes_by_chunk(common.run)
             ],
             axis=1,
         ).T
