@@ -15,6 +15,7 @@ from iscale.engine.execute import Watcher
 from iscale.engine.machine import give_back
 from iscale.engine.plan import BASELINE_BYTES, format_bytes, parse_bytes
 from iscale.engine.watchers import counted
+from iscale.engine.whole_file import whole_file
 from iscale.errors import InputError, MemoryBudgetError, StoreError
 from iscale.geometry import Region
 from iscale.plots.draw import draw_map
@@ -54,9 +55,8 @@ def place_table(places: Mapping[Any, Mapping[str, NDArray[np.floating]]], genes:
 def write_table(path: Path, table: pd.DataFrame) -> Path:
     """Write a table, NA where there is no number; it appears under its name when it is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    table.to_csv(part, sep="\t", index=False, na_rep="NA", float_format="%.9g")
-    part.replace(path)
+    with whole_file(path) as part:
+        table.to_csv(part, sep="\t", index=False, na_rep="NA", float_format="%.9g")
     return path
 
 
@@ -76,10 +76,10 @@ def summary(genes: pd.DataFrame, places: pd.DataFrame) -> str:
             f"Worst: {_named(ranked.tail(SHOWN)[::-1])}",
         ]
     over = places[places["measure"] == "pearson"]
-    told = ", ".join(
+    medians = ", ".join(
         f"{_text(value)} ({_block_text(block)})" for block, value in zip(over["block"], over["median"], strict=True)
     )
-    return "\n".join([*lines, f"Over genes, in each place: median Pearson {told}"])
+    return "\n".join([*lines, f"Over genes, in each place: median Pearson {medians}"])
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:

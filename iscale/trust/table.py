@@ -11,6 +11,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from iscale.engine.whole_file import whole_file
 from iscale.errors import InputError
 from iscale.words import plural
 
@@ -130,13 +131,11 @@ def trust_path(folder: Path, how: str) -> Path:
 def write_trust(path: Path, genes: Iterable[Trust]) -> None:
     """Write the table, the best score first, genes without a score last."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    with part.open("w", newline="") as file:
+    with whole_file(path) as part, part.open("w", newline="") as file:
         rows = csv.writer(file, delimiter="\t", lineterminator="\n")
         rows.writerow(COLUMNS)
         for gene in sorted(genes, key=lambda g: -g.score if np.isfinite(g.score) else np.inf):
             rows.writerow([gene.gene, *(f"{value:.4f}" for value in gene.numbers), gene.word])
-    part.replace(path)
 
 
 def read_trust(path: Path) -> list[Trust]:

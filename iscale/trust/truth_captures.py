@@ -364,7 +364,7 @@ def _maps(files: CaptureFiles, measured: Measured, grid: SlideGrid, reading: Rea
     else:
         maps = bin_points(capture, reading.genes, grid)
         unit = "transcripts, counted where they lie" if in_bins else "cells, counted at their middles"
-    told = (
+    notices = (
         ()
         if in_bins
         else (f"{files.name} has no transcripts: a cell's counts lie in one superpixel; see blocks of 2 up.",)
@@ -376,5 +376,5 @@ def _maps(files: CaptureFiles, measured: Measured, grid: SlideGrid, reading: Rea
         name=files.name,
         what=f"{files.name}: {unit}, {found.what}",
         all_genes=capture.genes,
-        notices=(*capture.notices, *told),
+        notices=(*capture.notices, *notices),
     )

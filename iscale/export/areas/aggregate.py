@@ -20,8 +20,8 @@ from iscale.engine.whole_file import whole_file
 from iscale.errors import InputError, StoreError
 from iscale.export.areas.areas import Facts
 from iscale.export.areas.frame import Inside
-from iscale.export.areas.open import Asked, Kind, Opened, open_areas
-from iscale.export.areas.sums import LAYERS, FoundFacts, Maps, Twice, found_columns, open_maps, sum_over
+from iscale.export.areas.open import AreaOptions, Kind, Opened, open_areas
+from iscale.export.areas.sums import LAYERS, ExcessCover, FoundFacts, Maps, found_columns, open_maps, sum_over
 from iscale.export.areas.table import TableWriter
 from iscale.model.genes import choose_genes
 from iscale.project.layout import file_name
@@ -94,14 +94,14 @@ def aggregate_run(
     opened = open_run(run)
     maps = open_maps(opened)
     names = choose_genes(genes, maps.source)
-    asked = Asked(over, units, capture, radius_um)
+    options = AreaOptions(over, units, capture, radius_um)
     target = _target(opened, over, out, overwrite)
     matrices = tuple(LAYERS) if uncertainty and maps.has_uncertainty else ("X",)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(target) as part, TemporaryDirectory(prefix=".aggregate-", dir=target.parent) as scratch:
-            areas = open_areas(asked, opened, maps, Path(scratch))
-            text = _write(part, areas, maps, names, matrices, Path(scratch), watcher or Silence(), asked)
+            areas = open_areas(options, opened, maps, Path(scratch))
+            text = _write(part, areas, maps, names, matrices, Path(scratch), watcher or Silence(), options)
     except OSError as error:
         raise StoreError(
             f"{target}: cannot be written ({error.strerror or error}).", "Make room, or choose another file with --out."
@@ -129,7 +129,7 @@ def _write(
     matrices: tuple[str, ...],
     scratch: Path,
     watcher: Watcher,
-    asked: Asked,
+    options: AreaOptions,
 ) -> str:
     grid, areas = maps.grid, opened.areas
     writer = TableWriter(part)
@@ -141,12 +141,12 @@ def _write(
                 writer.add_rows(facts.ids, facts.columns | _columns(facts, grid.superpixel_um))
             done()
         give_back()
-        notices = [*areas.notices, *inside.check(asked.over)]
+        notices = [*areas.notices, *inside.check(options.over)]
         _check_room(part, writer.rows, len(genes), len(matrices))
         writer.make_matrices(genes, [name.partition("/")[2] for name in matrices[1:]])
         found = FoundFacts(scratch, writer.rows)
         with counted(watcher, "aggregate/sums", len(areas.shards())) as done, writer.adding() as rows:
-            twice = sum_over(areas, maps, genes, rows, found, done)
+            excess = sum_over(areas, maps, genes, rows, found, done)
         uns = {
             "iscale": {
                 "version": __version__,
@@ -159,7 +159,7 @@ def _write(
             uns["iscale"]["uncertainty"] = BOUND
         columns = found_columns(found, lambda rows: writer.column("area_um2", rows) / grid.superpixel_um**2)
         writer.finish(columns, grid.raw_pixel_size_um, uns)
-        notices += _repeated(writer.repeated(), opened.kind) + _overlap(twice)
+        notices += _repeated(writer.repeated(), opened.kind) + _overlap(excess)
         empty = sum(int((values[:, 0] == 0).sum()) for _, values in found.blocks())
         typical = _typical(writer.column("area_um2"))
     finally:
@@ -203,10 +203,10 @@ def _repeated(repeated: int, kind: Kind) -> list[str]:
     return [f"Ids that come again, or are empty: {repeated:,}. Rows are numbered, ids are in obs['id'].{why}"]
 
 
-def _overlap(twice: Twice) -> list[str]:
-    if not twice.superpixels:
+def _overlap(excess: ExcessCover) -> list[str]:
+    if not excess.superpixels:
         return []
     return [
-        f"Areas overlap: on {plural(twice.superpixels, 'superpixel')} they take more than there is, "
-        f"{twice.excess:,.1f} superpixels in all. Each area gets its own sum."
+        f"Areas overlap: on {plural(excess.superpixels, 'superpixel')} they take more than there is, "
+        f"{excess.excess:,.1f} superpixels in all. Each area gets its own sum."
     ]

@@ -62,15 +62,7 @@ class Image2D:
             found = self._opened()
         except InputError:
             raise
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            SyntaxError,
-            IndexError,
-            tifffile.TiffFileError,
-            UnidentifiedImageError,
-        ) as error:
+        except UNREADABLE as error:
             raise InputError(f"{path} cannot be read as labels: {error}.", REMEDY) from None
         if len(found.shape) != 2 or found.dtype.kind not in "ui":
             raise InputError(f"{path} holds {found.dtype} of shape {found.shape}, not labels (y, x).", REMEDY)
@@ -148,8 +140,8 @@ def pixel_in_superpixels(shape: tuple[int, int], grid: SlideGrid, source: str) -
         if 1 <= factor <= MOST_FACTOR and all(
             n in (size // factor, -(-size // factor)) for n, size in zip(shape, whole, strict=True)
         ):
-            told = name if factor == 1 else f"{name}, {factor} x {factor} to a label pixel"
-            return factor * scale / SUPERPIXEL_PX, told
+            frame = name if factor == 1 else f"{name}, {factor} x {factor} to a label pixel"
+            return factor * scale / SUPERPIXEL_PX, frame
     sizes = "; ".join(f"{name} {h:,} x {w:,}" for name, ((h, w), _) in frames.items())
     raise InputError(
         f"{source} is {shape[0]:,} x {shape[1]:,} px (height x width); the slide's frames are: {sizes}.",

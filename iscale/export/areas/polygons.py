@@ -205,7 +205,7 @@ class PolygonAreas:
         starts, shards, rows = [self._starts], list[NDArray[np.int32]](), list[NDArray[np.int32]]()
         points = done = repaired = flat = 0
         for block in self._blocks:
-            found = placed(block, self._frame, self._source)
+            found = place_on_slide(block, self._frame, self._source)
             xy, own = _spilled(found.geometries)
             self._points.write(points, xy)
             starts.append(own[1:] + points)
@@ -283,7 +283,7 @@ class Placed:
     flat: int
 
 
-def placed(block: Block, frame: Frame, source: str) -> Placed:
+def place_on_slide(block: Block, frame: Frame, source: str) -> Placed:
     """Polygons of a block on the slide, each valid.
 
     Raises

@@ -95,7 +95,7 @@ class FoundFacts:
 
 
 @dataclass
-class Twice:
+class ExcessCover:
     """Superpixels of which more than all is taken, as areas overlap.
 
     Attributes
@@ -123,13 +123,13 @@ def sum_over(
     matrices: Mapping[str, FileRows],
     facts: FoundFacts,
     done: Callable[[], None],
-) -> Twice:
+) -> ExcessCover:
     """Add the maps, weighted by the share of each superpixel that lies in an area, to the areas' rows.
 
     The matrices are of `LAYERS`, each (area, gene) float32; ``done`` is called after each shard.
     """
     most = int(np.clip(BUFFER_BYTES // (8 * len(genes)), FEWEST_ROWS, AREAS_AT_ONCE))
-    twice = Twice()
+    excess = ExcessCover()
     for shard in areas.shards():
         tissue = maps.on_tissue(shard)
         known = np.column_stack([tissue.ravel(), np.zeros(shard.area), _depth(maps, shard)])
@@ -142,9 +142,9 @@ def sum_over(
             covered += np.bincount(shares.indices, shares.data, shard.area)
             if (on := values[:, 0] > 0).any():
                 _add_sums(Overlaps(overlaps.rows[on], shares[on]), shard, maps, genes, matrices)
-        twice.add(covered)
+        excess.add(covered)
         done()
-    return twice
+    return excess
 
 
 def _depth(maps: Maps, shard: Region) -> NDArray[np.float64]:
