@@ -72,8 +72,7 @@ class Levels:
 def write_levels(into: zarr.Group, request: Request) -> Levels:
     """Write arrays ``0``, ``1`` ...: (c, y, x) float32, expected counts per superpixel, 0 off tissue.
 
-    A value of a coarser level is the mean of the superpixels of its block that are tissue, exactly: how many these are
-    is kept beside the levels while they are made.
+    Means are exact: how many superpixels of tissue each is of is kept beside the levels while they are made.
     """
     shapes = level_shapes(request.region.shape)
     n = len(request.genes)

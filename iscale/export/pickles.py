@@ -83,13 +83,7 @@ def _replaced(folder: Path, files: dict[str, str]) -> list[str]:
 
 
 def _files(genes: Sequence[str]) -> dict[str, str]:
-    """Names of the genes' files.
-
-    Raises
-    ------
-    InputError
-        Two genes would share one.
-    """
+    """Names of the genes' files; refused where two genes would share one."""
     found: dict[str, str] = {}
     for gene in genes:
         name = f"{file_name(gene)}.pickle"

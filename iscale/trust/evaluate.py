@@ -135,7 +135,7 @@ def evaluate_run(
     run
         The run, as for `iscale.open_run`.
     truth
-        See `iscale.trust.truth.open_truth`.
+        See `iscale.trust.open_truth.open_truth`.
     watcher
         Who is told of progress.
     memory
@@ -174,15 +174,7 @@ def evaluate_run(
 
 
 def truth_folder(parent: Path, name: str, source: str) -> Path:
-    """Folder of the results against a truth: that of its name, or where another truth of this name has it, the next.
-
-    Parameters
-    ----------
-    parent
-        Folder of all evaluations of a run.
-    name, source
-        Name of the truth, and its path.
-    """
+    """Folder of the results against a truth: that of its name, or where another truth of this name has it, the next."""
     for number in count(1):
         folder = parent / (f"truth-{file_name(name)}" + (f"-{number}" if number > 1 else ""))
         try:
@@ -246,13 +238,7 @@ def _compare_spots(
 
 
 def _budget(truth: MapTruth, region: Region, common: Common, all_genes: int, memory_bytes: int) -> int:
-    """Side of the tiles that fit the memory.
-
-    Raises
-    ------
-    MemoryBudgetError
-        The maps of one gene do not fit.
-    """
+    """Side of the tiles that fit the memory; an error where the maps of one gene do not."""
     area = region.area
     _check_memory(
         f"the truth's area ({region.shape[0]:,} x {region.shape[1]:,} superpixels)",

@@ -20,16 +20,8 @@ SHOWN = 8
 
 @dataclass(frozen=True)
 class Common:
-    """Genes that both have, in the run's order.
-
-    Attributes
-    ----------
-    names
-        (gene,).
-    run, truth
-        (gene,) their numbers in the run and in the truth.
-    notices
-        What is missing, one sentence each.
+    """Genes (gene,) that both have, in the run's order: names, numbers in the run and in the truth, and what is
+    missing, one sentence each.
     """
 
     names: tuple[str, ...]
@@ -41,24 +33,11 @@ class Common:
 def genes_in_common(
     run: Sequence[str], truth: Sequence[str], source: str, all_genes: Sequence[str] | None = None
 ) -> Common:
-    """Match genes by name.
+    """Match genes by name; refused where none is in common, or the truth names one twice, or none at all.
 
-    Parameters
-    ----------
-    run, truth
-        Names of the genes of each.
-    source
-        The truth, for messages.
-    all_genes
-        All names that the truth has, for hints, where ``truth`` are but some.
+    ``source`` is the truth, for messages; ``all_genes`` are all names that it has, for hints, where ``truth`` are but
+    some.
 
-    Raises
-    ------
-    InputError
-        There is none in common, or the truth names one twice, or none at all.
-
-    Examples
-    --------
     >>> found = genes_in_common(["A", "B", "C"], ["C", "A", "b"], "truth.npz")
     >>> found.names, found.truth
     (('A', 'C'), (1, 0))
@@ -103,17 +82,7 @@ def _some(names: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a run predicts.
-
-    Attributes
-    ----------
-    array
-        (gene, y, x) expected counts per superpixel, NaN off tissue.
-    genes
-        (gene,) names.
-    grid
-        Grids of the slide.
-    """
+    """What a run predicts: (gene, y, x) expected counts per superpixel, NaN off tissue, and the slide's grids."""
 
     array: GeneArray
     genes: tuple[str, ...]
@@ -127,20 +96,7 @@ class Prediction:
 
 
 def open_prediction(run: Run, parts: Sequence[str] = ()) -> Prediction:
-    """Open a run's expression.
-
-    Parameters
-    ----------
-    run
-        The run.
-    parts
-        What else of it will be read.
-
-    Raises
-    ------
-    InputError
-        As `iscale.store.remedies.check_readable` says.
-    """
+    """Open a run's expression, where it and the ``parts`` can be read (`iscale.store.remedies.check_readable`)."""
     check_readable(run.store, parts)
     genes = tuple(str(gene) for gene in run.expression["gene"].values)
     image = run.store.attributes("image")

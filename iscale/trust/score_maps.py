@@ -47,18 +47,8 @@ STRIP = 256
 
 @dataclass(frozen=True)
 class GeneScore:
-    """One gene at one size of block.
-
-    Attributes
-    ----------
-    gene, block
-        Its name, and the side of a block in superpixels.
-    metrics
-        By name, as `iscale.trust.metrics.METRICS`.
-    cells
-        Blocks that were compared.
-    constant
-        Whether the truth is one value everywhere.
+    """One gene at one size of block, in superpixels a side: `METRICS` by name, how many blocks were compared, and
+    whether the truth is one value everywhere.
     """
 
     gene: str
@@ -103,19 +93,9 @@ def extent(truth: MapTruth, common: Common) -> Region | None:
 def score_genes(
     prediction: Prediction, truth: MapTruth, common: Common, region: Region, done: Callable[[], Any]
 ) -> tuple[list[GeneScore], Ranges]:
-    """Score every gene over a region; the genes of a chunk are read together, and compared one by one.
+    """Score every gene over a region, gene by gene and block by block, and say what maps were scaled by.
 
-    Parameters
-    ----------
-    done
-        Called after every gene.
-
-    Returns
-    -------
-    scores
-        Gene by gene, block by block.
-    ranges
-        What the maps were scaled by.
+    The genes of a chunk are read together, and compared one by one; ``done`` is called after each.
     """
     scores: list[GeneScore] = []
     shape = (len(common.names), len(BLOCKS), 2)
@@ -199,21 +179,10 @@ def score_places(
     side: int,
     done: Callable[[], Any],
 ) -> PlaceScores:
-    """Score every superpixel, and every block of them, of a region over the genes.
+    """Score every superpixel, and every block of them, of a region of whole blocks over the genes.
 
-    Each gene is scaled as it was for its own score, so that all weigh the same; genes of which either map is constant
-    are left out.
-
-    Parameters
-    ----------
-    region
-        Whole blocks.
-    ranges
-        What the genes' maps were scaled by.
-    side
-        Of the tiles; it changes no number.
-    done
-        Called after every tile.
+    Each gene is scaled as it was for its own score (``ranges``), so that all weigh the same; genes of which either map
+    is constant are left out. ``done`` is called after every tile, whose ``side`` changes no number.
     """
     height, width = region.shape
     maps = {
@@ -267,17 +236,10 @@ def _scaled(values: NDArray[np.float64], limits: Table) -> Table:
 
 
 def over_genes(true: Table, guess: Table) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Pearson correlation and RMSE of every cell over its genes.
+    """Pearson correlation and RMSE (cell,) over the genes of scaled (gene, cell) values, NaN where there is none.
 
-    Parameters
-    ----------
-    true, guess
-        (gene, cell) scaled; NaN where there is no value: of each cell the genes count that both have.
-
-    Returns
-    -------
-    pearson, rmse
-        (cell,); NaN where fewer than three genes are there, the correlation also where either has one value for all.
+    Of each cell the genes count that both have: NaN where they are fewer than three, the correlation also where either
+    has one value for all.
     """
     pearson, rmse = np.full((2, true.shape[1]), np.nan)
     there = np.isfinite(true) & np.isfinite(guess)

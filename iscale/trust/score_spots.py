@@ -40,15 +40,7 @@ BYTES_PER_GENE_SPOT = 100
 
 @dataclass(frozen=True)
 class Discs:
-    """Which superpixels of a region belong to which spots.
-
-    Attributes
-    ----------
-    region
-        Superpixels.
-    members
-        (spot, superpixel of the region, row by row), 1 where it lies in the spot's disc.
-    """
+    """Which superpixels of a region belong to which spots: 1 of (spot, superpixel) where it lies in the spot's disc."""
 
     region: Region
     members: sparse.csr_matrix
@@ -61,16 +53,9 @@ class Discs:
 
 
 def discs_of(xy_px: NDArray[np.float64], radius_um: float, superpixel_um: float, shape: tuple[int, int]) -> Discs:
-    """The discs of some spots, cut at the slide's border, and the box around them.
+    """The discs of some spots, cut at the border of a slide of (y, x) superpixels, and the box around them.
 
-    Parameters
-    ----------
-    xy_px
-        (spot, 2) in pixels of the analysis image.
-    radius_um, superpixel_um
-        Radius of the spots, side of a superpixel.
-    shape
-        Rows and columns of superpixels of the slide.
+    Places (spot, 2) are in pixels of the analysis image.
     """
     centre = np.floor(xy_px[:, ::-1] / SUPERPIXEL_PX).astype(np.int64)
     spot, place = disc_rows(centre, np.full(len(xy_px), radius_um), superpixel_um, shape)
@@ -98,14 +83,9 @@ def task_bytes(truth: SpotTruth, superpixel_um: float, n_genes: int) -> int:
 def score_spots(
     prediction: Prediction, truth: SpotTruth, common: Common, done: Callable[[], Any]
 ) -> tuple[list[GeneScore], NDArray[np.float64]]:
-    """Score every gene over the spots.
+    """Score every gene over the spots; its block is 0.
 
-    Returns
-    -------
-    scores
-        One per gene; its block is 0.
-    ranges
-        (gene, 4): what measured and predicted values were scaled by.
+    Besides, (gene, 4): what measured and predicted values were scaled by.
     """
     grid = prediction.grid
     discs = discs_of(truth.xy_px, truth.radius_um, grid.superpixel_um, grid.superpixel_shape)

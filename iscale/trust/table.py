@@ -139,13 +139,7 @@ def write_trust(path: Path, genes: Iterable[Trust]) -> None:
 
 
 def read_trust(path: Path) -> list[Trust]:
-    """Read a table back.
-
-    Raises
-    ------
-    InputError
-        If it is not there.
-    """
+    """Read a table back; an `InputError` where it is not there."""
     if not path.is_file():
         raise InputError(f"{path} is not there: nothing was held out.", "Make it: iscale evaluate PROJECT --hold-out.")
     with path.open(newline="") as file:
@@ -158,17 +152,7 @@ def read_trust(path: Path) -> list[Trust]:
 def describe_trust(folder: Path, how: str = "auto") -> str:
     """The table of an output folder in a few lines, for the terminal.
 
-    Parameters
-    ----------
-    folder
-        The output folder of a run.
-    how
-        What was held out; ``auto`` for the hardest way that was tried: whole captures, regions, single spots.
-
-    Raises
-    ------
-    InputError
-        If there is no such table.
+    ``auto`` is the hardest way to hold out that was tried: whole captures, regions, single spots.
     """
     if how == "auto":
         how = next((way for way in HOW_SAID if trust_path(folder, way).is_file()), "capture")

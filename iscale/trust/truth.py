@@ -147,25 +147,12 @@ def region_on(
     source: str,
     centres_um: tuple[NDArray[np.floating], NDArray[np.floating]] | None = None,
 ) -> Region:
-    """The superpixels of the run that a map's cells are.
+    """The superpixels of the run that a map's cells, (rows, columns), are; refused, with both shapes, where they are
+    none.
 
-    Parameters
-    ----------
-    shape
-        Rows and columns of the map. Without coordinates it must be the run's superpixels, with or without those that
-        the image is padded with at the right and at the bottom.
-    grid
-        Grids of the slide.
-    source
-        The file, for messages.
-    centres_um
-        y and x of the cells' centres in um from the slide's corner, where the map states them; it may then be a part
-        of the slide.
-
-    Raises
-    ------
-    InputError
-        The cells are not the run's superpixels; the message has both shapes, and sizes where they are known.
+    Without coordinates the map must be the run's superpixels, with or without those that the image is padded with at
+    the right and at the bottom. With ``centres_um``, y and x of the cells' centres in um from the slide's corner, it
+    may be a part of the slide. ``source`` is the file, for messages.
     """
     whole, um = grid.superpixel_shape, grid.superpixel_um
     run = f"the run has {whole[0]} x {whole[1]} superpixels of {um:g} um"

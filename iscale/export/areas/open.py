@@ -24,7 +24,7 @@ from iscale.results import Run
 Kind = Literal["polygons", "boundaries", "spots", "labels", "bins"]
 
 DEFAULT_UNITS: dict[Kind, Units] = {"polygons": "px", "boundaries": "um", "spots": "analysis-px"}
-BOUNDARIES = ("cell_tables.parquet", "cell_tables.csv.gz", "cell_tables.csv")
+BOUNDARIES = ("cell_boundaries.parquet", "cell_boundaries.csv.gz", "cell_boundaries.csv")
 SUFFIXES: dict[str, Kind] = {
     ".geojson": "polygons",
     ".json": "polygons",
@@ -50,18 +50,10 @@ SHOWN = 8
 
 @dataclass(frozen=True)
 class AreaOptions:
-    """What is to be summed over, as the user says it.
+    """What is to be summed over, as the user says it: a path, or ``bins:`` and a side in um.
 
-    Attributes
-    ----------
-    over
-        A path, or ``bins:`` and a side in um.
-    units
-        Of the positions; None for what the format has as a rule.
-    capture
-        Whose frame the positions are in; None for the slide's.
-    radius_um
-        Of spots.
+    Units are None for what the format has as a rule; a capture is whose frame the positions are in, None for the
+    slide's.
     """
 
     over: str
@@ -80,13 +72,7 @@ class Opened:
 
 
 def open_areas(options: AreaOptions, run: Run, maps: Maps, scratch: Path) -> Opened:
-    """Open what is to be summed over.
-
-    Raises
-    ------
-    InputError
-        It is not there, of no known format, or something was said that cannot be of it.
-    """
+    """Open what is to be summed over; refused where something was said that cannot be of it."""
     grid = maps.grid
     if options.over.startswith(BINS):
         _no_frame(options, "bins", "They lie on the slide, in um.")
@@ -120,13 +106,6 @@ def open_areas(options: AreaOptions, run: Run, maps: Maps, scratch: Path) -> Ope
 def kind_of(path: Path) -> Kind:
     """What a file holds, by its suffix, and for tables in Parquet and CSV by their columns.
 
-    Raises
-    ------
-    InputError
-        It is of no known format.
-
-    Examples
-    --------
     >>> kind_of(Path("cells.geojson")), kind_of(Path("locs.tsv.gz")), kind_of(Path("labels.ome.tif"))
     ('polygons', 'spots', 'labels')
     """

@@ -29,14 +29,8 @@ Places = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Coverage:
-    """Shares of cells, those of one polygon together.
-
-    Attributes
-    ----------
-    owner, cell
-        (n,): which polygon, and which cell of the window, row by row.
-    share
-        (n,) float64, of 0 to 1.
+    """Shares (n,) of 0 to 1 of cells, those of one polygon together: which polygon, and which cell of the window, row
+    by row.
     """
 
     owner: Places
@@ -45,20 +39,12 @@ class Coverage:
 
 
 def cover(xy: Numbers, starts: Places, shape: tuple[int, int]) -> Coverage:
-    """Cover a window of unit cells with polygons.
+    """Cover a window of unit cells, its corner at 0, 0, with polygons.
 
-    Parameters
-    ----------
-    xy
-        (point, 2): x, y of closed rings, outlines counterclockwise as y runs up (clockwise on the screen), holes the
-        other way; a row of NaN follows every ring. The window's corner is at 0, 0; rings may reach out of it.
-    starts
-        (polygon + 1,): points of polygon ``p`` are ``starts[p]:starts[p + 1]``.
-    shape
-        Rows and columns of the window.
+    Points (point, 2) are x, y of closed rings, outlines counterclockwise as y runs up (clockwise on the screen), holes
+    the other way; a row of NaN follows every ring, and rings may reach out of the window. Those of polygon ``p`` are
+    ``starts[p]:starts[p + 1]``.
 
-    Examples
-    --------
     >>> square = np.array([[0.5, 0], [2, 0], [2, 1], [0.5, 1], [0.5, 0], [np.nan, np.nan]])
     >>> found = cover(square, np.array([0, 6]), (2, 3))
     >>> found.cell.tolist(), found.share.tolist()
@@ -161,27 +147,11 @@ CELLS_AT_ONCE = 1 << 21
 
 
 class PolygonAreas:
-    """Areas that are polygons.
+    """Areas that are polygons, read in blocks from a ``source`` whose positions are of a frame, over (y, x)
+    superpixels.
 
-    Polygons are kept in a nameless file; held in memory are only where each begins, and which shards it touches: some
-    20 bytes for each.
-
-    Parameters
-    ----------
-    what
-        What they are, for people.
-    source
-        The file, for messages.
-    blocks
-        The areas as they are read.
-    frame
-        What their positions are.
-    shape
-        Rows and columns of superpixels.
-    scratch
-        Folder of the nameless file.
-    notices
-        Where the reader of the blocks, too, says what the user should know of.
+    Polygons are kept in a nameless file in ``scratch``; held in memory are only where each begins, and which shards it
+    touches: some 20 bytes for each. The reader of the blocks may add to ``notices`` too.
     """
 
     def __init__(
@@ -265,16 +235,10 @@ class PolygonAreas:
 
 @dataclass(frozen=True)
 class Placed:
-    """Polygons on the slide.
+    """Polygons on the slide: (area,) of shapely, valid, in superpixels, outlines one way round and holes the other.
 
-    Attributes
-    ----------
-    geometries
-        (area,) of shapely, valid, in superpixels, outlines one way round and holes the other.
-    centre
-        (area, 2): x, y of the centroid; of the first point where there is no area, NaN where there is no point.
-    repaired, flat
-        How many were not valid, and how many have no area.
+    Centres (area, 2) are x, y of the centroid; of the first point where there is no area, NaN where there is no point.
+    ``repaired`` were not valid, and ``flat`` have no area.
     """
 
     geometries: NDArray[np.object_]
@@ -284,13 +248,7 @@ class Placed:
 
 
 def place_on_slide(block: Block, frame: Frame, source: str) -> Placed:
-    """Polygons of a block on the slide, each valid.
-
-    Raises
-    ------
-    InputError
-        A position is not finite.
-    """
+    """Polygons of a block on the slide, each valid."""
     _check(block, source)
     rings = with_extent(block.rings)
     xy = frame.to_superpixels(rings.xy)

@@ -21,18 +21,9 @@ from iscale.trust.prediction import open_prediction
 
 @dataclass(frozen=True)
 class Maps:
-    """What a run predicts.
+    """What a run predicts: its genes, its grids, and the (y, x) expected counts of all genes, NaN off tissue.
 
-    Attributes
-    ----------
-    source
-        All genes.
-    grid
-        Grids of the slide.
-    depth
-        (y, x) expected counts of all genes, NaN off tissue.
-    has_uncertainty
-        Whether the run can tell the spread over its ensemble.
+    ``has_uncertainty`` says whether the run can tell the spread over its ensemble.
     """
 
     source: Source
@@ -46,13 +37,7 @@ class Maps:
 
 
 def open_maps(run: Run) -> Maps:
-    """Open a run's maps.
-
-    Raises
-    ------
-    InputError
-        As `iscale.store.remedies.check_readable` says.
-    """
+    """Open a run's maps, where they can be read."""
     grid = open_prediction(run).grid
     source = open_source(run.store)
     spread = source.has_factors or run.store.has(WRITTEN[True])
@@ -96,14 +81,8 @@ class FoundFacts:
 
 @dataclass
 class ExcessCover:
-    """Superpixels of which more than all is taken, as areas overlap.
-
-    Attributes
-    ----------
-    superpixels
-        How many.
-    excess
-        How much more is taken than there is, in superpixels.
+    """Superpixels of which more than all is taken, as areas overlap: how many, and how many superpixels too much in
+    all.
     """
 
     superpixels: int = 0
