@@ -32,14 +32,14 @@ GENES_AT_ONCE = 128
 
 
 @dataclass(frozen=True)
-class Held:
+class FoldSpots:
     """One fold: indices of the spots that the model learns from, and of those that it is tested on."""
 
     train: NDArray[np.int64]
     test: NDArray[np.int64]
 
     @classmethod
-    def of(cls, folds: Folds, fold: int, data: TrainingData) -> Held:
+    def of(cls, folds: Folds, fold: int, data: TrainingData) -> FoldSpots:
         """The spots of a fold; not tested are those that lie off tissue for the most part, or are empty."""
         covered = np.diff(data.starts) >= LEAST_COVERED * data.disc_size.cpu().numpy()
         known = covered & data.usable & (data.depth.cpu().numpy() > 0)
@@ -53,7 +53,7 @@ class Held:
 
 
 def predict_held(
-    held: Held, data: TrainingData, *, recipe: str, seed: int, n_states: int
+    held: FoldSpots, data: TrainingData, *, recipe: str, seed: int, n_states: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Train on what is not held out, as a run does, and predict the tested spots: (spot, gene) and (spot,) counts.
 
@@ -70,7 +70,7 @@ def predict_held(
 
 
 def predict_baselines(
-    held: Held, data: TrainingData, discs: DiscFeatures, *, seed: int
+    held: FoldSpots, data: TrainingData, discs: DiscFeatures, *, seed: int
 ) -> Iterator[tuple[slice, NDArray[np.float64], NDArray[np.float64]]]:
     """Predict ``log1p`` of the tested spots' counts from the same spots as the model has.
 

@@ -22,7 +22,7 @@ from iscale.model.gather import gather_discs
 from iscale.model.sizes import STATES
 from iscale.trust.correlation import blocks_of_tissue, correlation, noise_ceiling
 from iscale.trust.folds import Folds, How, cut_folds
-from iscale.trust.held_out import GENES_AT_ONCE, Held, HeldOutStore, predict_baselines, predict_held
+from iscale.trust.held_out import GENES_AT_ONCE, FoldSpots, HeldOutStore, predict_baselines, predict_held
 from iscale.trust.table import Trust, trust_path, write_trust
 from iscale.words import plural
 
@@ -69,7 +69,7 @@ def _hold_out(context: HoldoutContext, fold: int) -> int:
         seed=fit.seed,
         device=torch.device(here(fit.device)),
     )
-    held = Held.of(folds, fold, data)
+    held = FoldSpots.of(folds, fold, data)
     if not held.possible:
         return 0
     own = np.searchsorted(folds.tested(fold), held.test)

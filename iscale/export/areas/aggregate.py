@@ -22,7 +22,7 @@ from iscale.export.areas.areas import Facts
 from iscale.export.areas.frame import Inside
 from iscale.export.areas.open import AreaOptions, Kind, Opened, open_areas
 from iscale.export.areas.sums import LAYERS, ExcessCover, FoundFacts, Maps, found_columns, open_maps, sum_over
-from iscale.export.areas.table import TableWriter
+from iscale.export.areas.writer import TableWriter
 from iscale.model.genes import choose_genes
 from iscale.project.layout import file_name
 from iscale.results import Run, open_run

@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from iscale.export.areas.areas import Repeats
 from iscale.store.anndata_file import INDEX, Hdf5, encoding, make_anndata, make_categories, make_frame
 from iscale.store.scratch import FileRows
 
@@ -25,12 +24,33 @@ CHUNK = 1 << 14
 """Rows of a column of ``obs`` that are stored together."""
 
 
+class _Repeats:
+    """Whether names are unique, told by a hash of each: names of a million areas are not held."""
+
+    def __init__(self) -> None:
+        self._hashes: list[NDArray[np.uint64]] = []
+        self._repeated: int | None = None
+
+    def add(self, ids: list[str]) -> None:
+        """Take note of some names."""
+        self._hashes.append(pd.util.hash_array(np.asarray(ids, dtype=object), categorize=False))
+
+    def repeated(self) -> int:
+        """How many names come again; after it none can be added."""
+        if self._repeated is None:
+            every = np.concatenate([np.zeros(0, np.uint64), *self._hashes])
+            self._hashes.clear()
+            every.sort()
+            self._repeated = int((every[1:] == every[:-1]).sum())
+        return self._repeated
+
+
 class TableWriter:
     """Writes the parts of an AnnData, in this order: `add_rows`, `make_matrices`, `adding`, `finish`."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._names = Repeats()
+        self._names = _Repeats()
         self._columns: list[str] = []
         self._categories: dict[str, dict[str, int]] = {}
         self._starts: dict[str, int] = {}
