@@ -42,10 +42,10 @@ from iscale.model.fit_stage import FitContext
 from iscale.model.gather import gather_discs
 from iscale.options import load_options
 from iscale.plan.job import Job
+from iscale.trust.correlation import correlation
 from iscale.trust.folds import Folds, How, cut_evenly, cut_folds
 from iscale.trust.held_out import HeldOutStore
-from iscale.trust.holdout import holdout_steps
-from iscale.trust.score import correlation
+from iscale.trust.stage import holdout_steps
 from iscale.trust.table import WORDS, Trust, read_trust, trust_path
 
 HOWS: tuple[How, ...] = ("capture", "spots", "region")

@@ -168,7 +168,7 @@ OWN = (
     Stage(
         "holdout",
         "Say which genes to believe, against what is held out.",
-        "iscale.trust.holdout",
+        "iscale.trust.stage",
         needs=("features", "integrate"),
         fills={"holdout": ("features", "integrate")},
         options=("recipe", "seed", "hold_out"),

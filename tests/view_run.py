@@ -15,7 +15,7 @@ from iscale.model.every_gene import Loadings
 from iscale.model.loadings import coarse_means, write_loadings
 from iscale.model.sizes import FACTORS
 from iscale.store import layout
-from iscale.store.ome import ome_metadata
+from iscale.store.ome import slide_metadata
 from iscale.store.run_store import RunStore
 
 SHAPE = (144, 272)
@@ -110,7 +110,7 @@ def spots() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
 def _write_image(store: RunStore) -> None:
     shapes = layout.level_shapes(GRID.shape_px)
     attributes = {
-        "ome": ome_metadata("he-raw.tif", len(shapes), 0.5),
+        "ome": slide_metadata("he-raw.tif", len(shapes), 0.5),
         "source": "he-raw.tif",
         "raw_pixel_size_um": 0.5,
         "pixel_size_um": 0.5,

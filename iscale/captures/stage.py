@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anndata as ad
 import numpy as np
@@ -19,6 +19,7 @@ from iscale.engine.plan import Resources, single_task
 from iscale.engine.step import Step, nothing
 from iscale.errors import InputError
 from iscale.geometry import SlideGrid
+from iscale.store.anndata_file import InChunks, encoding
 from iscale.store.run_store import RunStore
 from iscale.transform import Transform
 
@@ -38,20 +39,21 @@ MOST_READ = 1 << 25
 
 def write_counts(group: zarr.Group, counts: Counts) -> None:
     """Write counts into an empty group."""
-    group.attrs.update({"encoding-type": "csr_matrix", "encoding-version": "0.1.0", "shape": list(counts.shape)})
+    group.attrs.update(encoding("csr_matrix") | {"shape": list(counts.shape)})
     n = counts.nnz
     indptr = counts.indptr.astype(np.int32 if n < 2**31 else np.int64)
     group.create_array("indptr", data=indptr, chunks=(min(SPOTS, len(indptr)),))
     chunk, shard = (max(1, min(CHUNK, n)),), (SHARD,) if n > SHARD else None
-    data, genes = (
+    arrays = [
         group.create_array(name, shape=(n,), dtype=dtype, chunks=chunk, shards=shard)
         for name, dtype in (("data", np.float32), ("indices", np.int32))
-    )
-    at = 0
-    for own_data, own_genes in _whole_shards(counts):
-        place = slice(at, at + len(own_data))
-        data[place], genes[place] = own_data, own_genes
-        at += len(own_data)
+    ]
+    data, genes = (InChunks(array, SHARD) for array in arrays)  # a part of a shard would be read and written again
+    for _, block in blocks(counts):
+        data.add(block.data)
+        genes.add(block.indices)
+    data.close()
+    genes.close()
 
 
 def open_capture(group: zarr.Group, *, counts: bool = True) -> ad.AnnData:
@@ -85,23 +87,6 @@ def files_of(counts: Counts) -> int:
     """About how many files the counts will be."""
     per_file = SHARD if counts.nnz > SHARD else CHUNK
     return 4 + 2 * -(-counts.nnz // per_file) + -(-counts.shape[0] // SPOTS)
-
-
-def _whole_shards(counts: Counts) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-    """Counts and their genes in pieces of a shard each: a part of one would be read and written again."""
-    held: list[tuple[NDArray[Any], NDArray[Any]]] = []
-    n = 0
-    for _, block in blocks(counts):
-        held.append((block.data, block.indices))
-        n += block.nnz
-        while n >= SHARD:
-            data, genes = (np.concatenate(arrays) for arrays in zip(*held, strict=True))
-            yield data[:SHARD], genes[:SHARD]
-            held = [(data[SHARD:], genes[SHARD:])]
-            n -= SHARD
-    if n:
-        data, genes = (np.concatenate(arrays) for arrays in zip(*held, strict=True))
-        yield data, genes
 
 
 WORK_PER_SPOT = 200

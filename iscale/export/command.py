@@ -142,8 +142,9 @@ def export_run(
     target = Path(out).expanduser() if out is not None else _default(opened, chosen.default.format(bin=bins))
     check_target(target, chosen.suffixes, opened.store, overwrite=overwrite)
     with replacing(target) as part:
-        told = watcher or Silence()
-        request = Request(opened, source, prediction.grid, names, region, place is None, side, part, told)
+        request = Request(
+            opened, source, prediction.grid, names, region, place is None, side, part, watcher or Silence()
+        )
         check_tissue(request)
         text: str = importlib.import_module(f"iscale.export.{chosen.module}").write(request)
         give_back()

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import h5py
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from iscale.export.anndata_rows import Hdf5, about, write_anndata
+from iscale.errors import InputError
 from iscale.export.request import Request
-from iscale.export.rows import Table, obs_columns, obsm_columns
+from iscale.export.rows import Column, Piece, Table, index_of, obs_columns, obsm_columns, read_sums
 from iscale.geometry import SUPERPIXEL_PX, Region
 from iscale.project.layout import file_name
+from iscale.store.anndata_file import INDEX, Group, Hdf5, InChunks, make_anndata, make_categories, make_frame
 from iscale.words import plural
 
 SIDES_PX = {"hires": 2048, "lowres": 600}
 """Longest sides of the two images: the finest level of the pyramid that is no larger."""
+
+
+GENES_AT_ONCE = 256
+"""Genes read together of a shard, in float32 17 MB: what is computed on demand is then read once for all of them."""
+
+ROWS_OF_COLUMNS = 65536
+"""Rows of a chunk of what is not X."""
+
+Filled = tuple[InChunks, Callable[[Piece], NDArray[Any]]]
+"""An array, and what gives a piece's rows of it."""
 
 
 def write(request: Request) -> str:
@@ -38,7 +50,7 @@ def write(request: Request) -> str:
             "metadata": {"corner_um": np.array(corner_um), "microns_per_pixel": request.grid.pixel_size_um},
         }
     }
-    with _told_of_the_disk(), h5py.File(request.part, "w") as file:
+    with _disk_errors(), h5py.File(request.part, "w") as file:
         obsm = obsm_columns(request, (window.y0, window.x0))
         uns = {"spatial": spatial, "iscale": about(request)}
         write_anndata(Hdf5(file), request, table, obs_columns(request), obsm, uns)
@@ -46,7 +58,7 @@ def write(request: Request) -> str:
 
 
 @contextmanager
-def _told_of_the_disk() -> Iterator[None]:
+def _disk_errors() -> Iterator[None]:
     """Raise what HDF5 says of the disk when it closes a file as what it is."""
     try:
         yield
@@ -85,3 +97,75 @@ def _pixels(request: Request, window: Region, level: int) -> NDArray[np.uint8]:
     return np.ascontiguousarray(
         np.moveaxis(np.asarray(array[(slice(None), *window.coarsened(1 << level).slices)]), 0, -1)
     )
+
+
+def write_anndata(
+    into: Group,
+    request: Request,
+    table: Table,
+    obs: Sequence[Column],
+    obsm: Sequence[Column],
+    uns: Mapping[str, Any],
+) -> None:
+    """Write bins by genes into an empty group: the rows of a table, what is known of each, and of all of them."""
+    n = table.rows
+    make_anndata(into)
+    into.element("var", _genes(request))
+    into.element("uns", dict(uns))
+    make_frame(into, "obs", [column.name for column in obs])
+    names = InChunks(into.strings(f"obs/{INDEX}", n, ROWS_OF_COLUMNS), ROWS_OF_COLUMNS)
+    filled: list[Filled] = [(names, index_of)]
+    filled += [_column(into, f"obs/{column.name}", column, n) for column in obs]
+    filled += [_column(into, f"obsm/{column.name}", column, n) for column in obsm]
+    genes = _gene_columns(into, request, n)
+    with request.counted(len(table)) as done:
+        for piece in table:
+            for rows, of in filled:
+                rows.add(of(piece))
+            for writer, some in genes:
+                writer.add(read_sums(request, some, piece.tile)[:, piece.there].T)
+            done()
+    for rows in (*(rows for rows, _ in filled), *(writer for writer, _ in genes)):
+        rows.close()
+
+
+def _gene_columns(into: Group, request: Request, n: int) -> list[tuple[InChunks, tuple[str, ...]]]:
+    """X, and who writes which of its columns."""
+    x = into.array("X", (n, len(request.genes)), "float32", into.chunk)
+    return [
+        (InChunks(x, into.chunk[0], slice(start, start + len(names))), names)
+        for start, names in request.blocks(GENES_AT_ONCE)
+    ]
+
+
+def _column(into: Group, path: str, column: Column, n: int) -> Filled:
+    if column.categories is not None:
+        make_categories(into, path, column.categories)
+        path = f"{path}/codes"
+    shape = (n, column.width) if column.width else (n,)
+    array = into.array(path, shape, column.dtype, (ROWS_OF_COLUMNS, column.width)[: len(shape)])
+    return InChunks(array, ROWS_OF_COLUMNS), lambda piece: column.of(piece).astype(column.dtype)
+
+
+def _genes(request: Request) -> pd.DataFrame:
+    """What is known of the genes: how well each is predicted, where that was tested."""
+    var = pd.DataFrame(index=pd.Index(list(request.genes), dtype=object))
+    try:
+        trust = request.run.trust
+    except InputError:
+        return var
+    var["trust"] = pd.Categorical(trust["word"].reindex(var.index))
+    var["trust_score"] = trust["score"].reindex(var.index).to_numpy(np.float32)
+    return var
+
+
+def about(request: Request) -> dict[str, Any]:
+    """Where an export is from, for ``uns``."""
+    from iscale import __version__
+
+    return {
+        "version": __version__,
+        "values": "expected counts, summed over the tissue of a bin",
+        "bin_um": request.bin_um,
+        "pixel_size_um": request.grid.pixel_size_um,
+    }

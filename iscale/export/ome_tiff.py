@@ -10,11 +10,9 @@ import tifffile
 import zarr
 from numpy.typing import NDArray
 
-from iscale.export.ome_zarr import COLOURS
-from iscale.export.pyramid import CHUNK, Levels, write_levels
+from iscale.export.ome_zarr import CHUNK, COLOURS, Levels, write_levels
 from iscale.export.request import Request, remove, tiles
 from iscale.geometry import Region
-from iscale.words import plural
 
 
 def write(request: Request) -> str:
@@ -25,9 +23,7 @@ def write(request: Request) -> str:
         _write_tiff(zarr.open_group(scratch, mode="r"), request, levels)
     finally:
         remove(scratch)
-    h, w = levels.shapes[0]
-    genes, resolutions = plural(len(request.genes), "gene"), plural(len(levels.shapes), "resolution")
-    return f"{genes} x {h} x {w} superpixels, {resolutions}; 0 off tissue."
+    return levels.text(request)
 
 
 def _write_tiff(stored: zarr.Group, request: Request, levels: Levels) -> None:
@@ -42,12 +38,12 @@ def _write_tiff(stored: zarr.Group, request: Request, levels: Levels) -> None:
     }
     with (
         tifffile.TiffWriter(request.part, bigtiff=True, ome=True) as tiff,
-        request.told(sum(per_level), "tiff") as done,
+        request.counted(sum(per_level), "tiff") as done,
     ):
         for level, shape in enumerate(levels.shapes):
             step_um = request.superpixel_um * 2**level
             tiff.write(
-                _told(_tiles(stored[str(level)]), done),
+                _counting(_tiles(stored[str(level)]), done),
                 shape=(n, *shape),
                 subifds=len(levels.shapes) - 1 if level == 0 else 0,
                 subfiletype=1 if level else 0,
@@ -88,7 +84,7 @@ def _tiles(array: Any) -> Iterator[NDArray[np.float32]]:
             yield tile
 
 
-def _told(found: Iterator[NDArray[np.float32]], done: Any) -> Iterator[NDArray[np.float32]]:
+def _counting(found: Iterator[NDArray[np.float32]], done: Any) -> Iterator[NDArray[np.float32]]:
     for tile in found:
         done()  # before: nobody asks again after the last
         yield tile

@@ -34,7 +34,7 @@ def write(request: Request) -> str:
     blocks = list(request.blocks(GENES_AT_ONCE))
     with (
         pq.ParquetWriter(request.part, schema, compression="zstd", use_dictionary=["gene"]) as writer,
-        request.told(len(work) * len(blocks)) as done,
+        request.counted(len(work) * len(blocks)) as done,
     ):
         for tile in work:
             there = _there(mask, tile, request.side)

@@ -53,7 +53,7 @@ def write(request: Request) -> str:
     at_once = max(1, STRIP_BYTES // (4 * SHARD_SUPERPIXELS * w) // GENES_PER_CHUNK) * GENES_PER_CHUNK
     blocks = list(request.blocks(at_once))
     of_embedding = 0 if embedding is None else len(_strips((h, w), EMBEDDING_ROWS))
-    with request.told(len(_strips((h, w))) * len(blocks) + of_embedding) as done:
+    with request.counted(len(_strips((h, w))) * len(blocks) + of_embedding) as done:
         for _, names in blocks:
             _write_genes(request, names, files, cells, done)
         if embedding is not None:
@@ -83,13 +83,7 @@ def _replaced(folder: Path, files: dict[str, str]) -> list[str]:
 
 
 def _files(genes: Sequence[str]) -> dict[str, str]:
-    """Names of the genes' files.
-
-    Raises
-    ------
-    InputError
-        Two genes would share one.
-    """
+    """Names of the genes' files; refused where two genes would share one."""
     found: dict[str, str] = {}
     for gene in genes:
         name = f"{file_name(gene)}.pickle"

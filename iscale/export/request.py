@@ -29,13 +29,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def check_target(target: Path, suffixes: tuple[str, ...], store: RunStore, *, overwrite: bool) -> None:
-    """Refuse a target that cannot be, or must not be, written.
-
-    Raises
-    ------
-    InputError
-        It is there and is not to be replaced, is no export, has another format's name, or would harm the run.
-    """
+    """Refuse a target that is not to be replaced, is no export, has another format's name, or would harm the run."""
     path = target.resolve()
     if suffixes and not target.name.endswith(suffixes):
         raise InputError(f"{target}: the name must end in {' or '.join(suffixes)}.", "Readers go by it.")
@@ -64,10 +58,7 @@ def _made_by_us(folder: Path) -> bool:
 def replacing(target: Path) -> Iterator[Path]:
     """Give a place to write to, and rename it to the target if all went well; else remove what was written.
 
-    Raises
-    ------
-    StoreError
-        The disk is full, or the place cannot be written.
+    Raised is a `StoreError` where the disk is full, or the place cannot be written.
     """
     part = target.with_name(f"{target.name}{PART}")
     try:
@@ -102,13 +93,7 @@ def remove(path: Path) -> None:
 
 
 def check_room(target: Path, needed: int) -> None:
-    """Refuse what the disk has no room for, before hours of writing.
-
-    Raises
-    ------
-    InputError
-        So much is not free there.
-    """
+    """Refuse what the disk has no room for, before hours of writing."""
     folder = next(folder for folder in target.resolve().parents if folder.exists())
     free = shutil.disk_usage(folder).free
     if needed > free:
@@ -137,24 +122,10 @@ Window = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Request:
-    """An export.
+    """An export: a run, its genes and grids, which genes of it, and where to write, to be renamed when all is there.
 
-    Attributes
-    ----------
-    run, source, grid
-        The run, its maps, and the grids of its slide.
-    genes
-        Which to write.
-    region
-        Window of superpixels, whole bins.
-    whole
-        Whether that is the whole slide.
-    side
-        Side of a bin, in superpixels.
-    part
-        Where to write; it is renamed when all is there.
-    watcher
-        Who is told of progress.
+    ``region`` is a window of superpixels, whole bins of ``side`` superpixels a side; ``whole`` says that it is the
+    slide.
     """
 
     run: Run
@@ -182,19 +153,13 @@ class Request:
         for start in range(0, len(self.genes), n):
             yield start, self.genes[start : start + n]
 
-    def told(self, total: int, step: str = "export") -> AbstractContextManager[Callable[[], None]]:
+    def counted(self, total: int, step: str = "export") -> AbstractContextManager[Callable[[], None]]:
         """Tell the watcher of work whose parts are counted by calling what this gives."""
         return counted(self.watcher, step, total)
 
 
 def check_tissue(request: Request) -> None:
-    """Refuse a window of glass: there would be nothing in the file.
-
-    Raises
-    ------
-    InputError
-        There is no tissue.
-    """
+    """Refuse a window of glass: there would be nothing in the file."""
     mask, region, um = request.run.store.array("tissue/mask"), request.region, request.superpixel_um
     x0, x1, y0, y1 = (um * side for side in (region.x0, region.x1, region.y0, region.y1))
     if not any(np.asarray(mask[tile.slices]).any() for tile in tiles(region)):
@@ -210,15 +175,8 @@ def tiles(region: Region, side: int = SHARD_SUPERPIXELS) -> list[Region]:
 
 
 def bin_side(bin_um: float | None, superpixel_um: float) -> int:
-    """Side of a bin, in superpixels.
+    """Side of a bin, in superpixels: whole ones, and not too many.
 
-    Raises
-    ------
-    InputError
-        Bins of this side are not whole superpixels, or too large.
-
-    Examples
-    --------
     >>> bin_side(16, 8.0), bin_side(None, 12.0)
     (2, 1)
     """
@@ -250,13 +208,6 @@ def parse_window(text: str) -> Window:
 def choose_region(window: Window | None, grid: SlideGrid, side: int) -> Region:
     """Superpixels of the bins that a window touches; of the whole slide without one.
 
-    Raises
-    ------
-    InputError
-        The window is empty, or lies outside of the slide.
-
-    Examples
-    --------
     >>> grid = SlideGrid((1024, 2048), 0.5, 0.5)
     >>> str(choose_region((0, 0, 17, 30), grid, 2))
     'y 0:4, x 0:4'

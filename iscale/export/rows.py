@@ -76,18 +76,10 @@ def read_sums(request: Request, genes: Sequence[str], tile: Region) -> NDArray[n
 
 @dataclass(frozen=True)
 class Piece:
-    """Bins with tissue of one shard.
+    """Bins with tissue of one shard: its superpixels that are exported, and (y, x) the share of each bin that is
+    tissue.
 
-    Attributes
-    ----------
-    tile
-        Superpixels of the shard that are exported.
-    share
-        (y, x) share of each of its bins that is tissue.
-    start
-        Rows of the table before it.
-    side
-        Side of a bin, in superpixels.
+    ``start`` is how many rows of the table come before; ``side`` that of a bin, in superpixels.
     """
 
     tile: Region
@@ -136,18 +128,7 @@ class Column:
 
 
 class Table:
-    """The rows of a table.
-
-    Parameters
-    ----------
-    request
-        What is exported.
-
-    Attributes
-    ----------
-    rows
-        How many there are.
-    """
+    """The rows of a table: pieces, read anew each time, and how many ``rows`` they have in all."""
 
     def __init__(self, request: Request) -> None:
         self._mask = request.run.store.array("tissue/mask")

@@ -16,11 +16,13 @@ from typing import Any
 import numpy as np
 import zarr
 
-from iscale.export.anndata_rows import Zarr, about, write_anndata
+from iscale.export.h5ad import about, write_anndata
 from iscale.export.request import Request, tiles
 from iscale.export.rows import Column, Piece, Table, obs_columns, obsm_columns
 from iscale.geometry import SUPERPIXEL_PX
+from iscale.store.anndata_file import Zarr
 from iscale.store.layout import MASK_SHARD_SUPERPIXELS, SHARD_SUPERPIXELS
+from iscale.store.ome import axes, scaling
 from iscale.words import plural
 
 BINS, TABLE, REGION_KEY, INSTANCE_KEY = "bins", "expression", "region", "bin_id"
@@ -29,9 +31,9 @@ BINS, TABLE, REGION_KEY, INSTANCE_KEY = "bins", "expression", "region", "bin_id"
 VERSION = {"version": "0.5-dev-spatialdata"}
 RASTER = {"version": "0.3"}
 
-SYSTEMS = ("global", "um", "px")
-"""Coordinate systems: um from the slide's corner, which is also the one that tools take where none is named, and
-analysis pixels."""
+SYSTEMS = {"global": "micrometer", "um": "micrometer", "px": "unit"}
+"""Coordinate systems and their units: um from the slide's corner, which is also the one that tools take where none is
+named, and analysis pixels."""
 
 
 def write(request: Request) -> str:
@@ -165,31 +167,19 @@ def _raster(request: Request, group: zarr.Group, name: str, dtype: str, side: in
     )
 
 
-def _ome(name: str, axes: str, side_px: float, factors: list[float], request: Request) -> dict[str, Any]:
+def _ome(name: str, letters: str, side_px: float, factors: list[float], request: Request) -> dict[str, Any]:
     """Attributes of a raster: its levels, and how a cell of its finest lies in each coordinate system."""
-    channel = [1.0] if axes[0] == "c" else []
-    described = [{"name": a, "type": "channel"} if a == "c" else {"name": a, "type": "space"} for a in axes]
     datasets = [
-        {
-            "path": str(level),
-            "coordinateTransformations": [{"type": "scale", "scale": [*channel, factor, factor]}],
-        }
+        {"path": str(level), "coordinateTransformations": [scaling(letters, factor)]}
         for level, factor in enumerate(factors)
     ]
-    units = {"global": "micrometer", "um": "micrometer", "px": "unit"}
-    sides = {system: side_px * (1.0 if system == "px" else request.grid.pixel_size_um) for system in SYSTEMS}
     placed = [
         {
-            "type": "scale",
-            "scale": [*channel, sides[system], sides[system]],
-            "input": {"name": axes, "axes": _axes(axes, "unit")},
-            "output": {"name": system, "axes": _axes(axes, units[system])},
+            **scaling(letters, side_px if system == "px" else side_px * request.grid.pixel_size_um),
+            "input": {"name": letters, "axes": axes(letters, "unit")},
+            "output": {"name": system, "axes": axes(letters, unit)},
         }
-        for system in SYSTEMS
+        for system, unit in SYSTEMS.items()
     ]
-    scales = [{"name": name, "axes": described, "datasets": datasets, "coordinateTransformations": placed}]
-    return {"ome": {**VERSION, "multiscales": scales}, "spatialdata_attrs": RASTER}
-
-
-def _axes(axes: str, unit: str) -> list[dict[str, str]]:
-    return [{"name": a, "type": "channel"} if a == "c" else {"name": a, "type": "space", "unit": unit} for a in axes]
+    scales = {"name": name, "axes": axes(letters, None), "datasets": datasets, "coordinateTransformations": placed}
+    return {"ome": {**VERSION, "multiscales": [scales]}, "spatialdata_attrs": RASTER}

@@ -15,6 +15,7 @@ from iscale.geometry import SUPERPIXEL_PX, Region, SlideGrid
 from iscale.model.discs import blocks_of, disc_rows, disc_sizes
 from iscale.store.layout import SHARD_SUPERPIXELS
 from iscale.store.run_store import RunStore
+from iscale.store.scratch import FileRows
 
 HOLD_BYTES = 2**30
 """Rows up to so many bytes are held in memory, where nothing else is said."""
@@ -44,14 +45,14 @@ def gather_discs(
     hold_bytes
         Rows are held in memory if they take no more than this, discs taken as whole.
     """
-    from iscale.model.row_file import RowFile, ScratchFile
+    from iscale.model.row_file import RowFile
 
     n_features = sum(len(group.features) for group in groups)
     size = disc_sizes(spots.radius_um, grid.superpixel_um)
     first = np.cumsum(size) - size
     held = 4 * int(size.sum()) * n_features <= hold_bytes
     array = np.empty((int(size.sum()), n_features), np.float32) if held else None
-    file = None if held else ScratchFile(store.scratch, n_features)
+    file = None if held else FileRows.nameless(store.scratch, n_features)
     count = np.zeros(len(size), np.int64)
     for spot, rows in _visit(store, groups, spots, grid):
         count[spot] = len(rows)

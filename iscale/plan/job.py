@@ -198,9 +198,9 @@ class Job:
     @functools.cached_property
     def test_spots(self) -> TrainingSpots:
         """The spots as they are held out: merged within captures only."""
-        from iscale.trust.folds import spots_apart
+        from iscale.trust.folds import merge_within_captures
 
-        spots = spots_apart(
+        spots = merge_within_captures(
             self.captures,
             self.spots,
             dist_st_px=self.options.dist_st,

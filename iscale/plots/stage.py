@@ -25,7 +25,7 @@ from iscale.plots.contact_sheet import CELL_PX, PER_PAGE, draw_sheet, pages
 from iscale.plots.draw import draw_spots, draw_with_uncertainty
 from iscale.plots.overview import LONGEST_SIDE, TILE, image_overview, mean_maps, reduction
 from iscale.project.layout import INTEGRATED, MAPS_FOLDER, REFINED_FOLDER, SPOTS_FOLDER, file_name, is_sheet, sheet_name
-from iscale.store.layout import GENES_PER_CHUNK
+from iscale.store.layout import GENES_PER_CHUNK, genes_by_chunk
 from iscale.store.run_store import RunStore
 from iscale.words import plural
 
@@ -117,9 +117,9 @@ def plot_sheet(context: PlotContext, region: Region) -> None:
 
 def _in_chunks(array: GeneArray, first: int, end: int, factor: int) -> Iterator[NDArray[np.float32]]:
     """Reduced maps of rows, those that share stored chunks read together."""
-    for start in range(first, end, GENES_PER_CHUNK):
-        tell(start - first, end - first)
-        yield from mean_maps(array, slice(start, min(start + GENES_PER_CHUNK, end)), factor)
+    for together in genes_by_chunk(range(first, end)):
+        tell(together[0], end - first)
+        yield from mean_maps(array, slice(first + together[0], first + together[-1] + 1), factor)
 
 
 def plot_capture(context: PlotContext, region: Region) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +24,7 @@ from iscale.regions.scores import (
     scaled,
 )
 from iscale.store import layout
-from iscale.store.layout import GENES_PER_CHUNK
+from iscale.store.layout import genes_by_chunk
 from iscale.store.run_store import RunStore
 
 THRESHOLDS = (0.01, 0.05, 0.10, 0.15, 0.20, 0.25)
@@ -76,8 +75,8 @@ def read_rows(source: Source, rows: Sequence[int], place: Region) -> Iterator[tu
     place
         In superpixels.
     """
-    for _, group in groupby(rows, lambda row: row // GENES_PER_CHUNK):
-        near = list(group)
+    for together in genes_by_chunk(rows):
+        near = [rows[at] for at in together]
         yield from zip(near, source.rows(np.array(near, np.int64), place), strict=True)
 
 

@@ -24,7 +24,7 @@ from iscale.slide.base import SlideReader
 from iscale.slide.reader import open_decoded, open_slide
 from iscale.slide.resample import choose_level, halve, resample, source_region
 from iscale.store import layout
-from iscale.store.ome import ome_metadata
+from iscale.store.ome import slide_metadata
 from iscale.store.run_store import RunStore
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def ingest_steps(
 
     def make_group() -> None:
         attributes = {
-            "ome": ome_metadata(slide.name, len(shapes), grid.pixel_size_um),
+            "ome": slide_metadata(slide.name, len(shapes), grid.pixel_size_um),
             "source": str(slide.resolve()),
             "slide_fingerprint": slide_fingerprint,
             "raw_shape_px": list(grid.raw_shape_px),

@@ -7,7 +7,9 @@ writes.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from math import ceil, prod
 
 from iscale.geometry import SUPERPIXEL_PX
@@ -144,6 +146,17 @@ def genes(path: str, n_genes: int, shape: tuple[int, int]) -> ArrayLayout:
     return ArrayLayout(
         path, ("gene", "y", "x"), (n_genes, *shape), "float16", (chunk, side, side), (shard, side, side), float("nan")
     )
+
+
+def genes_by_chunk(numbers: Sequence[int], per_chunk: int = GENES_PER_CHUNK) -> Iterator[list[int]]:
+    """Places in a list of genes' numbers, those together whose maps share chunks, by ascending number.
+
+    >>> list(genes_by_chunk([9, 0, 3]))
+    [[1, 2], [0]]
+    """
+    places = sorted(range(len(numbers)), key=numbers.__getitem__)
+    for _, together in groupby(places, key=lambda place: numbers[place] // per_chunk):
+        yield list(together)
 
 
 def embedding(n_components: int, shape: tuple[int, int]) -> ArrayLayout:

@@ -1,55 +1,70 @@
-"""OME-Zarr 0.5 metadata of image pyramids."""
+"""OME-Zarr metadata of images whose levels halve: axes, where levels lie, channels.
+
+Format: NGFF 0.5, https://ngff.openmicroscopy.org/0.5.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 
-def ome_metadata(name: str, n_levels: int, pixel_size_um: float) -> dict[str, Any]:
-    """The ``ome`` attribute of a pyramid of three colour channels whose levels halve.
+def axes(names: str, unit: str | None = "micrometer") -> list[dict[str, str]]:
+    """The axes that letters name, ``c`` for channels; those of space have a unit.
 
-    Parameters
-    ----------
-    name
-        Name of the image.
-    n_levels
-        Number of levels, the finest called ``0``.
-    pixel_size_um
-        Side of the finest level's pixels, in um.
+    >>> axes("cy", None)
+    [{'name': 'c', 'type': 'channel'}, {'name': 'y', 'type': 'space'}]
+    """
+    space = {"type": "space"} if unit is None else {"type": "space", "unit": unit}
+    return [{"name": name, **({"type": "channel"} if name == "c" else space)} for name in names]
 
-    Notes
-    -----
-    Positions are in um from the slide's corner, as in all coordinates of a run: the centre of a level's first pixel is
-    half of its side away from the corner.
+
+def scaling(names: str, side: float) -> dict[str, Any]:
+    """The transform of cells of one side to where they lie, by the letters of their axes.
+
+    >>> scaling("cyx", 8.0)
+    {'type': 'scale', 'scale': [1.0, 8.0, 8.0]}
+    """
+    return {"type": "scale", "scale": [1.0 if name == "c" else side for name in names]}
+
+
+def channel(
+    label: str, colour: str, ends: tuple[float, float], shown: tuple[float, float], *, active: bool = True
+) -> dict[str, Any]:
+    """How a channel is drawn: its colour, the ends of its values, and those of what is shown."""
+    window = {"min": ends[0], "max": ends[1], "start": shown[0], "end": shown[1]}
+    return {"label": label, "color": colour, "window": window, "active": active}
+
+
+def image_metadata(
+    name: str,
+    n_levels: int,
+    side_um: float,
+    channels: Sequence[dict[str, Any]],
+    corner_um: tuple[float, float] = (0.0, 0.0),
+) -> dict[str, Any]:
+    """The ``ome`` attribute of an image (c, y, x) of levels ``0``, ``1`` ..., each half of the one before.
+
+    Positions are in um from the slide's corner, as in all coordinates of a run: the centre of a level's first cell is
+    half of its side away from the image's corner (y, x). ``side_um`` is that of the finest level's cells.
     """
 
-    def transforms(level: int) -> list[dict[str, Any]]:
-        step = pixel_size_um * 2**level
-        shift = step / 2
-        return [
-            {"type": "scale", "scale": [1.0, step, step]},
-            {"type": "translation", "translation": [0.0, shift, shift]},
-        ]
+    def transforms(side: float) -> list[dict[str, Any]]:
+        shift = [0.0, *(start + side / 2 for start in corner_um)]
+        return [scaling("cyx", side), {"type": "translation", "translation": shift}]
 
-    axes = [{"name": "c", "type": "channel"}] + [{"name": axis, "type": "space", "unit": "micrometer"} for axis in "yx"]
-    colours = (("red", "FF0000"), ("green", "00FF00"), ("blue", "0000FF"))
-    window = {"min": 0, "max": 255, "start": 0, "end": 255}
+    levels = [
+        {"path": str(level), "coordinateTransformations": transforms(side_um * 2**level)} for level in range(n_levels)
+    ]
     return {
         "version": "0.5",
-        "multiscales": [
-            {
-                "name": name,
-                "axes": axes,
-                "datasets": [
-                    {"path": str(level), "coordinateTransformations": transforms(level)} for level in range(n_levels)
-                ],
-                "type": "mean",
-            }
-        ],
-        "omero": {
-            "channels": [
-                {"label": label, "color": colour, "window": window, "active": True} for label, colour in colours
-            ],
-            "rdefs": {"model": "color"},
-        },
+        "multiscales": [{"name": name, "axes": axes("cyx"), "datasets": levels, "type": "mean"}],
+        "omero": {"channels": list(channels), "rdefs": {"model": "color"}},
     }
+
+
+def slide_metadata(name: str, n_levels: int, pixel_size_um: float) -> dict[str, Any]:
+    """The same of a slide's three colours."""
+    colours = (("red", "FF0000"), ("green", "00FF00"), ("blue", "0000FF"))
+    channels = [channel(label, colour, (0, 255), (0, 255)) for label, colour in colours]
+    return image_metadata(name, n_levels, pixel_size_um, channels)

@@ -15,17 +15,18 @@ from iscale.engine.execute import Watcher
 from iscale.engine.machine import give_back
 from iscale.engine.plan import BASELINE_BYTES, format_bytes, parse_bytes
 from iscale.engine.watchers import counted
+from iscale.engine.whole_file import whole_file
 from iscale.errors import InputError, MemoryBudgetError, StoreError
 from iscale.geometry import Region
 from iscale.plots.draw import draw_map
 from iscale.plots.overview import block_mean, reduction
 from iscale.project.layout import file_name
 from iscale.results import Run, open_run
-from iscale.trust import by_gene, by_place, spots
-from iscale.trust.by_gene import GeneScore
+from iscale.trust import score_maps, score_spots
 from iscale.trust.metrics import BLOCKS, METRICS, MOST_RANKED, rank_stride
 from iscale.trust.open_truth import PICKLES, open_truth
 from iscale.trust.prediction import Common, Prediction, genes_in_common, open_prediction
+from iscale.trust.score_maps import GeneScore
 from iscale.trust.truth import MapTruth, Reading, SpotTruth, Truth
 
 QUANTILES = {"q05": 0.05, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95}
@@ -54,9 +55,8 @@ def place_table(places: Mapping[Any, Mapping[str, NDArray[np.floating]]], genes:
 def write_table(path: Path, table: pd.DataFrame) -> Path:
     """Write a table, NA where there is no number; it appears under its name when it is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    table.to_csv(part, sep="\t", index=False, na_rep="NA", float_format="%.9g")
-    part.replace(path)
+    with whole_file(path) as part:
+        table.to_csv(part, sep="\t", index=False, na_rep="NA", float_format="%.9g")
     return path
 
 
@@ -76,10 +76,10 @@ def summary(genes: pd.DataFrame, places: pd.DataFrame) -> str:
             f"Worst: {_named(ranked.tail(SHOWN)[::-1])}",
         ]
     over = places[places["measure"] == "pearson"]
-    told = ", ".join(
+    medians = ", ".join(
         f"{_text(value)} ({_block_text(block)})" for block, value in zip(over["block"], over["median"], strict=True)
     )
-    return "\n".join([*lines, f"Over genes, in each place: median Pearson {told}"])
+    return "\n".join([*lines, f"Over genes, in each place: median Pearson {medians}"])
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:
@@ -135,7 +135,7 @@ def evaluate_run(
     run
         The run, as for `iscale.open_run`.
     truth
-        See `iscale.trust.truth.open_truth`.
+        See `iscale.trust.open_truth.open_truth`.
     watcher
         Who is told of progress.
     memory
@@ -174,15 +174,7 @@ def evaluate_run(
 
 
 def truth_folder(parent: Path, name: str, source: str) -> Path:
-    """Folder of the results against a truth: that of its name, or where another truth of this name has it, the next.
-
-    Parameters
-    ----------
-    parent
-        Folder of all evaluations of a run.
-    name, source
-        Name of the truth, and its path.
-    """
+    """Folder of the results against a truth: that of its name, or where another truth of this name has it, the next."""
     for number in count(1):
         folder = parent / (f"truth-{file_name(name)}" + (f"-{number}" if number > 1 else ""))
         try:
@@ -199,12 +191,12 @@ def _compare_maps(
 ) -> tuple[list[str], str]:
     """What is to be said first, and the text of the scores."""
     assert isinstance(truth, MapTruth)
-    region = by_gene.extent(truth, common)
+    region = score_maps.extent(truth, common)
     if region is None:
         raise InputError(f"{truth.what}: it has no value.", "Every cell is NaN: was it written as it should be?")
     side = _budget(truth, region, common, len(prediction.genes), memory_bytes)
     with counted(watcher, "evaluate/genes", len(common.names)) as done:
-        scores, ranges = by_gene.score_genes(prediction, truth, common, region, done)
+        scores, ranges = score_maps.score_genes(prediction, truth, common, region, done)
     if not any(score.cells for score in scores):
         raise InputError(
             f"{truth.what}: the run has no prediction where it has values ({region} of the superpixels).",
@@ -212,7 +204,7 @@ def _compare_maps(
         )
     tiles = sum(1 for _ in region.tiles(side))
     with counted(watcher, "evaluate/superpixels", tiles) as done:
-        places = by_place.score_places(prediction, truth, common, region, ranges, side, done)
+        places = score_maps.score_places(prediction, truth, common, region, ranges, side, done)
     genes = gene_table(scores)
     quantiles = place_table(places.maps, _varying(scores, BLOCKS[0]))
     _write(out, genes, quantiles)
@@ -226,18 +218,18 @@ def _compare_spots(
 ) -> tuple[list[str], str]:
     """The same of spots."""
     assert isinstance(truth, SpotTruth)
-    needed = spots.task_bytes(truth, prediction.grid.superpixel_um, len(common.names))
+    needed = score_spots.task_bytes(truth, prediction.grid.superpixel_um, len(common.names))
     _check_memory(f"the {len(truth.xy_px):,} spots of {truth.name}", needed, memory_bytes)
     with counted(watcher, "evaluate/genes", len(common.names)) as done:
-        scores, ranges = spots.score_spots(prediction, truth, common, done)
+        scores, ranges = score_spots.score_spots(prediction, truth, common, done)
     if not any(score.cells for score in scores):
         raise InputError(
             f"{truth.what}: the run has no prediction in any of the spots.",
             "Are they placed right, and is there tissue (iscale info)?",
         )
-    shards = sum(1 for _ in spots.shards_of(truth.xy_px))
+    shards = sum(1 for _ in score_spots.shards_of(truth.xy_px))
     with counted(watcher, "evaluate/spots", shards) as done:
-        each = spots.score_each_spot(prediction, truth, common, ranges, done)
+        each = score_spots.score_each_spot(prediction, truth, common, ranges, done)
     genes = gene_table(scores)
     quantiles = place_table({SPOT: each}, _varying(scores, 0))
     _write(out, genes, quantiles)
@@ -246,25 +238,19 @@ def _compare_spots(
 
 
 def _budget(truth: MapTruth, region: Region, common: Common, all_genes: int, memory_bytes: int) -> int:
-    """Side of the tiles that fit the memory.
-
-    Raises
-    ------
-    MemoryBudgetError
-        The maps of one gene do not fit.
-    """
+    """Side of the tiles that fit the memory; an error where the maps of one gene do not."""
     area = region.area
     _check_memory(
         f"the truth's area ({region.shape[0]:,} x {region.shape[1]:,} superpixels)",
-        truth.held_bytes + by_gene.task_bytes(area),
+        truth.held_bytes + score_maps.task_bytes(area),
         memory_bytes,
     )
     n_genes = len(common.names)
-    room = memory_bytes - BASELINE_BYTES - truth.held_bytes - by_place.map_bytes(area)
-    fits = [side for side in by_place.SIDES if by_place.tile_bytes(side, n_genes, all_genes) <= room]
+    room = memory_bytes - BASELINE_BYTES - truth.held_bytes - score_maps.map_bytes(area)
+    fits = [side for side in score_maps.SIDES if score_maps.tile_bytes(side, n_genes, all_genes) <= room]
     if not fits:
-        smallest = by_place.tile_bytes(by_place.SIDES[-1], n_genes, all_genes)
-        needed = truth.held_bytes + by_place.map_bytes(area) + smallest
+        smallest = score_maps.tile_bytes(score_maps.SIDES[-1], n_genes, all_genes)
+        needed = truth.held_bytes + score_maps.map_bytes(area) + smallest
         _check_memory(f"{n_genes} genes", needed, memory_bytes)
     return fits[0]
 
@@ -334,7 +320,7 @@ def _write(out: Path, genes: Any, quantiles: Any) -> None:
         ) from None
 
 
-def _draw(out: Path, places: by_place.PlaceScores, superpixel_um: float) -> None:
+def _draw(out: Path, places: score_maps.PlaceScores, superpixel_um: float) -> None:
     """A map per measure and block."""
     for block, measures in places.maps.items():
         for name, values in measures.items():

@@ -18,41 +18,28 @@ from iscale.errors import InputError
 
 
 @dataclass(frozen=True)
-class ApartSpots(TrainingSpots):
-    """Training spots of which none is of several captures.
-
-    Attributes
-    ----------
-    members
-        (spot,) int64: measured spots of which each is the mean.
-    """
+class SpotsByCapture(TrainingSpots):
+    """Training spots of which none is of several captures; each is the mean of ``members`` measured ones."""
 
     members: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
 
 def members_of(spots: TrainingSpots) -> NDArray[np.int64]:
     """(spot,): of how many measured spots each is the mean, as far as is known: 1 if it is not."""
-    return spots.members if isinstance(spots, ApartSpots) else np.ones(len(spots.depth), np.int64)
+    return spots.members if isinstance(spots, SpotsByCapture) else np.ones(len(spots.depth), np.int64)
 
 
-def spots_apart(
+def merge_within_captures(
     captures: Sequence[Capture],
     spots: TrainingSpots,
     *,
     dist_st_px: float,
     analysis_shape_px: tuple[int, int],
     pixel_size_um: float,
-) -> ApartSpots:
-    """Merge spots again as :func:`iscale.captures.integrate.integrate` does, but never of two captures.
+) -> SpotsByCapture:
+    """Merge spots again as `iscale.captures.integrate.integrate` does, but never of two captures.
 
-    Parameters
-    ----------
-    captures
-        The captures.
-    spots
-        What :func:`iscale.captures.integrate.integrate` made of them: its genes and scales are used.
-    dist_st_px, analysis_shape_px, pixel_size_um
-        As there.
+    ``spots`` is what that made of the captures: its genes and scales are used.
     """
     stacked = replace(stack(captures), scale=np.asarray(spots.capture_scale or (1.0,) * len(captures)))
     labels = _labels(stacked, dist_st_px)
@@ -67,7 +54,7 @@ def spots_apart(
     kept = inside[evenly_spread(xy_px[inside], capture[inside], MOST_SPOTS)]
     slot = np.full(len(members), -1)
     slot[kept] = np.arange(len(kept))
-    return ApartSpots(
+    return SpotsByCapture(
         genes=spots.genes,
         counts=_mean_counts(stacked, spots.genes, slot[labels], members[kept]),
         depth=depth[kept].astype(np.float32),
@@ -121,14 +108,9 @@ FOLDS = 5
 class Folds:
     """The cut of spots into parts that are held out one after the other.
 
-    Attributes
-    ----------
-    fold
-        (spot,) int64: with which part a spot is held out; -1 for spots that never are.
-    trained_on
-        (spot,) bool: spots that are trained on whenever they are not held out. Of the others nothing is used.
-    names
-        (fold,) what is held out.
+    ``fold`` (spot,) is with which part a spot is held out; -1 for spots that never are. ``trained_on`` (spot,) are
+    spots that are trained on whenever they are not held out: of the others nothing is used. ``names`` (fold,) is what
+    is held out.
     """
 
     fold: NDArray[np.int64]
@@ -145,29 +127,15 @@ class Folds:
 
 
 def cut_folds(spots: TrainingSpots, how: How, *, seed: int) -> Folds:
-    """Cut spots into parts.
+    """Cut spots into parts; refused where there is one capture or too few spots would be left to train on.
 
     - ``capture``: each capture is held out in turn. A spot that was merged of several captures has counts of the one
-      that is held out, so it is neither trained nor tested on (:mod:`iscale.trust.folds` merges none of these). A
+      that is held out, so it is neither trained nor tested on (`merge_within_captures` merges none of these). A
       capture without which too few spots would be left is not held out.
     - ``spots``: five parts by chance. Neighbours of a held-out spot are trained on, so this tells how well gaps
       between spots are filled.
     - ``region``: five parts of the tissue, as even in spots as can be, so that all but the spots along the cuts have
       their neighbours held out with them. This tells how well tissue is predicted that no capture covers.
-
-    Parameters
-    ----------
-    spots
-        All spots.
-    how
-        What is held out.
-    seed
-        Fixes what chance decides.
-
-    Raises
-    ------
-    InputError
-        If nothing can be held out, as there is one capture or too few spots would be left to train on.
     """
     n = len(spots.depth)
     everything = np.ones(n, np.bool_)
@@ -206,22 +174,10 @@ def _by_capture(spots: TrainingSpots) -> Folds:
 
 
 def cut_evenly(xy: NDArray[np.float64], n: int) -> NDArray[np.int64]:
-    """Cut places into ``n`` compact parts of nearly as many each, across the longer side each time.
+    """(spot,) from 0 to n - 1: places (spot, 2) cut into compact parts of nearly as many each.
 
-    Parameters
-    ----------
-    xy
-        (spot, 2): x, y in any unit.
-    n
-        Number of parts; not more than there are spots.
+    Cuts are across the longer side each time, and nothing is left to chance; there are at least as many spots as parts.
 
-    Returns
-    -------
-    part
-        (spot,) int64 from 0 to n - 1. Nothing is left to chance.
-
-    Examples
-    --------
     >>> cut_evenly(np.array([[0.0, 0], [1, 0], [2, 0], [3, 0], [4, 0]]), 2).tolist()
     [0, 0, 1, 1, 1]
     """

@@ -32,20 +32,14 @@ GENES_AT_ONCE = 128
 
 
 @dataclass(frozen=True)
-class Held:
-    """One fold: what is learnt from, and what is tested.
-
-    Attributes
-    ----------
-    train, test
-        Indices of the spots that the model learns from, and of those that it is tested on.
-    """
+class FoldSpots:
+    """One fold: indices of the spots that the model learns from, and of those that it is tested on."""
 
     train: NDArray[np.int64]
     test: NDArray[np.int64]
 
     @classmethod
-    def of(cls, folds: Folds, fold: int, data: TrainingData) -> Held:
+    def of(cls, folds: Folds, fold: int, data: TrainingData) -> FoldSpots:
         """The spots of a fold; not tested are those that lie off tissue for the most part, or are empty."""
         covered = np.diff(data.starts) >= LEAST_COVERED * data.disc_size.cpu().numpy()
         known = covered & data.usable & (data.depth.cpu().numpy() > 0)
@@ -59,25 +53,12 @@ class Held:
 
 
 def predict_held(
-    held: Held, data: TrainingData, *, recipe: str, seed: int, n_states: int
+    held: FoldSpots, data: TrainingData, *, recipe: str, seed: int, n_states: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Train on what is not held out, as a run does, and predict the tested spots.
+    """Train on what is not held out, as a run does, and predict the tested spots: (spot, gene) and (spot,) counts.
 
-    Nothing of other spots than those trained on reaches the model but their number.
-
-    Parameters
-    ----------
-    held
-        The fold.
-    data
-        All spots; which of them it holds out itself does not matter.
-    recipe, seed, n_states
-        As of the run.
-
-    Returns
-    -------
-    expression, depth
-        (tested spot, gene) and (tested spot,) expected counts.
+    Nothing of other spots than those trained on reaches the model but their number; which spots ``data`` holds out
+    itself does not matter. The second array is the expected counts of all genes.
     """
     from iscale.model.fit import predict_spots
 
@@ -89,15 +70,12 @@ def predict_held(
 
 
 def predict_baselines(
-    held: Held, data: TrainingData, discs: DiscFeatures, *, seed: int
+    held: FoldSpots, data: TrainingData, discs: DiscFeatures, *, seed: int
 ) -> Iterator[tuple[slice, NDArray[np.float64], NDArray[np.float64]]]:
     """Predict ``log1p`` of the tested spots' counts from the same spots as the model has.
 
-    Yields
-    ------
-    genes, nearest, ridge
-        Some genes, and (tested spot, gene) of each baseline: means of the nearest spots, and ridge regression on the
-        mean features of discs.
+    Gives some genes at a time, and (tested spot, gene) of each baseline: means of the nearest spots, and ridge
+    regression on the mean features of discs.
     """
     train = held.train[data.depth.cpu().numpy()[held.train] > 0]
     xy = data.xy_um.cpu().numpy().astype(np.float64)
@@ -123,18 +101,11 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Rows:
-    """The spots that were predicted.
+    """The spots that were predicted, one fold after the other: per fold which of its spots these are, and of each row
+    the index of the spot.
 
-    Attributes
-    ----------
-    folds
-        Per fold, which of its spots these are.
-    spots
-        (row,) indices of the spots, one fold after the other.
-    capture, xy_um, depth, per_molecule
-        (row,), (row, 2), (row,) and (row,) of these spots; the last is what one counted molecule adds to the counts.
-    predicted_depth
-        (row,) expected counts of all genes.
+    ``xy_um`` is (row, 2), ``depth`` and ``predicted_depth`` (row,) counts of all genes, measured and expected, and
+    ``per_molecule`` (row,) what one counted molecule adds to the counts.
     """
 
     folds: tuple[NDArray[np.int64], ...]

@@ -32,17 +32,8 @@ def paired(true: NDArray[np.floating], guess: NDArray[np.floating]) -> tuple[Map
 
 
 def block_means(values: Maps, block: int) -> Maps:
-    """Means over blocks of what is not NaN; NaN where that is less than half of a block.
+    """Means over whole blocks of (..., y, x), of what is not NaN; NaN where that is less than half of a block.
 
-    Parameters
-    ----------
-    values
-        (..., y, x), rows and columns whole blocks.
-    block
-        Side of a block.
-
-    Examples
-    --------
     >>> values = np.array([[1, 3, np.nan, 5], [np.nan, 2, np.nan, np.nan]])
     >>> block_means(values, 2).tolist()
     [[2.0, nan]]
@@ -111,15 +102,10 @@ def scaled_by(values: NDArray[np.floating], low: float | Values, high: float | V
 def compare_maps(
     true: Values, guess: Values, rank_stride: int = 1, origin: tuple[int, int] = (0, 0)
 ) -> dict[str, float]:
-    """All metrics of two (y, x) maps that are scaled to 0 to 1, over the cells that both have.
+    """All metrics of two (y, x) maps that are scaled to 0 to 1, NaN where there is no value, over the cells of both.
 
-    Parameters
-    ----------
-    true, guess
-        (y, x), NaN where there is no value.
-    rank_stride, origin
-        Spearman and Wasserstein are of the rows and columns whose number divides by the stride, counted such that the
-        map begins at ``origin``.
+    Spearman and Wasserstein are of the rows and columns whose number divides by ``rank_stride``, counted such that the
+    map begins at ``origin``.
     """
     both = np.isfinite(true) & np.isfinite(guess)
     lattice = tuple(slice(-start % rank_stride, None, rank_stride) for start in origin)
@@ -130,14 +116,9 @@ def compare_maps(
 
 
 def compare_values(true: Values, guess: Values, ranked: tuple[Values, Values] | None = None) -> dict[str, float]:
-    """The metrics that look at no neighbours, of values (n,) scaled to 0 to 1; ``ssim`` is NaN.
+    """The metrics that look at no neighbours, of finite values (n,) scaled to 0 to 1; ``ssim`` is NaN.
 
-    Parameters
-    ----------
-    true, guess
-        (n,) finite.
-    ranked
-        What Spearman and Wasserstein are of, where that is not all.
+    Spearman and Wasserstein are of ``ranked``, where that is not all.
     """
     found = dict.fromkeys(METRICS, float("nan"))
     if not len(true):

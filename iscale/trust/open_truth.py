@@ -1,10 +1,11 @@
-"""Open what a run is held against, whatever file or folder holds it; and measured maps in a Zarr store."""
+"""Open what a run is held against, whatever file or folder holds it: arrays, Zarr, captures, the published pickle."""
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from numpy.typing import NDArray
 
 from iscale.errors import InputError
 from iscale.geometry import Region, SlideGrid
-from iscale.trust.truth import MapTruth, Reading, Truth, region_on
+from iscale.project.files import read_gene_names
+from iscale.trust.safe_pickle import maps_of
+from iscale.trust.truth import MapTruth, PlacedMaps, Reading, Truth, gene_first, region_on
 from iscale.trust.truth_captures import open_capture_truth
-from iscale.trust.truth_files import open_arrays, open_published
 
 TABLES = (".npz", ".npy")
 PICKLES = (".pickle", ".pkl")
@@ -29,18 +31,12 @@ KINDS = (
 GROUPS = ("", "expression", "run.zarr/expression", "iSCALE_output/run.zarr/expression")
 """Where in a folder the group may lie: itself, a run's store, output or project."""
 
+NAMES = ("genes", "gene", "gene_names")
+REMEDY = "np.savez(path, genes=names, expected=array) with the array (gene, y, x) writes one that can be read."
+
 
 def open_truth(path: Path, grid: SlideGrid, reading: Reading) -> Truth:
-    """Open a truth.
-
-    Parameters
-    ----------
-    path
-        A file or a folder; see the modules of the readers for what they take.
-    grid
-        Grids of the run's slide.
-    reading
-        How a capture is to be read.
+    """Open a file or a folder as a truth of a slide of these grids.
 
     Raises
     ------
@@ -64,32 +60,6 @@ def open_truth(path: Path, grid: SlideGrid, reading: Reading) -> Truth:
     raise InputError(f"{place} is nothing that a run can be held against.", f"Give {KINDS}.")
 
 
-@dataclass(frozen=True)
-class StoredMaps:
-    """Maps of a Zarr array (gene, y, x) whose corner lies at ``place``."""
-
-    array: zarr.Array[Any]
-    place: Region
-
-    def read(self, genes: Sequence[int], region: Region) -> NDArray[np.float32]:
-        """(gene, y, x) of a region; NaN beyond the array. Genes of one chunk are read together."""
-        values = np.full((len(genes), *region.shape), np.nan, np.float32)
-        y0, y1 = max(region.y0, self.place.y0), min(region.y1, self.place.y1)
-        x0, x1 = max(region.x0, self.place.x0), min(region.x1, self.place.x1)
-        if y0 >= y1 or x0 >= x1:
-            return values
-        inside = Region(y0, y1, x0, x1)
-        per_chunk = self.array.chunks[0]
-        order = sorted(range(len(genes)), key=lambda row: genes[row])
-        for _, group in groupby(order, key=lambda row: genes[row] // per_chunk):
-            rows = list(group)
-            first, last = genes[rows[0]], genes[rows[-1]]
-            read = np.asarray(self.array[(slice(first, last + 1), *inside.within(self.place))], dtype=np.float32)
-            for row in rows:
-                values[row][inside.within(region)] = read[genes[row] - first]
-        return values
-
-
 def find_group(folder: Path) -> str | None:
     """Where in a folder the group with maps lies, None where there is none."""
     for path in GROUPS:
@@ -104,13 +74,7 @@ def find_group(folder: Path) -> str | None:
 
 
 def open_group(folder: Path, path: str, grid: SlideGrid) -> MapTruth:
-    """Open the maps of a group that `find_group` found.
-
-    Raises
-    ------
-    InputError
-        Coordinates are missing or of other lengths, or the cells are not the run's superpixels.
-    """
+    """Open the maps of a group that `find_group` found; refuse it where coordinates are missing or do not fit."""
     source = folder / path
     group = zarr.open_group(source, mode="r")
     array = group["expression"]
@@ -122,13 +86,111 @@ def open_group(folder: Path, path: str, grid: SlideGrid) -> MapTruth:
     for dim, n in zip(("gene", "y", "x"), array.shape, strict=True):
         found = group.get(dim)
         if not isinstance(found, zarr.Array) or found.shape != (n,):
-            told = "is not there" if found is None else "is of another length"
+            problem = "is not there" if found is None else "is of another length"
             raise InputError(
-                f"{source}: expression has the shape {array.shape}, but its coordinate {dim} {told}.",
+                f"{source}: expression has the shape {array.shape}, but its coordinate {dim} {problem}.",
                 "It needs gene (names), and y and x (um from the slide's corner to the centres of the cells).",
             )
         coordinates[dim] = np.asarray(found[...])
     genes = tuple(str(gene) for gene in coordinates["gene"])
     place = region_on((array.shape[1], array.shape[2]), grid, str(source), (coordinates["y"], coordinates["x"]))
+    return _of_maps(folder.stem, str(source), genes, array, place)
+
+
+def open_arrays(path: Path, grid: SlideGrid) -> MapTruth:
+    """Open ``.npz`` (``genes``, one array of three axes, maybe ``y`` and ``x``) or ``.npy`` beside ``-genes.txt``.
+
+    Arrays stay on disk; nothing is unpickled.
+    """
+    try:
+        named, array, centres = _from_npz(path) if path.suffix.lower() == ".npz" else _from_npy(path)
+    except (zipfile.BadZipFile, ValueError, EOFError, OSError) as error:
+        raise InputError(f"{path} cannot be read: {error}.", REMEDY) from None
+    if not named:
+        raise InputError(f"{path}: it names no gene.", REMEDY)
+    if array.dtype.kind not in "biuf":
+        raise InputError(f"{path}: the array is of {array.dtype}, not of numbers.", REMEDY)
+    maps = gene_first(array, len(named), str(path))
+    place = region_on((maps.shape[1], maps.shape[2]), grid, str(path), centres)
+    return _of_maps(path.stem, str(path), _unique(path, named), maps, place)
+
+
+def open_published(path: Path, grid: SlideGrid) -> MapTruth:
+    """Open the published ``cnts-truth-agg`` pickle; it is held in memory."""
+    named, maps = maps_of(path)
+    if any(m.dtype.kind not in "biuf" for m in maps):
+        raise InputError(f"{path}: its maps are of {maps[0].dtype}, not of numbers.", REMEDY)
+    height, width = maps[0].shape
+    place = region_on((height, width), grid, str(path))
+    return _of_maps(path.stem, str(path), _unique(path, named), maps, place, held_bytes=path.stat().st_size)
+
+
+def _unique(path: Path, named: list[str]) -> tuple[str, ...]:
+    twice = len(named) - len(set(named))
+    if twice:
+        raise InputError(f"{path} names {twice} of {len(named)} genes more than once.", "Give every gene one map.")
+    return tuple(named)
+
+
+def _of_maps(
+    name: str,
+    source: str,
+    genes: tuple[str, ...],
+    maps: zarr.Array[Any] | NDArray[Any] | Sequence[NDArray[Any]],
+    place: Region,
+    held_bytes: int = 0,
+) -> MapTruth:
     what = f"{source}: maps of {len(genes)} genes, {place.shape[0]} x {place.shape[1]} superpixels"
-    return MapTruth(folder.stem, genes, StoredMaps(array, place), place, what)
+    return MapTruth(name, genes, PlacedMaps(maps, place), place, what, held_bytes)
+
+
+def _from_npz(path: Path) -> tuple[list[str], NDArray[Any], tuple[NDArray[Any], NDArray[Any]] | None]:
+    """Names, the array mapped from a copy of it on disk, and the centres of its cells where they are stated."""
+    with zipfile.ZipFile(path) as file:
+        shapes = {name.removesuffix(".npy"): _shape(file, name) for name in file.namelist() if name.endswith(".npy")}
+        cubes = [name for name, shape in shapes.items() if len(shape) == 3]
+        names = [name for name in NAMES if name in shapes]
+        if len(cubes) != 1 or not names:
+            there = ", ".join(f"{name} {shape}" for name, shape in shapes.items()) or "no arrays"
+            raise InputError(f"{path} needs `genes` and one array (gene, y, x); it has {there}.", REMEDY)
+        with tempfile.TemporaryDirectory(prefix="iscale-") as folder:
+            copy = Path(folder) / "maps.npy"
+            with file.open(f"{cubes[0]}.npy") as source, copy.open("wb") as target:
+                shutil.copyfileobj(source, target, 1 << 20)
+            array = np.load(copy, mmap_mode="r", allow_pickle=False)  # the file stays until the array goes
+    with np.load(path, allow_pickle=False) as small:
+        named = _names(path, names[0], small)
+        centres = (small["y"], small["x"]) if {"y", "x"} <= set(shapes) else None
+    return named, array, centres
+
+
+def _names(path: Path, key: str, arrays: Any) -> list[str]:
+    """Names of the genes; arrays of Python objects, as ``adata.var_names`` gives, are not unpickled."""
+    try:
+        return [str(name) for name in arrays[key]]
+    except ValueError as error:
+        if "Object arrays" not in str(error):
+            raise
+        raise InputError(
+            f"{path}: `{key}` holds Python objects, which are not read, as a file could run anything by them.",
+            f"Save them as text: np.savez(path, {key}=np.array(names, dtype=str), expected=array).",
+        ) from None
+
+
+def _shape(file: zipfile.ZipFile, name: str) -> tuple[int, ...]:
+    """Shape of an array of an archive, by its header."""
+    with file.open(name) as member:
+        major, _ = np.lib.format.read_magic(member)
+        read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
+        shape, _, _ = read(member)
+    return tuple(int(n) for n in shape)
+
+
+def _from_npy(path: Path) -> tuple[list[str], NDArray[Any], None]:
+    beside = path.with_name(f"{path.stem}-genes.txt")
+    if not beside.is_file():
+        raise InputError(
+            f"{path} has no names of genes: {beside.name} is not beside it.",
+            "Write them there, one a line in the order of the array (gene, y, x). Or write .npz, which holds both.",
+        )
+    return list(read_gene_names(beside)), np.load(path, mmap_mode="r", allow_pickle=False), None

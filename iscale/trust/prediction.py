@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,24 +12,16 @@ from iscale.errors import InputError
 from iscale.geometry import Region, SlideGrid
 from iscale.model.genes import GeneArray, imputed_genes
 from iscale.results import Run
-from iscale.store.layout import GENES_PER_CHUNK
 from iscale.store.remedies import check_readable
+from iscale.trust.truth import read_genes
 
 SHOWN = 8
 
 
 @dataclass(frozen=True)
 class Common:
-    """Genes that both have, in the run's order.
-
-    Attributes
-    ----------
-    names
-        (gene,).
-    run, truth
-        (gene,) their numbers in the run and in the truth.
-    notices
-        What is missing, one sentence each.
+    """Genes (gene,) that both have, in the run's order: names, numbers in the run and in the truth, and what is
+    missing, one sentence each.
     """
 
     names: tuple[str, ...]
@@ -42,24 +33,11 @@ class Common:
 def genes_in_common(
     run: Sequence[str], truth: Sequence[str], source: str, all_genes: Sequence[str] | None = None
 ) -> Common:
-    """Match genes by name.
+    """Match genes by name; refused where none is in common, or the truth names one twice, or none at all.
 
-    Parameters
-    ----------
-    run, truth
-        Names of the genes of each.
-    source
-        The truth, for messages.
-    all_genes
-        All names that the truth has, for hints, where ``truth`` are but some.
+    ``source`` is the truth, for messages; ``all_genes`` are all names that it has, for hints, where ``truth`` are but
+    some.
 
-    Raises
-    ------
-    InputError
-        There is none in common, or the truth names one twice, or none at all.
-
-    Examples
-    --------
     >>> found = genes_in_common(["A", "B", "C"], ["C", "A", "b"], "truth.npz")
     >>> found.names, found.truth
     (('A', 'C'), (1, 0))
@@ -104,57 +82,21 @@ def _some(names: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a run predicts.
-
-    Attributes
-    ----------
-    array
-        (gene, y, x) expected counts per superpixel, NaN off tissue.
-    genes
-        (gene,) names.
-    grid
-        Grids of the slide.
-    """
+    """What a run predicts: (gene, y, x) expected counts per superpixel, NaN off tissue, and the slide's grids."""
 
     array: GeneArray
     genes: tuple[str, ...]
     grid: SlideGrid
 
     def read(self, genes: Sequence[int], region: Region) -> NDArray[np.float16]:
-        """(gene, y, x) of a region, for genes in ascending order; those of a chunk are read together."""
+        """(gene, y, x) of a region; genes that are stored together are read together."""
         values = np.empty((len(genes), *region.shape), np.float16)
-        for rows in in_chunks(genes):
-            first, last = genes[rows[0]], genes[rows[-1]]
-            read = np.asarray(self.array[(slice(first, last + 1), *region.slices)])
-            values[rows] = read[[genes[row] - first for row in rows]]
+        read_genes(self.array, genes, region.slices, values)
         return values
 
 
-def in_chunks(genes: Sequence[int]) -> Iterator[list[int]]:
-    """Places in a list of ascending genes, those together that are stored together.
-
-    >>> list(in_chunks([0, 3, 9]))
-    [[0, 1], [2]]
-    """
-    for _, group in groupby(range(len(genes)), key=lambda row: genes[row] // GENES_PER_CHUNK):
-        yield list(group)
-
-
 def open_prediction(run: Run, parts: Sequence[str] = ()) -> Prediction:
-    """Open a run's expression.
-
-    Parameters
-    ----------
-    run
-        The run.
-    parts
-        What else of it will be read.
-
-    Raises
-    ------
-    InputError
-        As `iscale.store.remedies.check_readable` says.
-    """
+    """Open a run's expression, where it and the ``parts`` can be read (`iscale.store.remedies.check_readable`)."""
     check_readable(run.store, parts)
     genes = tuple(str(gene) for gene in run.expression["gene"].values)
     image = run.store.attributes("image")

@@ -11,6 +11,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from iscale.engine.whole_file import whole_file
 from iscale.errors import InputError
 from iscale.words import plural
 
@@ -130,23 +131,15 @@ def trust_path(folder: Path, how: str) -> Path:
 def write_trust(path: Path, genes: Iterable[Trust]) -> None:
     """Write the table, the best score first, genes without a score last."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    with part.open("w", newline="") as file:
+    with whole_file(path) as part, part.open("w", newline="") as file:
         rows = csv.writer(file, delimiter="\t", lineterminator="\n")
         rows.writerow(COLUMNS)
         for gene in sorted(genes, key=lambda g: -g.score if np.isfinite(g.score) else np.inf):
             rows.writerow([gene.gene, *(f"{value:.4f}" for value in gene.numbers), gene.word])
-    part.replace(path)
 
 
 def read_trust(path: Path) -> list[Trust]:
-    """Read a table back.
-
-    Raises
-    ------
-    InputError
-        If it is not there.
-    """
+    """Read a table back; an `InputError` where it is not there."""
     if not path.is_file():
         raise InputError(f"{path} is not there: nothing was held out.", "Make it: iscale evaluate PROJECT --hold-out.")
     with path.open(newline="") as file:
@@ -159,17 +152,7 @@ def read_trust(path: Path) -> list[Trust]:
 def describe_trust(folder: Path, how: str = "auto") -> str:
     """The table of an output folder in a few lines, for the terminal.
 
-    Parameters
-    ----------
-    folder
-        The output folder of a run.
-    how
-        What was held out; ``auto`` for the hardest way that was tried: whole captures, regions, single spots.
-
-    Raises
-    ------
-    InputError
-        If there is no such table.
+    ``auto`` is the hardest way to hold out that was tried: whole captures, regions, single spots.
     """
     if how == "auto":
         how = next((way for way in HOW_SAID if trust_path(folder, way).is_file()), "capture")

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+import zarr
 from numpy.typing import NDArray
 
 from iscale.captures.counts import Counts
 from iscale.errors import InputError
 from iscale.geometry import Region, SlideGrid
+from iscale.model.genes import GeneArray
+from iscale.store.layout import genes_by_chunk
 
 
 class Maps(Protocol):
@@ -20,6 +23,39 @@ class Maps(Protocol):
     def read(self, genes: Sequence[int], region: Region) -> NDArray[np.float32]:
         """(gene, y, x) of a region of the run's superpixels; NaN where nothing was measured."""
         ...
+
+
+@dataclass(frozen=True)
+class PlacedMaps:
+    """Maps in an array (gene, y, x), stored, on disk or in memory, or in a list of arrays (y, x), at ``place``."""
+
+    arrays: zarr.Array[Any] | NDArray[Any] | Sequence[NDArray[Any]]
+    place: Region
+
+    def read(self, genes: Sequence[int], region: Region) -> NDArray[np.float32]:
+        """(gene, y, x) of a region; NaN beyond the arrays. Genes of one chunk are read together."""
+        values = np.full((len(genes), *region.shape), np.nan, np.float32)
+        y0, y1 = max(region.y0, self.place.y0), min(region.y1, self.place.y1)
+        x0, x1 = max(region.x0, self.place.x0), min(region.x1, self.place.x1)
+        if y0 >= y1 or x0 >= x1:
+            return values
+        inside = Region(y0, y1, x0, x1)
+        own, target = inside.within(self.place), inside.within(region)
+        if isinstance(self.arrays, zarr.Array):
+            read_genes(self.arrays, genes, own, values[:, *target])
+        else:
+            for row, gene in enumerate(genes):
+                values[row][target] = self.arrays[gene][own]
+        return values
+
+
+def read_genes(array: GeneArray, genes: Sequence[int], place: tuple[slice, slice], into: NDArray[np.floating]) -> None:
+    """Fill (gene, y, x) with a place of a stored array's genes, in any order; those of a chunk are read together."""
+    for rows in genes_by_chunk(genes, array.chunks[0]):
+        first, last = genes[rows[0]], genes[rows[-1]]
+        together = np.asarray(array[(slice(first, last + 1), *place)])
+        for row in rows:
+            into[row] = together[genes[row] - first]
 
 
 @dataclass(frozen=True)
@@ -111,25 +147,12 @@ def region_on(
     source: str,
     centres_um: tuple[NDArray[np.floating], NDArray[np.floating]] | None = None,
 ) -> Region:
-    """The superpixels of the run that a map's cells are.
+    """The superpixels of the run that a map's cells, (rows, columns), are; refused, with both shapes, where they are
+    none.
 
-    Parameters
-    ----------
-    shape
-        Rows and columns of the map. Without coordinates it must be the run's superpixels, with or without those that
-        the image is padded with at the right and at the bottom.
-    grid
-        Grids of the slide.
-    source
-        The file, for messages.
-    centres_um
-        y and x of the cells' centres in um from the slide's corner, where the map states them; it may then be a part
-        of the slide.
-
-    Raises
-    ------
-    InputError
-        The cells are not the run's superpixels; the message has both shapes, and sizes where they are known.
+    Without coordinates the map must be the run's superpixels, with or without those that the image is padded with at
+    the right and at the bottom. With ``centres_um``, y and x of the cells' centres in um from the slide's corner, it
+    may be a part of the slide. ``source`` is the file, for messages.
     """
     whole, um = grid.superpixel_shape, grid.superpixel_um
     run = f"the run has {whole[0]} x {whole[1]} superpixels of {um:g} um"
@@ -148,12 +171,12 @@ def region_on(
     for dim, centres, n in zip("yx", centres_um, whole, strict=True):
         step = float(np.median(np.diff(centres))) if len(centres) > 1 else um
         start = float(centres[0]) / um - 0.5
-        told = f"{source} is a map of {shape[0]} x {shape[1]} cells, {step:.5g} um apart in {dim}, {run}."
+        shown = f"{source} is a map of {shape[0]} x {shape[1]} cells, {step:.5g} um apart in {dim}, {run}."
         if abs(step / um - 1) > 1e-3 or not np.allclose(np.diff(centres), step, rtol=1e-2):
-            raise InputError(told, "Bring it to superpixels of the run's size, or run at its resolution.")
+            raise InputError(shown, "Bring it to superpixels of the run's size, or run at its resolution.")
         if abs(start - round(start)) > 0.05 or round(start) < 0 or round(start) + len(centres) > n:
             raise InputError(
-                f"{told} Its first centre in {dim} is at {float(centres[0]):.5g} um, its last at "
+                f"{shown} Its first centre in {dim} is at {float(centres[0]):.5g} um, its last at "
                 f"{float(centres[-1]):.5g} um.",
                 f"Centres of superpixels are at {um / 2:g}, {1.5 * um:g} ... {(n - 0.5) * um:g} um.",
             )
@@ -167,3 +190,14 @@ def _unpadded(grid: SlideGrid) -> set[tuple[int, int]]:
         {n, -(-size // 16), size // 16} for n, size in zip(grid.superpixel_shape, grid.content_shape_px, strict=True)
     )
     return {(h, w) for h in high for w in wide}
+
+
+def gene_first(array: NDArray[Any], n_genes: int, source: str, *, genes_last: bool = False) -> NDArray[Any]:
+    """A view (gene, y, x) of an array that has the genes first or last; of a cube, as ``genes_last`` says."""
+    fits = [axis for axis in (0, 2) if array.ndim == 3 and array.shape[axis] == n_genes]
+    if not fits:
+        raise InputError(
+            f"{source}: the array has the shape {array.shape}, and there are {n_genes} names of genes.",
+            "Give an array (gene, y, x) and as many names as it has genes.",
+        )
+    return np.moveaxis(array, fits[-1 if genes_last else 0], 0)

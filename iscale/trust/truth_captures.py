@@ -48,20 +48,11 @@ SPOTS_AT_ONCE = 1 << 17
 
 @dataclass(frozen=True)
 class BinnedMaps:
-    """Counts per superpixel, by place and by gene.
+    """Counts per superpixel of some genes, by place (superpixel, gene) and by gene (gene, superpixel).
 
-    Superpixels are numbered shard by shard, row by row within each, so that those of a shard lie together.
-
-    Attributes
-    ----------
-    genes
-        Names of those that are kept.
-    by_place, by_gene
-        (superpixel, gene) and (gene, superpixel).
-    share
-        (y, x) of ``frame``: what counts are divided by, NaN where nothing was measured.
-    frame
-        Whole shards of superpixels; it may reach beyond the slide.
+    Superpixels are numbered shard by shard, row by row within each, so that those of a shard lie together. ``frame`` is
+    whole shards, and may reach beyond the slide; ``share`` (y, x) is what its counts are divided by, NaN where nothing
+    was measured.
     """
 
     genes: tuple[str, ...]
@@ -109,22 +100,10 @@ class BinnedMaps:
 def bin_squares(
     capture: Capture, genes: frozenset[str], grid: SlideGrid, side_um: float, turn: NDArray[np.float64]
 ) -> BinnedMaps:
-    """Square bins, each spread evenly over its square.
+    """A capture of square bins, at its spots, of a side in um, each spread evenly over its square.
 
-    Counts become those of a whole superpixel: they are divided by the share of it that bins cover.
-
-    Parameters
-    ----------
-    capture
-        Its spots are the bins, at their middles.
-    genes
-        Those that are kept.
-    grid
-        Grids of the slide.
-    side_um
-        Side of a bin.
-    turn
-        (2, 2): how the sides of a bin, which are those of the capture's image, lie on the mother image.
+    Counts become those of a whole superpixel: they are divided by the share of it that bins cover. ``turn`` (2, 2) is
+    how the sides of a bin, which are those of the capture's image, lie on the mother image.
     """
     per_side = max(4, ceil(4 * side_um / grid.superpixel_um))
     at = ((np.arange(per_side) + 0.5) / per_side - 0.5) * side_um / grid.pixel_size_um
@@ -229,19 +208,9 @@ TRANSCRIPTS = ("transcripts.*", "*_tx_file.csv*")
 def open_capture_truth(path: Path, grid: SlideGrid, reading: Reading) -> Truth:
     """Open a capture: of an imaging platform or of Visium HD as maps, any other as spots.
 
-    Parameters
-    ----------
-    path
-        A capture of a project, in either of its folders; or a folder that holds the capture, or one file, and
-        ``transform.json`` in it or beside it; or a folder of ``cnts.*`` and ``locs.*``, in pixels of the analysis
-        image.
-    grid, reading
-        As for `iscale.trust.open_truth.open_truth`.
-
-    Raises
-    ------
-    InputError
-        It is not placed on the mother image, or cannot be read.
+    It is a capture of a project, in either of its folders; or a folder that holds the capture, or one file, and
+    ``transform.json`` in it or beside it; or a folder of ``cnts.*`` and ``locs.*``, in pixels of the analysis image. It
+    must be placed on the mother image.
     """
     files, project = truth_files(path.absolute())
     if files.transform is None:
@@ -275,13 +244,7 @@ def open_capture_truth(path: Path, grid: SlideGrid, reading: Reading) -> Truth:
 
 
 def truth_files(path: Path) -> tuple[CaptureFiles, Path | None]:
-    """Files of a capture that is given by its folder or file, and the project that it is of, if any.
-
-    Raises
-    ------
-    InputError
-        Nothing places it on the mother image.
-    """
+    """Files of a capture that is given by its folder or file, and the project that it is of, if any."""
     folder = path if path.is_dir() and path.suffix.lower() not in SINGLE_SUFFIXES else path.parent
     if folder.parent.name in ALIGNED_FOLDERS + UNALIGNED_FOLDERS and folder.parents[1].name == CAPTURES_FOLDER:
         root = folder.parents[2]
@@ -364,7 +327,7 @@ def _maps(files: CaptureFiles, measured: Measured, grid: SlideGrid, reading: Rea
     else:
         maps = bin_points(capture, reading.genes, grid)
         unit = "transcripts, counted where they lie" if in_bins else "cells, counted at their middles"
-    told = (
+    notices = (
         ()
         if in_bins
         else (f"{files.name} has no transcripts: a cell's counts lie in one superpixel; see blocks of 2 up.",)
@@ -376,5 +339,5 @@ def _maps(files: CaptureFiles, measured: Measured, grid: SlideGrid, reading: Rea
         name=files.name,
         what=f"{files.name}: {unit}, {found.what}",
         all_genes=capture.genes,
-        notices=(*capture.notices, *told),
+        notices=(*capture.notices, *notices),
     )

@@ -9,7 +9,7 @@ import numpy as np
 
 import iscale
 from iscale.export.command import export_run
-from iscale.trust.truth_files import read_pickle
+from iscale.trust.safe_pickle import read_pickle
 
 
 def test_genes_that_were_not_written_are_computed(tiny_project: Path, tmp_path: Path) -> None:

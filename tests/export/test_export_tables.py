@@ -17,7 +17,7 @@ from iscale.errors import InputError
 from iscale.export import pickles
 from iscale.export.command import export_run
 from iscale.results import Run
-from iscale.trust.truth_files import read_pickle
+from iscale.trust.safe_pickle import read_pickle
 
 
 @pytest.fixture(scope="module")

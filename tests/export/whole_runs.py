@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from iscale.export.pyramid import ome_metadata
 from iscale.geometry import SlideGrid
 from iscale.results import Run, open_run
 from iscale.store import layout
+from iscale.store.ome import slide_metadata
 from iscale.store.run_store import RunStore
 
 GENES = ("ERBB2", "KRT8", "MS4A1", "CD3D", "COL1A1", "HLA-A", "ACTB", "IGKC", "FASN", "CXCL13")
@@ -70,7 +70,7 @@ def write_whole_run(
 def _write_image(store: RunStore, grid: SlideGrid, parts: tuple[str, ...]) -> None:
     shapes = layout.level_shapes(grid.shape_px)
     about = {"raw_shape_px": list(grid.raw_shape_px), "raw_pixel_size_um": grid.raw_pixel_size_um}
-    ome = ome_metadata("he-raw.svs", len(shapes), grid.pixel_size_um)
+    ome = slide_metadata("he-raw.svs", len(shapes), grid.pixel_size_um)
     store.make_group("image", {**about, "pixel_size_um": grid.pixel_size_um, "ome": ome})
     colours = colours_of(grid.superpixel_shape)
     for level, shape in enumerate(shapes if {"image", "glass"} & set(parts) else ()):

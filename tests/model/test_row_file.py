@@ -12,13 +12,14 @@ from iscale.captures.spots import DiscFeatures
 from iscale.model.baselines import disc_mean_features
 from iscale.model.discs import spot_starts
 from iscale.model.fit import fit
-from iscale.model.row_file import RowFile, ScratchFile
+from iscale.model.row_file import RowFile
+from iscale.store.scratch import FileRows
 
 
 def on_disk(discs: DiscFeatures, n_spots: int, folder: Path) -> DiscFeatures:
     """The same rows in a file, the spots' in reverse and with gaps between them."""
     starts = spot_starts(discs.spot, n_spots)
-    file = ScratchFile(folder, discs.features.shape[1])
+    file = FileRows.nameless(folder, discs.features.shape[1])
     first = len(discs.spot) + 3 * n_spots - starts[1:] - 3 * np.arange(n_spots)
     for spot in range(n_spots):
         file.write(int(first[spot]), discs.features[starts[spot] : starts[spot + 1]])
@@ -56,23 +57,3 @@ def test_a_fit_is_the_same_to_the_bit(problem, filed, tmp_path, recipe, epochs) 
 def test_disc_means_are_those_of_memory(problem, filed) -> None:
     n = len(problem.spots.depth)
     np.testing.assert_array_equal(disc_mean_features(filed, n), disc_mean_features(problem.discs, n))
-
-
-def open_files() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
-
-
-def test_the_file_has_no_name_and_is_closed_with_the_rows(tmp_path) -> None:
-    before = open_files()
-    file = ScratchFile(tmp_path / "scratch", 3)
-    assert list((tmp_path / "scratch").iterdir()) == []
-    assert open_files() == before + 1
-    del file
-    assert open_files() == before
-
-
-def test_a_file_that_ends_early_is_an_error(tmp_path) -> None:
-    file = ScratchFile(tmp_path, 2)
-    file.write(0, np.ones((3, 2), np.float32))
-    with pytest.raises(OSError, match="8 bytes early"):
-        file.read(1, np.empty((3, 2), np.float32))

@@ -23,7 +23,7 @@ from iscale.model.fit_stage import FitContext
 from iscale.store import layout
 from iscale.store.run_store import RunStore
 from iscale.trust.folds import How
-from iscale.trust.holdout import holdout_steps
+from iscale.trust.stage import holdout_steps
 from iscale.trust.table import Trust, read_trust, trust_path
 
 GENES = ("follows", "follows less", "noise", "rare")
@@ -53,7 +53,7 @@ def small_work() -> Iterator[None]:
     """One core, as threads that wait for each other on a busy machine cost more than they do; and two states."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("iscale.engine.machine.available_cores", lambda: 1)
-        patch.setattr("iscale.trust.holdout.STATES", 2)
+        patch.setattr("iscale.trust.stage.STATES", 2)
         yield
 
 

@@ -14,9 +14,9 @@ from small_runs import true_and_guess, write_run
 from iscale.engine.watchers import Silence
 from iscale.errors import InputError, MemoryBudgetError, StoreError
 from iscale.plots.draw import draw_map
-from iscale.trust import by_gene, by_place
 from iscale.trust import evaluate as command
 from iscale.trust import metrics as metrics_module
+from iscale.trust import score_maps
 from iscale.trust.evaluate import evaluate_run
 from iscale.trust.metrics import BLOCKS, METRICS, block_means, paired, scaled
 from iscale.trust.prediction import genes_in_common
@@ -96,9 +96,9 @@ def test_results_do_not_depend_on_the_cut(tmp_path: Path, monkeypatch: pytest.Mo
     true, guess = true_and_guess((6, 144, 160))
     _, out = evaluated(tmp_path, true, guess)
     whole = [pd.read_csv(out / name, sep="\t") for name in ("genes.tsv", "superpixels.tsv")]
-    monkeypatch.setattr(by_place, "SIDES", (32,))
+    monkeypatch.setattr(score_maps, "SIDES", (32,))
     monkeypatch.setattr(metrics_module, "TILE", 32)
-    monkeypatch.setattr(by_gene, "STRIP", 7)
+    monkeypatch.setattr(score_maps, "STRIP", 7)
     evaluate_run(tmp_path / "run", tmp_path / "measured.npz", watcher=Silence())
     for before, name in zip(whole, ("genes.tsv", "superpixels.tsv"), strict=True):
         pd.testing.assert_frame_equal(before, pd.read_csv(out / name, sep="\t"), rtol=1e-8)

@@ -13,7 +13,7 @@ from iscale.model.data import training_data
 from iscale.model.gather import gather_discs
 from iscale.model.row_file import RowFile
 from iscale.trust.folds import cut_folds
-from iscale.trust.held_out import Held, predict_baselines, predict_held
+from iscale.trust.held_out import FoldSpots, predict_baselines, predict_held
 from iscale.trust.table import trust_path
 
 
@@ -62,7 +62,7 @@ def test_what_was_counted_in_held_out_spots_does_not_reach_their_prediction(scen
 
     def predictions(spots):
         data, discs = data_of(scene, spots)
-        held = Held.of(folds, 1, data)
+        held = FoldSpots.of(folds, 1, data)
         expression, depth = predict_held(held, data, recipe="default", seed=0, n_states=2)
         baselines = [np.hstack(block[1:]) for block in predict_baselines(held, data, discs, seed=0)]
         return np.hstack([expression, depth[:, None], *baselines])
@@ -97,7 +97,7 @@ def test_spots_off_tissue_and_without_counts_are_not_tested_on(scene) -> None:
     depth[30:40] = 0
     data, _ = data_of(scene, replace(scene.spots, depth=depth))
     folds = cut_folds(scene.spots, "region", seed=0)
-    tested = np.concatenate([Held.of(folds, fold, data).test for fold in range(5)])
+    tested = np.concatenate([FoldSpots.of(folds, fold, data).test for fold in range(5)])
     assert set(tested) == set(np.flatnonzero((column < 124) & (depth > 0)))
     assert (column[data.usable] >= 124).any()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from iscale.trust.score import noise_ceiling
+from iscale.trust.correlation import noise_ceiling
 
 N = 3000
 

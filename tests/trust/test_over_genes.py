@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import pearsonr
 from sklearn.metrics import root_mean_squared_error
 
-from iscale.trust.by_place import over_genes
+from iscale.trust.score_maps import over_genes
 
 
 def test_each_cell_is_compared_over_the_genes_that_it_has() -> None:

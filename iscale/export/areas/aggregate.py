@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 import shutil
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,12 +16,13 @@ from iscale.engine.execute import Watcher
 from iscale.engine.machine import give_back
 from iscale.engine.plan import format_bytes
 from iscale.engine.watchers import Silence, counted
+from iscale.engine.whole_file import whole_file
 from iscale.errors import InputError, StoreError
 from iscale.export.areas.areas import Facts
 from iscale.export.areas.frame import Inside
-from iscale.export.areas.open import Asked, Kind, Opened, open_areas
-from iscale.export.areas.sums import LAYERS, FoundFacts, Maps, Twice, found_columns, open_maps, sum_over
-from iscale.export.areas.table import TableWriter
+from iscale.export.areas.open import AreaOptions, Kind, Opened, open_areas
+from iscale.export.areas.sums import LAYERS, ExcessCover, FoundFacts, Maps, found_columns, open_maps, sum_over
+from iscale.export.areas.writer import TableWriter
 from iscale.model.genes import choose_genes
 from iscale.project.layout import file_name
 from iscale.results import Run, open_run
@@ -94,22 +94,19 @@ def aggregate_run(
     opened = open_run(run)
     maps = open_maps(opened)
     names = choose_genes(genes, maps.source)
-    asked = Asked(over, units, capture, radius_um)
+    options = AreaOptions(over, units, capture, radius_um)
     target = _target(opened, over, out, overwrite)
     matrices = tuple(LAYERS) if uncertainty and maps.has_uncertainty else ("X",)
-    part = target.with_name(target.name + ".part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".aggregate-", dir=target.parent) as scratch:
-            areas = open_areas(asked, opened, maps, Path(scratch))
-            text = _write(part, areas, maps, names, matrices, Path(scratch), watcher or Silence(), asked)
-        part.replace(target)
+        with whole_file(target) as part, TemporaryDirectory(prefix=".aggregate-", dir=target.parent) as scratch:
+            areas = open_areas(options, opened, maps, Path(scratch))
+            text = _write(part, areas, maps, names, matrices, Path(scratch), watcher or Silence(), options)
     except OSError as error:
         raise StoreError(
             f"{target}: cannot be written ({error.strerror or error}).", "Make room, or choose another file with --out."
         ) from None
     finally:
-        part.unlink(missing_ok=True)
         give_back()
     return f"{text}\nWritten: {target}"
 
@@ -132,7 +129,7 @@ def _write(
     matrices: tuple[str, ...],
     scratch: Path,
     watcher: Watcher,
-    asked: Asked,
+    options: AreaOptions,
 ) -> str:
     grid, areas = maps.grid, opened.areas
     writer = TableWriter(part)
@@ -144,12 +141,12 @@ def _write(
                 writer.add_rows(facts.ids, facts.columns | _columns(facts, grid.superpixel_um))
             done()
         give_back()
-        notices = [*areas.notices, *inside.check(asked.over)]
+        notices = [*areas.notices, *inside.check(options.over)]
         _check_room(part, writer.rows, len(genes), len(matrices))
         writer.make_matrices(genes, [name.partition("/")[2] for name in matrices[1:]])
         found = FoundFacts(scratch, writer.rows)
-        with counted(watcher, "aggregate/sums", len(areas.shards())) as done, writer.adding() as add:
-            twice = sum_over(areas, maps, genes, matrices, add, found, done)
+        with counted(watcher, "aggregate/sums", len(areas.shards())) as done, writer.adding() as rows:
+            excess = sum_over(areas, maps, genes, rows, found, done)
         uns = {
             "iscale": {
                 "version": __version__,
@@ -160,23 +157,23 @@ def _write(
         }
         if len(matrices) > 1:
             uns["iscale"]["uncertainty"] = BOUND
-        columns = found_columns(found, _area_of(part, grid.superpixel_um))
+        columns = found_columns(found, lambda rows: writer.column("area_um2", rows) / grid.superpixel_um**2)
         writer.finish(columns, grid.raw_pixel_size_um, uns)
-        notices += _repeated(writer.repeated(), opened.kind) + _overlap(twice)
+        notices += _repeated(writer.repeated(), opened.kind) + _overlap(excess)
         empty = sum(int((values[:, 0] == 0).sum()) for _, values in found.blocks())
+        typical = _typical(writer.column("area_um2"))
     finally:
         writer.close()
     if empty:
         notices.append(f"On no tissue, and 0 in the row: {empty:,} of {plural(writer.rows, 'area')}.")
-    notices.insert(0, _typical(part))
+    notices.insert(0, typical)
     head = f"Expected counts of {plural(len(genes), 'gene')} in {plural(writer.rows, 'area')}: {areas.what}."
     return "\n".join([head, *notices, *([BOUND] if len(matrices) > 1 else [])])
 
 
-def _typical(part: Path) -> str:
+def _typical(area_um2: NDArray[np.float64]) -> str:
     """The median area, by which a wrong unit shows."""
-    with h5py.File(part) as file:
-        median = float(np.median(file["obs/area_um2"][...]))
+    median = float(np.median(area_um2))
     return f"Median area {median:,.4g} um2: that of a disc {2 * math.sqrt(median / math.pi):,.3g} um across."
 
 
@@ -186,16 +183,6 @@ def _columns(facts: Facts, superpixel_um: float) -> dict[str, NDArray[np.float64
         "x_um": facts.centre[:, 0] * superpixel_um,
         "y_um": facts.centre[:, 1] * superpixel_um,
     }
-
-
-def _area_of(part: Path, superpixel_um: float) -> Callable[[slice], NDArray[np.float64]]:
-    """Gives areas, in superpixels, of what is written."""
-
-    def area(rows: slice) -> NDArray[np.float64]:
-        with h5py.File(part, "r+") as file:
-            return np.asarray(file["obs/area_um2"][rows]) / superpixel_um**2
-
-    return area
 
 
 def _check_room(part: Path, rows: int, genes: int, matrices: int) -> None:
@@ -216,10 +203,10 @@ def _repeated(repeated: int, kind: Kind) -> list[str]:
     return [f"Ids that come again, or are empty: {repeated:,}. Rows are numbered, ids are in obs['id'].{why}"]
 
 
-def _overlap(twice: Twice) -> list[str]:
-    if not twice.superpixels:
+def _overlap(excess: ExcessCover) -> list[str]:
+    if not excess.superpixels:
         return []
     return [
-        f"Areas overlap: on {plural(twice.superpixels, 'superpixel')} they take more than there is, "
-        f"{twice.excess:,.1f} superpixels in all. Each area gets its own sum."
+        f"Areas overlap: on {plural(excess.superpixels, 'superpixel')} they take more than there is, "
+        f"{excess.excess:,.1f} superpixels in all. Each area gets its own sum."
     ]

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
@@ -133,27 +132,6 @@ class Areas(Protocol):
     def overlaps(self, shard: Region, most: int) -> Iterator[Overlaps]:
         """Overlaps with a shard, at most so many areas at once."""
         ...
-
-
-class Repeats:
-    """Whether names are unique, told by a hash of each: names of a million areas are not held."""
-
-    def __init__(self) -> None:
-        self._hashes: list[NDArray[np.uint64]] = []
-        self._repeated: int | None = None
-
-    def add(self, ids: list[str]) -> None:
-        """Take note of some names."""
-        self._hashes.append(pd.util.hash_array(np.asarray(ids, dtype=object), categorize=False))
-
-    def repeated(self) -> int:
-        """How many names come again; after it none can be added."""
-        if self._repeated is None:
-            every = np.concatenate([np.zeros(0, np.uint64), *self._hashes])
-            self._hashes.clear()
-            every.sort()
-            self._repeated = int((every[1:] == every[:-1]).sum())
-        return self._repeated
 
 
 def shard_grid(shape: tuple[int, int]) -> tuple[int, int]:

@@ -26,18 +26,10 @@ NAMES = {
 
 @dataclass(frozen=True)
 class Frame:
-    """How positions of a file become superpixels.
+    """How positions of a file become superpixels: ``matrix`` (3, 3) takes (x, y, 1) there.
 
-    Attributes
-    ----------
-    matrix
-        (3, 3): takes (x, y, 1) to superpixels.
-    said
-        What the positions are taken to be, for people.
-    units
-        Unit of the positions.
-    of_slide
-        Whether they count from the slide's corner; else they are of a capture.
+    ``said`` is what the positions are taken to be, for people; they count from the slide's corner (``of_slide``), or
+    are of a capture.
     """
 
     matrix: NDArray[np.float64]
@@ -78,10 +70,7 @@ def slide_frame(units: Units, grid: SlideGrid) -> Frame:
 def capture_frame(run: Run, name: str, units: Units, grid: SlideGrid) -> Frame:
     """Positions in um, or full-resolution pixels, of one of the run's captures: placed as that is.
 
-    Raises
-    ------
-    InputError
-        The run has no such capture, its pixel size is not known, or the unit is none of a capture.
+    Refused where there is no such capture, its pixel size is not known, or the unit is none of a capture.
     """
     about = _capture(run, name)
     if units == "analysis-px":
@@ -124,13 +113,7 @@ def _capture(run: Run, name: str) -> dict[str, Any]:
 
 
 class Inside:
-    """Counts areas whose centre lies on the slide, also had their unit been another one.
-
-    Parameters
-    ----------
-    frame, grid
-        How positions are taken, and the slide's grids.
-    """
+    """Counts areas whose centre lies on the slide, also had their unit been another one."""
 
     def __init__(self, frame: Frame, grid: SlideGrid) -> None:
         self._frame, self._grid = frame, grid
@@ -156,13 +139,7 @@ class Inside:
         return np.asarray(((xy >= 0) & (xy <= self._size)).all(axis=1))
 
     def check(self, source: str) -> list[str]:
-        """Refuse areas of which most lie beside the slide; tell of few.
-
-        Raises
-        ------
-        InputError
-            Half of the areas or more have their centre beside the slide.
-        """
+        """Refuse areas of which half or more have their centre beside the slide; tell of few."""
         if not self.beside:
             return []
         if 2 * self.beside < self.total:

@@ -28,19 +28,7 @@ LISTS = ("features", "geometries")
 def read_geojson(path: Path, notices: list[str]) -> Iterator[Block]:
     """Areas of a FeatureCollection, a list of features, a feature or a geometry; one row per feature.
 
-    Points and lines are left out, which a notice tells. Names and classifications are those of QuPath.
-
-    Parameters
-    ----------
-    path
-        The file.
-    notices
-        Gets what the user should know of, once all is read.
-
-    Raises
-    ------
-    InputError
-        Not JSON, no polygon in it, or coordinates that are not numbers.
+    Points and lines are left out, which a notice tells once all is read. Names and classifications are those of QuPath.
     """
     held, empty, left_out = _Held(), True, 0
     for feature in features(path):
@@ -111,13 +99,7 @@ def _about(feature: dict[str, Any]) -> tuple[str, str, str]:
 
 
 def features(path: Path) -> Iterator[Any]:
-    """Features of a GeoJSON file one after the other; the one value that it holds where it is no collection.
-
-    Raises
-    ------
-    InputError
-        It is not JSON.
-    """
+    """Features of a GeoJSON file one after the other; the one value that it holds where it is no collection."""
     try:
         zipped = path.name.lower().endswith(".gz")
         with cast(

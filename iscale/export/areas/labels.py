@@ -34,19 +34,9 @@ UNREADABLE = (
 
 
 class Image2D:
-    """A label image that is read window by window.
+    """A label image (``.npy``, TIFF or PNG) that is read window by window.
 
-    Parameters
-    ----------
-    path
-        ``.npy``, ``.tif``, ``.tiff`` or ``.png``.
-    scratch
-        Folder for the pixels of an image without random access: PNG, and TIFF without tiles.
-
-    Raises
-    ------
-    InputError
-        It cannot be read, or is no image of whole numbers.
+    Pixels of one without random access (PNG, TIFF without tiles) are copied to a folder.
     """
 
     def __init__(self, path: Path, scratch: Path) -> None:
@@ -62,15 +52,7 @@ class Image2D:
             found = self._opened()
         except InputError:
             raise
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            SyntaxError,
-            IndexError,
-            tifffile.TiffFileError,
-            UnidentifiedImageError,
-        ) as error:
+        except UNREADABLE as error:
             raise InputError(f"{path} cannot be read as labels: {error}.", REMEDY) from None
         if len(found.shape) != 2 or found.dtype.kind not in "ui":
             raise InputError(f"{path} holds {found.dtype} of shape {found.shape}, not labels (y, x).", REMEDY)
@@ -128,13 +110,6 @@ class Image2D:
 def pixel_in_superpixels(shape: tuple[int, int], grid: SlideGrid, source: str) -> tuple[float, str]:
     """Side of a label pixel in superpixels, and what its grid is: a frame of the slide, or a whole factor coarser.
 
-    Raises
-    ------
-    InputError
-        The image has another shape.
-
-    Examples
-    --------
     >>> pixel_in_superpixels((250, 500), SlideGrid((1000, 2000), 0.25, 0.5), "labels.tif")
     (0.125, 'pixels of the slide at full resolution, 4 x 4 to a label pixel')
     """
@@ -148,8 +123,8 @@ def pixel_in_superpixels(shape: tuple[int, int], grid: SlideGrid, source: str) -
         if 1 <= factor <= MOST_FACTOR and all(
             n in (size // factor, -(-size // factor)) for n, size in zip(shape, whole, strict=True)
         ):
-            told = name if factor == 1 else f"{name}, {factor} x {factor} to a label pixel"
-            return factor * scale / SUPERPIXEL_PX, told
+            frame = name if factor == 1 else f"{name}, {factor} x {factor} to a label pixel"
+            return factor * scale / SUPERPIXEL_PX, frame
     sizes = "; ".join(f"{name} {h:,} x {w:,}" for name, ((h, w), _) in frames.items())
     raise InputError(
         f"{source} is {shape[0]:,} x {shape[1]:,} px (height x width); the slide's frames are: {sizes}.",
@@ -190,20 +165,6 @@ class LabelAreas:
     """Areas of a label image, in the order of their numbers.
 
     Held in memory are a number, a size and a centre of each area; pixels are read a shard at a time.
-
-    Parameters
-    ----------
-    path
-        The image.
-    image
-        The same, opened.
-    grid
-        The slide's grids.
-
-    Raises
-    ------
-    InputError
-        It has not the shape of the slide.
     """
 
     def __init__(self, path: Path, image: Image2D, grid: SlideGrid) -> None:
@@ -214,13 +175,7 @@ class LabelAreas:
         self._there: list[Region] = []
 
     def facts(self) -> Iterator[Facts]:
-        """All labels, their sizes and centres.
-
-        Raises
-        ------
-        InputError
-            There is no label, or one below 0.
-        """
+        """All labels, their sizes and centres."""
         found = [sums for shard in self._all_shards() if (sums := self._sums(shard)) is not None]
         if not found:
             raise nothing_there(

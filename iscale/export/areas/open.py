@@ -1,19 +1,24 @@
-"""Which reader a path needs, and in which frame its positions are."""
+"""Open what is to be summed over: which reader a path needs, in which frame its positions are; and square bins."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from iscale.captures.readers.files import find_optional
 from iscale.errors import InputError
-from iscale.export.areas import boundaries, geojson, labels, regular
-from iscale.export.areas.areas import Areas
+from iscale.export.areas import geojson, labels, tables
+from iscale.export.areas.areas import AREAS_AT_ONCE, Areas, Block, simple_rings
 from iscale.export.areas.frame import NAMES, UNITS, Frame, Units, capture_frame, slide_frame
 from iscale.export.areas.polygons import PolygonAreas
 from iscale.export.areas.sums import Maps
-from iscale.geometry import SlideGrid
+from iscale.geometry import Region, SlideGrid
 from iscale.results import Run
 
 Kind = Literal["polygons", "boundaries", "spots", "labels", "bins"]
@@ -35,25 +40,20 @@ FORMATS = (
     ".parquet with id, x, y), or bins:16."
 )
 BINS = "bins:"
+SMALLEST_BIN_UM = 1.0
+
+OnTissue = Callable[[Region], NDArray[np.bool_]]
 
 SHOWN = 8
 """Columns of a table that are named."""
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What is to be summed over, as the user says it.
+class AreaOptions:
+    """What is to be summed over, as the user says it: a path, or ``bins:`` and a side in um.
 
-    Attributes
-    ----------
-    over
-        A path, or ``bins:`` and a side in um.
-    units
-        Of the positions; None for what the format has as a rule.
-    capture
-        Whose frame the positions are in; None for the slide's.
-    radius_um
-        Of spots.
+    Units are None for what the format has as a rule; a capture is whose frame the positions are in, None for the
+    slide's.
     """
 
     over: str
@@ -71,39 +71,33 @@ class Opened:
     kind: Kind
 
 
-def open_areas(asked: Asked, run: Run, maps: Maps, scratch: Path) -> Opened:
-    """Open what is to be summed over.
-
-    Raises
-    ------
-    InputError
-        It is not there, of no known format, or something was said that cannot be of it.
-    """
+def open_areas(options: AreaOptions, run: Run, maps: Maps, scratch: Path) -> Opened:
+    """Open what is to be summed over; refused where something was said that cannot be of it."""
     grid = maps.grid
-    if asked.over.startswith(BINS):
-        _no_frame(asked, "bins", "They lie on the slide, in um.")
-        side = regular.bin_side(asked.over, grid)
-        blocks = regular.square_bins(side, grid, maps.on_tissue)
+    if options.over.startswith(BINS):
+        _no_frame(options, "bins", "They lie on the slide, in um.")
+        side = _bin_side(options.over, grid)
+        blocks = _square_bins(side, grid, maps.on_tissue)
         frame = slide_frame("um", grid)
         what = f"square bins of {side:g} um that touch tissue"
-        areas = PolygonAreas(what, asked.over, blocks, frame, grid.superpixel_shape, scratch)
+        areas = PolygonAreas(what, options.over, blocks, frame, grid.superpixel_shape, scratch)
         return Opened(areas, frame, "bins")
-    path = _file(Path(asked.over).expanduser())
+    path = _file(Path(options.over).expanduser())
     kind = kind_of(path)
     if kind == "labels":
-        _no_frame(asked, "labels", "Their frame is told by the image's shape.")
+        _no_frame(options, "labels", "Their frame is told by the image's shape.")
         return Opened(labels.LabelAreas(path, labels.Image2D(path, scratch), grid), slide_frame("px", grid), kind)
-    if asked.radius_um is not None and kind != "spots":
+    if options.radius_um is not None and kind != "spots":
         raise InputError(f"{path} has outlines: --radius-um can change nothing.", "It is for tables of spots.")
-    frame = _frame(asked, kind, run, grid)
+    frame = _frame(options, kind, run, grid)
     notices: list[str] = []
     if kind == "spots":
-        if asked.radius_um is not None and not 0 < asked.radius_um < float("inf"):
-            raise InputError(f"--radius-um {asked.radius_um:g} is no radius.", "Give um above 0.")
-        radius = None if asked.radius_um is None else asked.radius_um / (frame.scale * grid.superpixel_um)
-        blocks = regular.read_spots(path, radius)
+        if options.radius_um is not None and not 0 < options.radius_um < float("inf"):
+            raise InputError(f"--radius-um {options.radius_um:g} is no radius.", "Give um above 0.")
+        radius = None if options.radius_um is None else options.radius_um / (frame.scale * grid.superpixel_um)
+        blocks = tables.read_spots(path, radius)
     else:
-        blocks = geojson.read_geojson(path, notices) if kind == "polygons" else boundaries.read_boundaries(path)
+        blocks = geojson.read_geojson(path, notices) if kind == "polygons" else tables.read_boundaries(path)
     what = f"{kind} of {path.name}, in {frame.said}"
     areas = PolygonAreas(what, str(path), blocks, frame, grid.superpixel_shape, scratch, notices)
     return Opened(areas, frame, kind)
@@ -112,13 +106,6 @@ def open_areas(asked: Asked, run: Run, maps: Maps, scratch: Path) -> Opened:
 def kind_of(path: Path) -> Kind:
     """What a file holds, by its suffix, and for tables in Parquet and CSV by their columns.
 
-    Raises
-    ------
-    InputError
-        It is of no known format.
-
-    Examples
-    --------
     >>> kind_of(Path("cells.geojson")), kind_of(Path("locs.tsv.gz")), kind_of(Path("labels.ome.tif"))
     ('polygons', 'spots', 'labels')
     """
@@ -131,15 +118,15 @@ def kind_of(path: Path) -> Kind:
 
 
 def _kind_of_table(path: Path, suffix: str) -> Kind:
-    if boundaries.is_boundaries(path):
+    if tables.is_boundaries(path):
         return "boundaries"
-    names = boundaries.header(path)
+    names = tables.header(path)
     has_positions = {"x", "y"} <= {name.lower() for name in names}
     if has_positions and suffix == ".parquet":
         return "spots"
     remedy = "A table of spots is .tsv or .parquet: write it so." if has_positions else FORMATS
     raise InputError(
-        f"{path} has no corners of areas, {' and '.join(boundaries.CORNERS)} (it has: {', '.join(names[:SHOWN])}).",
+        f"{path} has no corners of areas, {' and '.join(tables.CORNERS)} (it has: {', '.join(names[:SHOWN])}).",
         remedy,
     )
 
@@ -158,21 +145,68 @@ def _file(path: Path) -> Path:
     return path
 
 
-def _frame(asked: Asked, kind: Kind, run: Run, grid: SlideGrid) -> Frame:
-    if asked.units is not None and asked.units not in UNITS:
+def _frame(options: AreaOptions, kind: Kind, run: Run, grid: SlideGrid) -> Frame:
+    if options.units is not None and options.units not in UNITS:
         known = "; ".join(f"{units}: {name}" for units, name in NAMES.items())
-        raise InputError(f"--units {asked.units} is none of {', '.join(UNITS)}.", f"These are {known}.")
-    default: Units = "um" if asked.capture and kind == "boundaries" else DEFAULT_UNITS[kind]
-    if asked.capture and kind == "spots":
+        raise InputError(f"--units {options.units} is none of {', '.join(UNITS)}.", f"These are {known}.")
+    default: Units = "um" if options.capture and kind == "boundaries" else DEFAULT_UNITS[kind]
+    if options.capture and kind == "spots":
         default = "px"
-    units = next((known for known in UNITS if known == asked.units), default)
-    if asked.capture:
-        return capture_frame(run, asked.capture, units, grid)
+    units = next((known for known in UNITS if known == options.units), default)
+    if options.capture:
+        return capture_frame(run, options.capture, units, grid)
     return slide_frame(units, grid)
 
 
-def _no_frame(asked: Asked, what: str, why: str) -> None:
-    given = [flag for flag, value in (("units", asked.units), ("capture", asked.capture)) if value is not None]
-    given += ["radius-um"] if asked.radius_um is not None else []
+def _no_frame(options: AreaOptions, what: str, why: str) -> None:
+    given = [flag for flag, value in (("units", options.units), ("capture", options.capture)) if value is not None]
+    given += ["radius-um"] if options.radius_um is not None else []
     if given:
         raise InputError(f"--{given[0]} can change nothing about {what}.", f"Leave it out. {why}")
+
+
+def _bin_side(text: str, grid: SlideGrid) -> float:
+    """Side in um of ``bins:16``."""
+    given = text.partition(":")[2].removesuffix("um")
+    try:
+        side = float(given)
+    except ValueError:
+        side = math.nan
+    longest = max(grid.content_shape_px) * grid.pixel_size_um
+    if not SMALLEST_BIN_UM <= side <= longest:
+        raise InputError(
+            f"{text}: the side of the bins is {given!r}; {SMALLEST_BIN_UM:g} to {longest:.0f} um are possible here.",
+            f"Write it in um, as bins:16. A superpixel is {grid.superpixel_um:g} um wide.",
+        )
+    return side
+
+
+def _square_bins(side_um: float, grid: SlideGrid, on_tissue: OnTissue) -> Iterator[Block]:
+    """Squares from the slide's corner on, those that touch tissue, row by row; positions are um."""
+    shape, ratio = grid.superpixel_shape, side_um / grid.superpixel_um
+    rows, columns = (math.ceil(n / ratio - 1e-9) for n in shape)
+    edges = np.arange(columns + 1) * ratio
+    first = np.minimum(np.floor(edges[:-1] + 1e-9), shape[1] - 1).astype(int)
+    last = np.minimum(np.ceil(edges[1:] - 1e-9), shape[1]).astype(int)
+    held: list[NDArray[np.int64]] = []
+    any_bin = False
+    for row in range(rows):
+        top, bottom = math.floor(row * ratio + 1e-9), math.ceil((row + 1) * ratio - 1e-9)
+        there = on_tissue(Region(min(top, shape[0] - 1), min(bottom, shape[0]), 0, shape[1])).any(axis=0)
+        before = np.concatenate([[0], np.cumsum(there)])
+        column = np.flatnonzero(before[last] > before[first])
+        held.append(np.column_stack([np.full(len(column), row), column]))
+        if sum(map(len, held)) >= AREAS_AT_ONCE or row == rows - 1:
+            places, held = np.concatenate(held), []
+            any_bin |= len(places) > 0
+            for start in range(0, len(places), AREAS_AT_ONCE):
+                yield _squares(places[start : start + AREAS_AT_ONCE], side_um)
+    if not any_bin:
+        raise InputError("The run has no tissue: there is nothing to bin.", "Look at its tissue mask (iscale tissue).")
+
+
+def _squares(places: NDArray[np.int64], side_um: float) -> Block:
+    corner = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], float)
+    outlines = (places[:, None, ::-1] + corner) * side_um
+    ids = [f"r{row}c{column}" for row, column in places.tolist()]
+    return Block(ids, simple_rings(outlines), {"array_row": places[:, 0], "array_col": places[:, 1]})

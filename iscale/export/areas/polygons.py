@@ -17,7 +17,7 @@ from iscale.export.areas.areas import Block, Facts, Overlaps, Rings, shard_at, s
 from iscale.export.areas.frame import Frame
 from iscale.geometry import Region
 from iscale.store.layout import SHARD_SUPERPIXELS
-from iscale.store.scratch import nameless, read_at, runs, write_at
+from iscale.store.scratch import FileRows, runs
 from iscale.words import plural
 
 LEAST_SHARE = 1e-9
@@ -29,14 +29,8 @@ Places = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Coverage:
-    """Shares of cells, those of one polygon together.
-
-    Attributes
-    ----------
-    owner, cell
-        (n,): which polygon, and which cell of the window, row by row.
-    share
-        (n,) float64, of 0 to 1.
+    """Shares (n,) of 0 to 1 of cells, those of one polygon together: which polygon, and which cell of the window, row
+    by row.
     """
 
     owner: Places
@@ -45,20 +39,12 @@ class Coverage:
 
 
 def cover(xy: Numbers, starts: Places, shape: tuple[int, int]) -> Coverage:
-    """Cover a window of unit cells with polygons.
+    """Cover a window of unit cells, its corner at 0, 0, with polygons.
 
-    Parameters
-    ----------
-    xy
-        (point, 2): x, y of closed rings, outlines counterclockwise as y runs up (clockwise on the screen), holes the
-        other way; a row of NaN follows every ring. The window's corner is at 0, 0; rings may reach out of it.
-    starts
-        (polygon + 1,): points of polygon ``p`` are ``starts[p]:starts[p + 1]``.
-    shape
-        Rows and columns of the window.
+    Points (point, 2) are x, y of closed rings, outlines counterclockwise as y runs up (clockwise on the screen), holes
+    the other way; a row of NaN follows every ring, and rings may reach out of the window. Those of polygon ``p`` are
+    ``starts[p]:starts[p + 1]``.
 
-    Examples
-    --------
     >>> square = np.array([[0.5, 0], [2, 0], [2, 1], [0.5, 1], [0.5, 0], [np.nan, np.nan]])
     >>> found = cover(square, np.array([0, 6]), (2, 3))
     >>> found.cell.tolist(), found.share.tolist()
@@ -159,31 +145,13 @@ POINTS_AT_ONCE = 1 << 18
 CELLS_AT_ONCE = 1 << 21
 """Points, and superpixels of the polygons' boxes, that are worked on together."""
 
-POINT_BYTES = 16
-
 
 class PolygonAreas:
-    """Areas that are polygons.
+    """Areas that are polygons, read in blocks from a ``source`` whose positions are of a frame, over (y, x)
+    superpixels.
 
-    Polygons are kept in a nameless file; held in memory are only where each begins, and which shards it touches: some
-    20 bytes for each.
-
-    Parameters
-    ----------
-    what
-        What they are, for people.
-    source
-        The file, for messages.
-    blocks
-        The areas as they are read.
-    frame
-        What their positions are.
-    shape
-        Rows and columns of superpixels.
-    scratch
-        Folder of the nameless file.
-    notices
-        Where the reader of the blocks, too, says what the user should know of.
+    Polygons are kept in a nameless file in ``scratch``; held in memory are only where each begins, and which shards it
+    touches: some 20 bytes for each. The reader of the blocks may add to ``notices`` too.
     """
 
     def __init__(
@@ -198,7 +166,7 @@ class PolygonAreas:
     ) -> None:
         self.what, self.notices = what, [] if notices is None else notices
         self._source, self._blocks, self._frame, self._shape = source, blocks, frame, shape
-        self._file = nameless(scratch, self)
+        self._points = FileRows.nameless(scratch, 2, np.float64)
         self._starts = np.zeros(1, np.int64)
         self._shards = self._rows = np.zeros(0, np.int32)
 
@@ -207,9 +175,9 @@ class PolygonAreas:
         starts, shards, rows = [self._starts], list[NDArray[np.int32]](), list[NDArray[np.int32]]()
         points = done = repaired = flat = 0
         for block in self._blocks:
-            found = placed(block, self._frame, self._source)
+            found = place_on_slide(block, self._frame, self._source)
             xy, own = _spilled(found.geometries)
-            write_at(self._file, points * POINT_BYTES, xy)
+            self._points.write(points, xy)
             starts.append(own[1:] + points)
             which, shard = _touched(shapely.bounds(found.geometries), self._shape)
             rows.append((which + done).astype(np.int32))
@@ -261,22 +229,16 @@ class PolygonAreas:
         starts = np.concatenate([[0], np.cumsum(sizes)])
         xy = np.empty((int(starts[-1]), 2))
         for a, b in runs(rows):
-            read_at(self._file, int(self._starts[rows[a]]) * POINT_BYTES, xy[starts[a] : starts[b]])
+            self._points.read(int(self._starts[rows[a]]), xy[starts[a] : starts[b]])
         return xy, starts
 
 
 @dataclass(frozen=True)
 class Placed:
-    """Polygons on the slide.
+    """Polygons on the slide: (area,) of shapely, valid, in superpixels, outlines one way round and holes the other.
 
-    Attributes
-    ----------
-    geometries
-        (area,) of shapely, valid, in superpixels, outlines one way round and holes the other.
-    centre
-        (area, 2): x, y of the centroid; of the first point where there is no area, NaN where there is no point.
-    repaired, flat
-        How many were not valid, and how many have no area.
+    Centres (area, 2) are x, y of the centroid; of the first point where there is no area, NaN where there is no point.
+    ``repaired`` were not valid, and ``flat`` have no area.
     """
 
     geometries: NDArray[np.object_]
@@ -285,14 +247,8 @@ class Placed:
     flat: int
 
 
-def placed(block: Block, frame: Frame, source: str) -> Placed:
-    """Polygons of a block on the slide, each valid.
-
-    Raises
-    ------
-    InputError
-        A position is not finite.
-    """
+def place_on_slide(block: Block, frame: Frame, source: str) -> Placed:
+    """Polygons of a block on the slide, each valid."""
     _check(block, source)
     rings = with_extent(block.rings)
     xy = frame.to_superpixels(rings.xy)

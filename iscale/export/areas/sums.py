@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,24 +15,15 @@ from iscale.export.areas.areas import AREAS_AT_ONCE, Areas, Overlaps
 from iscale.geometry import Region, SlideGrid
 from iscale.model.genes import WRITTEN, Source, open_source
 from iscale.results import Run
-from iscale.store.scratch import nameless, read_at, runs, write_at
+from iscale.store.scratch import FileRows
 from iscale.trust.prediction import open_prediction
 
 
 @dataclass(frozen=True)
 class Maps:
-    """What a run predicts.
+    """What a run predicts: its genes, its grids, and the (y, x) expected counts of all genes, NaN off tissue.
 
-    Attributes
-    ----------
-    source
-        All genes.
-    grid
-        Grids of the slide.
-    depth
-        (y, x) expected counts of all genes, NaN off tissue.
-    has_uncertainty
-        Whether the run can tell the spread over its ensemble.
+    ``has_uncertainty`` says whether the run can tell the spread over its ensemble.
     """
 
     source: Source
@@ -46,13 +37,7 @@ class Maps:
 
 
 def open_maps(run: Run) -> Maps:
-    """Open a run's maps.
-
-    Raises
-    ------
-    InputError
-        As `iscale.store.remedies.check_readable` says.
-    """
+    """Open a run's maps, where they can be read."""
     grid = open_prediction(run).grid
     source = open_source(run.store)
     spread = source.has_factors or run.store.has(WRITTEN[True])
@@ -73,53 +58,31 @@ FACTS = ("on_tissue", "n_superpixels", "depth")
 LAYERS = {"X": False, "layers/uncertainty": True}
 """Matrices, and whether they are of the uncertainty."""
 
-Add = Callable[[str, NDArray[np.int64], int, NDArray[np.float32]], None]
-
 
 class FoundFacts:
-    """What is found of each area while its superpixels are looked at: a row of numbers each, in a nameless file.
-
-    Parameters
-    ----------
-    folder
-        Where it lies.
-    rows
-        How many areas.
-    """
+    """What is found of each area while its superpixels are looked at: a row of `FACTS`, in a nameless file."""
 
     def __init__(self, folder: Path, rows: int) -> None:
-        self._rows = rows
-        self._file = nameless(folder, self)
-        self._row = 8 * len(FACTS)
+        self._n = rows
+        self._rows = FileRows.nameless(folder, len(FACTS), np.float64)
         if rows:  # the file has its length from the start, and is 0
-            write_at(self._file, rows * self._row - 8, np.zeros(1))
+            self._rows.write(rows - 1, np.zeros((1, len(FACTS))))
 
     def add(self, rows: NDArray[np.int64], values: NDArray[np.float64]) -> None:
         """Add (row, fact) values to ascending rows."""
-        for a, b in runs(rows):
-            there = np.empty((b - a, len(FACTS)))
-            read_at(self._file, int(rows[a]) * self._row, there)
-            write_at(self._file, int(rows[a]) * self._row, there + values[a:b])
+        self._rows.add(rows, values)
 
-    def blocks(self, rows_at_once: int = AREAS_AT_ONCE) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+    def blocks(self) -> Iterator[tuple[slice, NDArray[np.float64]]]:
         """All rows, some at a time."""
-        for first in range(0, self._rows, rows_at_once):
-            part = slice(first, min(first + rows_at_once, self._rows))
-            values = np.empty((part.stop - part.start, len(FACTS)))
-            read_at(self._file, first * self._row, values)
-            yield part, values
+        for first in range(0, self._n, AREAS_AT_ONCE):
+            numbers = np.arange(first, min(first + AREAS_AT_ONCE, self._n))
+            yield slice(first, first + len(numbers)), self._rows.take(numbers)
 
 
 @dataclass
-class Twice:
-    """Superpixels of which more than all is taken, as areas overlap.
-
-    Attributes
-    ----------
-    superpixels
-        How many.
-    excess
-        How much more is taken than there is, in superpixels.
+class ExcessCover:
+    """Superpixels of which more than all is taken, as areas overlap: how many, and how many superpixels too much in
+    all.
     """
 
     superpixels: int = 0
@@ -136,28 +99,16 @@ def sum_over(
     areas: Areas,
     maps: Maps,
     genes: Sequence[str],
-    matrices: Sequence[str],
-    add: Add,
+    matrices: Mapping[str, FileRows],
     facts: FoundFacts,
     done: Callable[[], None],
-) -> Twice:
+) -> ExcessCover:
     """Add the maps, weighted by the share of each superpixel that lies in an area, to the areas' rows.
 
-    Parameters
-    ----------
-    areas
-        The areas.
-    maps, genes
-        What the run predicts, and which genes of it.
-    matrices
-        Of `LAYERS`.
-    add, facts
-        What takes the sums.
-    done
-        Called after each shard.
+    The matrices are of `LAYERS`, each (area, gene) float32; ``done`` is called after each shard.
     """
     most = int(np.clip(BUFFER_BYTES // (8 * len(genes)), FEWEST_ROWS, AREAS_AT_ONCE))
-    twice = Twice()
+    excess = ExcessCover()
     for shard in areas.shards():
         tissue = maps.on_tissue(shard)
         known = np.column_stack([tissue.ravel(), np.zeros(shard.area), _depth(maps, shard)])
@@ -169,10 +120,10 @@ def sum_over(
             facts.add(overlaps.rows, values)
             covered += np.bincount(shares.indices, shares.data, shard.area)
             if (on := values[:, 0] > 0).any():
-                _add_sums(Overlaps(overlaps.rows[on], shares[on]), shard, maps, genes, matrices, add)
-        twice.add(covered)
+                _add_sums(Overlaps(overlaps.rows[on], shares[on]), shard, maps, genes, matrices)
+        excess.add(covered)
         done()
-    return twice
+    return excess
 
 
 def _depth(maps: Maps, shard: Region) -> NDArray[np.float64]:
@@ -180,32 +131,24 @@ def _depth(maps: Maps, shard: Region) -> NDArray[np.float64]:
 
 
 def _add_sums(
-    overlaps: Overlaps, shard: Region, maps: Maps, genes: Sequence[str], matrices: Sequence[str], add: Add
+    overlaps: Overlaps, shard: Region, maps: Maps, genes: Sequence[str], matrices: Mapping[str, FileRows]
 ) -> None:
     """Add the sums of some areas over one shard."""
     room = max(GENES_AT_ONCE, BUFFER_BYTES // (8 * len(overlaps.rows)))
-    for matrix in matrices:
+    for name, matrix in matrices.items():
         for first in range(0, len(genes), room):
             group = genes[first : first + room]
             sums = np.empty((len(overlaps.rows), len(group)), np.float32)
             for at in range(0, len(group), GENES_AT_ONCE):
                 some = group[at : at + GENES_AT_ONCE]
-                values = maps.source.read(some, shard, uncertainty=LAYERS[matrix]).reshape(len(some), -1)
+                values = maps.source.read(some, shard, uncertainty=LAYERS[name]).reshape(len(some), -1)
                 np.nan_to_num(values, copy=False)
                 sums[:, at : at + len(some)] = overlaps.shares @ values.T
-            add(matrix, overlaps.rows, first, sums)
+            matrix.add(overlaps.rows, sums, first)
 
 
 def found_columns(facts: FoundFacts, area: Callable[[slice], NDArray[np.float64]]) -> Iterator[dict[str, NDArray[Any]]]:
-    """Columns of ``obs`` of what was found.
-
-    Parameters
-    ----------
-    facts
-        What was found.
-    area
-        Gives the areas of some rows, in superpixels.
-    """
+    """Columns of ``obs`` of what was found; ``area`` gives the areas of some rows, in superpixels."""
     for rows, values in facts.blocks():
         whole = area(rows)
         share = np.divide(values[:, 0], whole, out=np.zeros(len(whole)), where=whole > 0)

@@ -163,7 +163,7 @@ def test_a_target_that_cannot_be_finished_leaves_the_old_one(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("iscale.export.areas.table.write_at", full)
+    monkeypatch.setattr("iscale.store.scratch.FileRows.add", full)
     with pytest.raises(StoreError, match="No space left"):
         aggregate_run(run.store.folder, str(path), out=out, overwrite=True)
     assert out.read_bytes() == before

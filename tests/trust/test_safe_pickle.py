@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from iscale.errors import InputError
-from iscale.trust.truth_files import maps_of, read_pickle
+from iscale.trust.safe_pickle import maps_of, read_pickle
 
 ARRAYS = [
     np.arange(24, dtype=np.float32).reshape(2, 3, 4),

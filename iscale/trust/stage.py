@@ -20,9 +20,9 @@ from iscale.geometry import Region
 from iscale.model.fit_stage import GATHERED, SPARE_BYTES, FitContext, fit_context, needs_of_fit
 from iscale.model.gather import gather_discs
 from iscale.model.sizes import STATES
+from iscale.trust.correlation import blocks_of_tissue, correlation, noise_ceiling
 from iscale.trust.folds import Folds, How, cut_folds
-from iscale.trust.held_out import GENES_AT_ONCE, Held, HeldOutStore, predict_baselines, predict_held
-from iscale.trust.score import blocks_of_tissue, correlation, noise_ceiling
+from iscale.trust.held_out import GENES_AT_ONCE, FoldSpots, HeldOutStore, predict_baselines, predict_held
 from iscale.trust.table import Trust, trust_path, write_trust
 from iscale.words import plural
 
@@ -73,7 +73,7 @@ def _hold_out(context: HoldoutContext, fold: int) -> int:
         seed=fit.seed,
         device=torch.device(here(fit.device)),
     )
-    held = Held.of(folds, fold, data)
+    held = FoldSpots.of(folds, fold, data)
     if not held.possible:
         return 0
     own = np.searchsorted(folds.tested(fold), held.test)
@@ -138,7 +138,7 @@ def holdout_steps(
     context
         As of the stage ``fit``.
     spots
-        The training spots, or those that :func:`iscale.trust.folds.spots_apart` makes: these know of how many
+        The training spots, or those that :func:`iscale.trust.folds.merge_within_captures` makes: these know of how many
         measured spots each is the mean, and none is of several captures.
     how
         What is held out: see :func:`iscale.trust.folds.cut_folds`.

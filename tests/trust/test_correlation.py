@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from iscale.trust.score import BLOCKS, blocks_of_tissue, correlation
+from iscale.trust.correlation import BLOCKS, blocks_of_tissue, correlation
 
 SIDE = 16
 LATTICE = np.stack(np.meshgrid(np.arange(SIDE), np.arange(SIDE)), axis=-1).reshape(-1, 2).astype(float)

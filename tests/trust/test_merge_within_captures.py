@@ -8,7 +8,7 @@ from scipy import sparse
 
 from iscale.captures.integrate import integrate
 from iscale.captures.spots import Capture
-from iscale.trust.folds import members_of, spots_apart
+from iscale.trust.folds import members_of, merge_within_captures
 
 SHAPE = (1000, 1000)
 
@@ -39,7 +39,7 @@ def captures() -> tuple[Capture, Capture]:
 def merged(captures, dist: float = 10.0):
     frame = {"dist_st_px": dist, "analysis_shape_px": SHAPE, "pixel_size_um": 0.5}
     spots = integrate(captures, n_genes=3, **frame)
-    return spots, spots_apart(captures, spots, **frame)
+    return spots, merge_within_captures(captures, spots, **frame)
 
 
 def test_spots_of_two_captures_stay_apart_and_those_of_one_are_merged(captures) -> None:

@@ -17,11 +17,10 @@ from iscale.captures.counts import Counts, StoredCounts
 from iscale.captures.rearrange import gather, select_genes, transposed
 from iscale.geometry import SUPERPIXEL_PX, Region
 from iscale.model.discs import disc_rows, disc_sizes
-from iscale.store.layout import GENES_PER_CHUNK, SHARD_SUPERPIXELS
-from iscale.trust.by_gene import BUFFERS, GeneScore
-from iscale.trust.by_place import over_genes
+from iscale.store.layout import GENES_PER_CHUNK, SHARD_SUPERPIXELS, genes_by_chunk
 from iscale.trust.metrics import compare_values, limits, scaled_by
-from iscale.trust.prediction import Common, Prediction, in_chunks
+from iscale.trust.prediction import Common, Prediction
+from iscale.trust.score_maps import BUFFERS, GeneScore, over_genes
 from iscale.trust.truth import SpotTruth
 
 BYTES_PER_CELL = 8 * GENES_PER_CHUNK + 24
@@ -41,15 +40,7 @@ BYTES_PER_GENE_SPOT = 100
 
 @dataclass(frozen=True)
 class Discs:
-    """Which superpixels of a region belong to which spots.
-
-    Attributes
-    ----------
-    region
-        Superpixels.
-    members
-        (spot, superpixel of the region, row by row), 1 where it lies in the spot's disc.
-    """
+    """Which superpixels of a region belong to which spots: 1 of (spot, superpixel) where it lies in the spot's disc."""
 
     region: Region
     members: sparse.csr_matrix
@@ -62,16 +53,9 @@ class Discs:
 
 
 def discs_of(xy_px: NDArray[np.float64], radius_um: float, superpixel_um: float, shape: tuple[int, int]) -> Discs:
-    """The discs of some spots, cut at the slide's border, and the box around them.
+    """The discs of some spots, cut at the border of a slide of (y, x) superpixels, and the box around them.
 
-    Parameters
-    ----------
-    xy_px
-        (spot, 2) in pixels of the analysis image.
-    radius_um, superpixel_um
-        Radius of the spots, side of a superpixel.
-    shape
-        Rows and columns of superpixels of the slide.
+    Places (spot, 2) are in pixels of the analysis image.
     """
     centre = np.floor(xy_px[:, ::-1] / SUPERPIXEL_PX).astype(np.int64)
     spot, place = disc_rows(centre, np.full(len(xy_px), radius_um), superpixel_um, shape)
@@ -99,20 +83,15 @@ def task_bytes(truth: SpotTruth, superpixel_um: float, n_genes: int) -> int:
 def score_spots(
     prediction: Prediction, truth: SpotTruth, common: Common, done: Callable[[], Any]
 ) -> tuple[list[GeneScore], NDArray[np.float64]]:
-    """Score every gene over the spots.
+    """Score every gene over the spots; its block is 0.
 
-    Returns
-    -------
-    scores
-        One per gene; its block is 0.
-    ranges
-        (gene, 4): what measured and predicted values were scaled by.
+    Besides, (gene, 4): what measured and predicted values were scaled by.
     """
     grid = prediction.grid
     discs = discs_of(truth.xy_px, truth.radius_um, grid.superpixel_um, grid.superpixel_shape)
     by_gene: Counts = transposed(select_genes(truth.counts, np.asarray(common.truth, np.int64)))
     scores, ranges = [], np.full((len(common.names), 4), np.nan)
-    for rows in in_chunks(common.run):
+    for rows in genes_by_chunk(common.run):
         values = prediction.read([common.run[row] for row in rows], discs.region)
         for row, value in zip(rows, values, strict=True):
             true = gather(by_gene, np.array([row])).toarray()[0].astype(np.float64)
@@ -142,7 +121,7 @@ def score_each_spot(
         guess = np.concatenate(
             [
                 discs.sums(prediction.read([common.run[row] for row in rows], discs.region))
-                for rows in in_chunks(common.run)
+                for rows in genes_by_chunk(common.run)
             ],
             axis=1,
         ).T

@@ -23,14 +23,9 @@ LARGEST = 1 - 1e-9
 
 @dataclass(frozen=True)
 class Correlation:
-    """Correlation over spots, per gene.
+    """Correlation over spots, (gene,): 0 where the prediction never varies, NaN where what was measured never does.
 
-    Attributes
-    ----------
-    value
-        (gene,): 0 where the prediction never varies, NaN where what was measured never does.
-    low, high
-        (gene,) ends of the 95 % interval; NaN where there are too few spots for one.
+    ``low`` and ``high`` are the ends of the 95 % interval; NaN where there are too few spots for one.
     """
 
     value: Values
@@ -72,14 +67,8 @@ def centred_products(a: Values, b: Values, group: NDArray[np.int64]) -> Products
 def correlation(measured: Values, predicted: Values, group: NDArray[np.int64], block: NDArray[np.int64]) -> Correlation:
     """Pearson correlation of the columns within groups, averaged, with its interval.
 
-    Parameters
-    ----------
-    measured, predicted
-        (spot, gene), finite.
-    group
-        (spot,): the capture of each.
-    block
-        (spot,): blocks of neighbours, none of two groups, as :func:`blocks_of_tissue` cuts them.
+    Values are (spot, gene), finite; a group is the spot's capture, and a block one of neighbours, none of two groups,
+    as `blocks_of_tissue` cuts them.
     """
     a, b = _centred(measured, predicted, group)
     by_block, whose = _block_sums(a, b, group, block)
@@ -158,28 +147,15 @@ def noise_ceiling(
     per_molecule: NDArray[np.float64],
     seed: int = 0,
 ) -> Values:
-    """Correlation of ``log1p`` of counts with what these would be without counting noise.
+    """(gene,) correlation, 0 to 1, of ``log1p`` of (spot, gene) counts with what these would be without counting noise.
 
     The molecules that a spot counted are dealt to two halves by chance: two independent counts of the same place, at
     half the depth (of Poisson counts; thinning). How halves correlate over the spots tells which share of the variation
     is not noise; the whole, of twice the depth, has more of it (Spearman and Brown, 1910). A perfect prediction would
-    correlate with the counts by the root of that share.
+    correlate with the counts by the root of that share. NaN where counts never vary.
 
-    Parameters
-    ----------
-    counts
-        (spot, gene) counts, means over merged spots or scaled ones among them.
-    group
-        (spot,): correlations are within groups, as those of the score.
-    per_molecule
-        (spot,): what one molecule adds to the counts: the capture's scale over the number of merged spots.
-    seed
-        Of the split.
-
-    Returns
-    -------
-    ceiling
-        (gene,) from 0 to 1; NaN where counts never vary.
+    Correlations are within groups, as those of the score. ``per_molecule`` (spot,) is what one molecule adds to the
+    counts: the capture's scale over the number of merged spots.
     """
     rng = np.random.default_rng([seed, 6])
     molecules = np.rint(np.asarray(counts, np.float64) / per_molecule[:, None]).astype(np.int64)

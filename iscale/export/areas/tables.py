@@ -1,7 +1,8 @@
-"""Boundaries of Xenium's cells or nuclei: a table of their corners, those of a cell one after the other."""
+"""Areas of tables: the corners of Xenium's cells or nuclei, and the middles of spots."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,17 +11,25 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from iscale.captures.locations import read_locations, read_text_table
 from iscale.captures.readers.blocks import csv_blocks, csv_header, number_columns, parquet_blocks, parquet_header
-from iscale.export.areas.areas import AREAS_AT_ONCE, Block, Rings, nothing_there
+from iscale.errors import InputError
+from iscale.export.areas.areas import AREAS_AT_ONCE, Block, Rings, nothing_there, simple_rings
+from iscale.project.files import read_number
+from iscale.project.layout import optional_file
 
 CORNERS = ("vertex_x", "vertex_y")
 CELL, LABEL = "cell_id", "label_id"
 """A cell may have several nuclei, which ``label_id`` tells apart where the file has it."""
 
-REMEDY = "Give the cell_boundaries.parquet, or .csv.gz, as the instrument's software wrote it."
+AS_WRITTEN = "Give the cell_boundaries.parquet, or .csv.gz, as the instrument's software wrote it."
 
 Corners = tuple[NDArray[np.object_], NDArray[np.int64], NDArray[np.float64]]
 """Of every corner its cell's name, its label, and x, y."""
+
+RADIUS = "radius"
+SIDES = 64
+"""A disc is drawn as a polygon of so many sides and of its area."""
 
 
 def header(path: Path) -> list[str]:
@@ -34,13 +43,7 @@ def is_boundaries(path: Path) -> bool:
 
 
 def read_boundaries(path: Path) -> Iterator[Block]:
-    """Areas of a table of corners, in its order.
-
-    Raises
-    ------
-    InputError
-        A column is missing, or a corner is no number.
-    """
+    """Areas of a table of corners, those of an area one after the other, in its order."""
     empty = True
     held: Corners | None = None
     for ids, labels, xy in _corners(path):
@@ -52,7 +55,7 @@ def read_boundaries(path: Path) -> Iterator[Block]:
         empty = False
         yield from _blocks(np.concatenate([[0], begins[begins <= last]]), ids, xy)
     if empty or held is None:
-        raise nothing_there(str(path), REMEDY)
+        raise nothing_there(str(path), AS_WRITTEN)
     yield from _blocks(np.array([0, len(held[0])]), held[0], held[2])
 
 
@@ -88,3 +91,45 @@ def _names(column: pa.ChunkedArray) -> NDArray[np.object_]:
     codes = column.combine_chunks().dictionary_encode()
     names = np.array([str(value) for value in codes.dictionary.to_pylist()], dtype=object)
     return np.asarray(pd.Series(names).take(codes.indices.to_numpy(zero_copy_only=False)).to_numpy())
+
+
+def read_spots(path: Path, radius: float | None) -> Iterator[Block]:
+    """Discs of a table with an id, ``x`` and ``y``: ``.tsv``, ``.tsv.gz`` or ``.parquet``, as a project's ``locs.*``.
+
+    Their radius is in the unit of the positions; it is None where the table has a column ``radius``, or a
+    ``radius.txt`` of that unit lies beside it.
+    """
+    found = read_locations(path)
+    radii = np.full(len(found.ids), radius) if radius is not None else _radii(path)
+    for first in range(0, len(radii), AREAS_AT_ONCE):
+        part = slice(first, first + AREAS_AT_ONCE)
+        yield Block(found.ids[part], simple_rings(_discs(found.xy[part], radii[part])))
+
+
+def _radii(path: Path) -> NDArray[np.float64]:
+    table = pd.read_parquet(path) if path.name.lower().endswith(".parquet") else read_text_table(path)
+    named = [name for name in table.columns if str(name).lower() == RADIUS]
+    if named:
+        radii = pd.to_numeric(table[named[0]], errors="coerce").to_numpy(np.float64)
+        bad = ~(np.isfinite(radii) & (radii > 0))
+        if bad.any():
+            raise InputError(
+                f"{path}: {int(bad.sum())} of {len(radii)} spots have no radius above 0.",
+                "Give every spot a radius, or all the same with --radius-um.",
+            )
+        return np.asarray(radii, np.float64)
+    beside = optional_file(path.parent / "radius.txt")
+    if beside is None:
+        raise InputError(
+            f"{path}: the spots' radius is not known: there is no column {RADIUS}, and no radius.txt beside it.",
+            f"Give it in um, as --radius-um 27.5 for Visium, or write a column {RADIUS} in the unit of x and y.",
+        )
+    return np.full(len(table), read_number(beside))
+
+
+def _discs(xy: NDArray[np.float64], radii: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Corners (disc, corner, 2) of polygons that have the discs' areas."""
+    angle = 2 * np.pi * np.arange(SIDES) / SIDES
+    reach = radii * math.sqrt(2 * math.pi / (SIDES * math.sin(2 * math.pi / SIDES)))
+    corners = xy[:, None] + reach[:, None, None] * np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+    return np.asarray(corners, np.float64)
