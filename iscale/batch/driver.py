@@ -10,10 +10,9 @@ from typing import Any
 
 from iscale.batch.clusters import job_cluster
 from iscale.batch.settings import PoolName, SchedulerName, Site
-from iscale.engine.attempt import Outcome
 from iscale.engine.dask_driver import DaskDriver
 from iscale.engine.dask_workers import dashboard
-from iscale.engine.drivers import Say
+from iscale.engine.drivers import Outcome, Say
 from iscale.engine.progress import Hear
 from iscale.engine.step import Step
 from iscale.errors import ClusterError, InputError

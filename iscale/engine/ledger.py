@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from iscale.engine.plan import Plan
+from iscale.engine.whole_file import whole_file
 from iscale.geometry import Region
 
 
@@ -30,15 +31,7 @@ def fingerprint(stage: str, parameters: dict[str, Any], *inputs: str) -> str:
 
 
 class Ledger:
-    """Finished regions of one step.
-
-    Parameters
-    ----------
-    folder
-        Folder of all ledgers of a run.
-    step
-        Name of the step.
-    """
+    """Finished regions of one step, in a file of the folder of all ledgers of a run."""
 
     def __init__(self, folder: Path, step: str) -> None:
         self.path = folder / f"{step.replace('/', '.')}.jsonl"
@@ -68,9 +61,8 @@ class Ledger:
     def begin(self, fingerprint: str, plan: Plan) -> None:
         """Start anew, forgetting what was recorded."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = self.path.with_suffix(".new")
-        fresh.write_text(json.dumps(_header(fingerprint, plan)) + "\n")
-        fresh.replace(self.path)
+        with whole_file(self.path, ".new") as fresh:
+            fresh.write_text(json.dumps(_header(fingerprint, plan)) + "\n")
 
     def forget(self) -> None:
         """Make the step stale."""
