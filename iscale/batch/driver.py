@@ -31,19 +31,9 @@ ALIVE = {
 
 
 def jobs_in_queue(scheduler: SchedulerName, jobs: Iterable[str]) -> dict[str, str] | None:
-    """Which of some jobs wait or run.
+    """Which of some jobs wait or run: ``waiting`` or ``running`` by id, without those that are over.
 
-    Parameters
-    ----------
-    scheduler
-        The batch system.
-    jobs
-        Ids of jobs.
-
-    Returns
-    -------
-    dict or None
-        ``waiting`` or ``running`` by id, without those that are over; None where the batch system does not answer.
+    None where the batch system does not answer.
     """
     ids = [job for job in jobs if job]
     if not ids:
@@ -95,16 +85,8 @@ LOG_LINES = 8
 class BatchDriver:
     """Runs steps on a pool of jobs, which is started with the first region and ended when another pool takes over.
 
-    Parameters
-    ----------
-    site
-        The batch system and its pools.
-    on_cards
-        Whether steps of networks go to the pool of cards.
-    logs
-        Folder for what jobs print.
-    say
-        Who is told of jobs that wait, come and go.
+    Steps of networks go to the pool of cards where they are to be ``on_cards``; ``logs`` is the folder for what jobs
+    print.
     """
 
     def __init__(self, site: Site, *, on_cards: bool, logs: Path, say: Say) -> None:
@@ -133,7 +115,11 @@ class BatchDriver:
 
 
 class _Jobs:
-    """The jobs of a pool: as many as the regions left need, those that are lost replaced."""
+    """The jobs of a pool: as many as the regions left need, those that are lost replaced.
+
+    Which jobs are lost is answered here, by the batch system alone; Dask is told. Which workers are there, and what
+    becomes of a region whose worker is not, is the `DaskDriver`'s.
+    """
 
     def __init__(self, site: Site, name: PoolName, logs: Path, say: Say) -> None:
         from distributed import Client

@@ -25,6 +25,7 @@ from iscale.captures.locations import read_locations
 from iscale.captures.rearrange import gather
 from iscale.captures.tables import read_counts
 from iscale.demo.scoring import clear_of_border
+from iscale.demo.synthetic import refuse_project
 from iscale.errors import InputError
 from iscale.geometry import SlideGrid
 from iscale.project.layout import ALIGNED_FOLDERS, CAPTURES_FOLDER, MOTHER_FOLDER, UNALIGNED_FOLDERS
@@ -43,19 +44,10 @@ Setting = Literal["covered", "uncovered"]
 
 @dataclass(frozen=True)
 class Her2stLayout:
-    """Where the case was laid out.
+    """Where the case was laid out, with the spots kept per capture, and those dropped as ``beside`` the mother image.
 
-    Attributes
-    ----------
-    project
-        The project folder.
-    truth
-        Folder of the mother's own spots, outside of the project: ``cnts.tsv.gz``, ``locs.tsv`` in pixels of the
-        analysis image, and ``scored.tsv``: ids of the spots that the score is taken on.
-    kept
-        Spots kept per capture.
-    beside
-        Spots per capture that were dropped because they land outside of the mother image.
+    ``truth`` is the folder of the mother's own spots, outside of the project: ``cnts.tsv.gz``, ``locs.tsv`` in pixels
+    of the analysis image, and ``scored.tsv``: ids of the spots that the score is taken on.
     """
 
     project: Path
@@ -79,23 +71,8 @@ def lay_out_her2st(source: Path, project: Path, mother: str = "C4", setting: Set
     ``covered``: all spots of both captures. ``uncovered``: the first capture (in the order C3, C4, C5 without the
     mother) keeps only spots that land in the left 40 % of the mother tissue's width, the second only those in the top
     40 % of its height, and the score is on the mother's spots in neither part. The mother tissue's extent is the
-    bounding box of the mother's own spots under tissue.
-
-    Parameters
-    ----------
-    source
-        Folder with ``C3.jpg``, ``C3.spots.tsv``, ``C3.counts.tsv.gz`` ... and ``alignment.json``.
-    project
-        Folder to write; it must not hold a project yet.
-    mother
-        Which section is the mother image.
-    setting
-        ``covered`` or ``uncovered``.
-
-    Raises
-    ------
-    InputError
-        Where ``source`` lacks a file, or ``project`` has one of the folders already.
+    bounding box of the mother's own spots under tissue. ``source`` holds ``C3.jpg``, ``C3.spots.tsv``,
+    ``C3.counts.tsv.gz`` ... and ``alignment.json``; ``project`` must not hold a project yet.
     """
     _check(source, project, mother)
     image = source / f"{mother}.jpg"
@@ -130,12 +107,9 @@ def lay_out_her2st(source: Path, project: Path, mother: str = "C4", setting: Set
 def scored_truth(
     layout: Her2stLayout, genes: tuple[str, ...], superpixel_shape: tuple[int, ...]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """The mother's own spots that are scored: those clear of the slide's border.
+    """The mother's own spots that are scored, which are those clear of the slide's border: where, counts, depth.
 
-    Returns
-    -------
-    xy_px, counts, depth
-        (spot, 2) in pixels of the analysis image; (spot, gene); (spot,) counts of all genes that were measured.
+    (spot, 2) in pixels of the analysis image; (spot, gene); (spot,) counts of all genes that were measured.
     """
     scored = (layout.truth / "scored.tsv").read_text().split()
     places, table = read_locations(layout.truth / "locs.tsv"), read_counts(layout.truth / "cnts.tsv.gz")
@@ -162,9 +136,7 @@ def _check(source: Path, project: Path, mother: str) -> None:
             f"{source} lacks {len(missing)} of the {len(needed)} her2st files: {', '.join(missing[:4])}.",
             "Name the folder that holds the three sections and alignment.json.",
         )
-    taken = [name for name in (MOTHER_FOLDER, CAPTURES_FOLDER) if (project / name).exists()]
-    if taken:
-        raise InputError(f"{project} has {' and '.join(taken)} already.", "Name another folder, or remove these.")
+    refuse_project(project)
 
 
 def _image_size(path: Path) -> tuple[int, int]:

@@ -16,31 +16,15 @@ GOOD = 0.3
 
 @dataclass(frozen=True)
 class Scores:
-    """Pearson correlation per gene between measured and predicted spots.
+    """Pearson correlation per gene, (gene,), between ``n_spots`` measured and predicted spots.
 
-    Attributes
-    ----------
-    counts
-        (gene,): log1p of raw counts against log1p of the expression summed over the disc.
-    depth_normalised
-        (gene,): log1p of counts per 10,000 against log1p of 10,000 x summed expression / summed depth.
-    n_spots
-        Number of spots compared.
+    ``counts``: log1p of raw counts against log1p of the expression summed over the disc. ``depth_normalised``: log1p of
+    counts per 10,000 against log1p of 10,000 x summed expression / summed depth.
     """
 
     counts: NDArray[np.float64]
     depth_normalised: NDArray[np.float64]
     n_spots: int
-
-    def summary(self) -> dict[str, float]:
-        """Median over genes, and number of genes above 0.3, of both scores."""
-        return {
-            "counts_median": float(np.nanmedian(self.counts)),
-            "counts_above_0.3": int((self.counts > GOOD).sum()),
-            "depth_normalised_median": float(np.nanmedian(self.depth_normalised)),
-            "depth_normalised_above_0.3": int((self.depth_normalised > GOOD).sum()),
-            "n_spots": self.n_spots,
-        }
 
 
 def score(
@@ -49,15 +33,10 @@ def score(
     predicted: NDArray[np.floating],
     predicted_depth: NDArray[np.floating],
 ) -> Scores:
-    """Score predicted against measured spots.
+    """Score predicted against measured spots: (spot, gene) counts, and expected counts summed over each spot's disc.
 
-    Parameters
-    ----------
-    measured, predicted
-        (spot, gene) counts, and expected counts summed over each spot's disc.
-    measured_depth, predicted_depth
-        (spot,) counts of all genes together, likewise. Spots where the prediction is NaN (no tissue in the disc), or
-        nothing was measured, are left out.
+    Depths are (spot,) counts of all genes together, likewise. Spots where the prediction is NaN (no tissue in the
+    disc), or nothing was measured, are left out.
     """
     usable = np.isfinite(predicted_depth) & np.isfinite(predicted).all(axis=1)
     usable &= (measured_depth > 0) & (predicted_depth > 0)
@@ -82,15 +61,7 @@ def pearson(true: NDArray[np.float64], guess: NDArray[np.float64]) -> NDArray[np
 
 
 def clear_of_border(xy_px: NDArray[np.float64], superpixel_shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """Spots whose superpixel is at least 7 superpixels from every border of the superpixel grid.
-
-    Parameters
-    ----------
-    xy_px
-        (spot, 2): x, y in pixels of the analysis image.
-    superpixel_shape
-        Rows and columns of superpixels.
-    """
+    """Spots, (spot, 2) in pixels of the analysis image, whose superpixel is 7 superpixels or more from every border."""
     column, row = np.floor(xy_px / SUPERPIXEL_PX).astype(np.int64).T
     height, width = superpixel_shape
     m = MARGIN_SUPERPIXELS
@@ -100,21 +71,10 @@ def clear_of_border(xy_px: NDArray[np.float64], superpixel_shape: tuple[int, int
 def disc_sums(
     values: NDArray[np.floating], xy_px: NDArray[np.float64], radius_superpixels: float
 ) -> NDArray[np.float64]:
-    """Sum a map over the disc of each spot: superpixels (di, dj) away with di^2 + dj^2 <= r^2.
+    """Sum a map, (..., y, x), over the disc of each spot: superpixels (di, dj) away with di^2 + dj^2 <= r^2.
 
-    Parameters
-    ----------
-    values
-        (..., y, x) per superpixel; NaN off tissue.
-    xy_px
-        (spot, 2): x, y in pixels of the analysis image.
-    radius_superpixels
-        Radius of a spot, in superpixels (need not be whole).
-
-    Returns
-    -------
-    sums
-        (spot, ...) over the superpixels that have values; NaN where a disc has none.
+    Spots are (spot, 2) in pixels of the analysis image; the radius need not be whole. Sums, (spot, ...), are over the
+    superpixels that have values, which are NaN off tissue; NaN where a disc has none.
     """
     reach = int(radius_superpixels)
     di, dj = np.mgrid[-reach : reach + 1, -reach : reach + 1]
