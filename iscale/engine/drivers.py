@@ -27,16 +27,10 @@ CANNOT_WRITE = (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES)
 
 @dataclass(frozen=True)
 class Usage:
-    """What an attempt took.
+    """What an attempt took: wall time, and processor time of all threads of the process.
 
-    Attributes
-    ----------
-    seconds, cpu_seconds
-        Wall time, and processor time of all threads of the process.
-    peak_bytes
-        Peak resident memory of the process so far.
-    read_bytes, written_bytes
-        What the process asked the system to read and write, from caches too; 0 where the system does not count it.
+    The peak of resident memory is the process' so far; bytes are those that it asked the system to read and write, from
+    caches too, 0 where the system does not count them.
     """
 
     seconds: float = 0.0
@@ -48,18 +42,9 @@ class Usage:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one region.
+    """What became of one region: what the kernel returned, or why it failed, and what the attempt took.
 
-    Attributes
-    ----------
-    region, value
-        The region, and what the kernel returned.
-    error
-        Empty, or why the region failed.
-    elsewhere
-        Whether the failure may be of the node rather than of the region: its file system was not reached.
-    usage
-        What the attempt took.
+    ``elsewhere`` says that the failure may be of the node rather than of the region: its file system was not reached.
     """
 
     region: Region

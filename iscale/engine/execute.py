@@ -19,20 +19,10 @@ from iscale.words import plural
 
 @dataclass
 class StepReport:
-    """What a step took.
+    """What a step took: regions run now and found done, wall time, and what its regions used on all workers.
 
-    Attributes
-    ----------
-    step, regions, reused
-        Its name, the regions run now, and those found done.
-    seconds, cpu_seconds
-        Wall time, and processor time of its regions, over all workers.
-    peak_bytes, projected_bytes
-        Highest resident memory of a worker until its end, and what was projected for a worker.
-    read_bytes, written_bytes
-        What its regions asked the system to read and write, from caches too.
-    failed
-        Regions that failed, and why.
+    ``peak_bytes`` is the highest resident memory of a worker until its end, ``projected_bytes`` what was projected for
+    one; ``failed`` holds the regions that failed, and why.
     """
 
     step: str

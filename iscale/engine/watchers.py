@@ -98,33 +98,23 @@ class Bars(Printer):
 
     def start(self, step: str, total: int, done: int) -> None:
         """Show a bar."""
+        from rich import progress
         from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            ProgressColumn,
-            Task,
-            TaskProgressColumn,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
         from rich.text import Text
 
-        class Rate(ProgressColumn):
-            def render(self, task: Task) -> Text:
+        class Rate(progress.ProgressColumn):
+            def render(self, task: progress.Task) -> Text:
                 return Text(rate(task.speed) if task.speed else "")
 
-        self._progress = Progress(
-            TextColumn("{task.description:<14}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TaskProgressColumn(),
+        self._progress = progress.Progress(
+            progress.TextColumn("{task.description:<14}"),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TaskProgressColumn(),
             Rate(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+            progress.TimeElapsedColumn(),
+            progress.TextColumn("left"),
+            progress.TimeRemainingColumn(),
             console=Console(stderr=True),
             speed_estimate_period=RATE_OVER_SECONDS,
         )

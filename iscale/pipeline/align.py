@@ -17,7 +17,7 @@ from iscale.errors import InputError, IscaleError
 from iscale.options import Options
 from iscale.plan.job import Job
 from iscale.plan.recalled import recall_options
-from iscale.project.captures import CaptureFiles, find_captures
+from iscale.project.files import CaptureFiles, find_captures
 from iscale.slide.overview import Overview, read_overview
 from iscale.transform import TRANSFORM_FILE, Kind, Transform, read_transform, write_transform
 
