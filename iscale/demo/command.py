@@ -9,8 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iscale.demo.her2st import PIXEL_SIZE_UM, RADIUS_UM, Her2stLayout, lay_out_her2st, scored_truth
-from iscale.demo.scoring import GOOD, disc_sums, pearson, score
+from iscale.demo.her2st import (
+    GOOD,
+    PIXEL_SIZE_UM,
+    RADIUS_UM,
+    Her2stLayout,
+    disc_sums,
+    lay_out_her2st,
+    pearson,
+    score,
+    scored_truth,
+)
 from iscale.demo.synthetic import read_truth, write_demo
 from iscale.errors import InputError
 from iscale.geometry import SUPERPIXEL_PX

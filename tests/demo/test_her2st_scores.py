@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from iscale.demo.scoring import clear_of_border, disc_sums, pearson, score
+from iscale.demo.her2st import clear_of_border, disc_sums, pearson, score
 
 
 def test_pearson_is_numpys_and_a_constant_guess_scores_nothing() -> None:
