@@ -24,7 +24,7 @@ from iscale.demo.synthetic import read_truth, write_demo
 from iscale.errors import InputError
 from iscale.geometry import SUPERPIXEL_PX
 from iscale.pipeline.run import run
-from iscale.project.layout import MOTHER_FOLDER
+from iscale.project.layout import MAPS_FOLDER, MOTHER_FOLDER, SPOTS_FOLDER
 from iscale.results import Run, open_run
 
 SHOWN_GENES = 12
@@ -52,13 +52,14 @@ def synthetic_demo(folder: Path, **options: Any) -> str:
     truth = read_truth(project)
     head = ["gene", "Pearson, per superpixel", f"per {BLOCK} x {BLOCK}", "predicted / true, sum"]
     rows = [_compare(found, gene, truth.expected[i]) for i, gene in enumerate(truth.genes)]
-    path = _write(found.store.folder / "predicted-vs-true.tsv", [head, *[[g, *map(_text, v)] for g, v in rows]])
+    path, table = found.store.folder / "predicted-vs-true.tsv", [head, *([g, *map(_text, v)] for g, v in rows)]
+    path.write_text("".join("\t".join(row) + "\n" for row in table))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         medians = np.nanmedian(np.array([values for _, values in rows]), axis=0)
-    shown = [[g, *map(_text, v)] for g, v in rows[:SHOWN_GENES]] + [["median of all", *map(_text, medians)]]
+    shown = [*table[: SHOWN_GENES + 1], ["median of all", *map(_text, medians)]]
     what = f"Predicted against true expression in every tissue superpixel, {len(rows)} genes"
-    return _report(f"{what} (first {SHOWN_GENES} shown, all in {path}):", [head, *shown], found)
+    return _report(f"{what} (first {SHOWN_GENES} shown, all in {path}):", shown, found)
 
 
 def check_folder(folder: Path) -> None:
@@ -133,8 +134,8 @@ def _where(found: Run) -> str:
         [
             f"The report, for a browser: {folder / 'report.html'}",
             f"The store, for `iscale.open_run`, xarray or any Zarr reader: {found.store.place}",
-            f"Maps of predicted expression: {folder / 'super_res_ST_plots'}",
-            f"Measured spots over the image: {folder / 'spot_level_st_plots'}",
+            f"Maps of predicted expression: {folder / MAPS_FOLDER}",
+            f"Measured spots over the image: {folder / SPOTS_FOLDER}",
             f"Clusters and their marker genes: {clusters}",
             f"What each step took: {folder / 'report.json'}",
         ]
@@ -143,11 +144,6 @@ def _where(found: Run) -> str:
 
 def _text(value: float) -> str:
     return f"{value:.3f}"
-
-
-def _write(path: Path, rows: Table) -> Path:
-    path.write_text("\n".join("\t".join(row) for row in rows) + "\n")
-    return path
 
 
 def _columns(rows: Table) -> str:

@@ -94,7 +94,7 @@ def attempt(
     is an empty one of the node's own disk, which takes what is written to it without a word. What is raised is an
     `IscaleError` after which going on makes no sense: the input is bad, or the disk is full.
     """
-    meter = _Meter()
+    before = _spent()
     try:
         with listening(region, hear):
             value = kernel(context, region)
@@ -115,7 +115,7 @@ def attempt(
         return Outcome(region, error=_described(error))
     finally:
         give_back()
-    return Outcome(region, value, usage=meter.read())
+    return Outcome(region, value, usage=_usage_since(before))
 
 
 def all_there(paths: tuple[There, ...]) -> bool:
@@ -138,28 +138,17 @@ def _described(error: Exception) -> str:
     return f"{type(error).__name__}: {error} (on {socket.gethostname()})"
 
 
-class _Meter:
-    """What this process has used since the meter was made."""
-
-    def __init__(self) -> None:
-        self._before = self._now()
-
-    def read(self) -> Usage:
-        seconds, cpu, reads, writes = (now - before for now, before in zip(self._now(), self._before, strict=True))
-        return Usage(seconds, cpu, peak_bytes(), int(reads), int(writes))
-
-    @staticmethod
-    def _now() -> tuple[float, float, float, float]:
-        own = resource.getrusage(resource.RUSAGE_SELF)
-        children = resource.getrusage(resource.RUSAGE_CHILDREN)
-        cpu = own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
-        return time.perf_counter(), cpu, *_bytes_moved()
-
-
-def _bytes_moved() -> tuple[int, int]:
-    """Bytes that this process has read and written so far."""
+def _spent() -> tuple[float, float, int, int]:
+    """What this process has used so far: wall and processor time, and bytes that it has read and written."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     try:
         lines = Path("/proc/self/io").read_text().split()
+        moved = int(lines[1]), int(lines[3])
     except OSError:
-        return 0, 0
-    return int(lines[1]), int(lines[3])
+        moved = 0, 0
+    return time.perf_counter(), sum(one.ru_utime + one.ru_stime for one in used), *moved
+
+
+def _usage_since(before: tuple[float, float, int, int]) -> Usage:
+    now = _spent()
+    return Usage(now[0] - before[0], now[1] - before[1], peak_bytes(), now[2] - before[2], now[3] - before[3])

@@ -41,22 +41,21 @@ class Ledger:
 
         Empty if the step is stale: recorded under another fingerprint, or never begun.
         """
-        try:
-            lines = self.path.read_text().splitlines()
-        except (FileNotFoundError, NotADirectoryError):
-            return {}
-        records = [record for line in lines if (record := _parse(line)) is not None]
+        records = [record for line in self._text().splitlines() if (record := _parse(line)) is not None]
         if not records or records[0] != _header(fingerprint, plan):
             return {}
         return {Region(*record["region"]): record["value"] for record in records[1:]}
 
     def is_of(self, fingerprint: str) -> bool:
         """Whether the last that was recorded, or begun, is of this fingerprint."""
-        try:
-            header = _parse(self.path.read_text().partition("\n")[0])
-        except (FileNotFoundError, NotADirectoryError):
-            return False
+        header = _parse(self._text().partition("\n")[0])
         return header is not None and header.get("fingerprint") == fingerprint
+
+    def _text(self) -> str:
+        try:
+            return self.path.read_text()
+        except (FileNotFoundError, NotADirectoryError):
+            return ""
 
     def begin(self, fingerprint: str, plan: Plan) -> None:
         """Start anew, forgetting what was recorded."""

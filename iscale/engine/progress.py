@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
+from dataclasses import dataclass
 
 from iscale.geometry import Region
 
@@ -20,15 +21,13 @@ ALMOST = 0.99
 """A region counts as no more than this until its outcome is there, whatever its kernel says."""
 
 
+@dataclass(slots=True)
 class _Listener:
-    """Passes on what a region's kernel tells, now and then."""
+    """Who hears of a region, and when it may next."""
 
-    __slots__ = ("due", "hear", "region")
-
-    def __init__(self, region: Region, hear: Hear) -> None:
-        self.region = region
-        self.hear = hear
-        self.due = time.monotonic() + SECONDS_BETWEEN
+    region: Region
+    hear: Hear
+    due: float
 
 
 # Of the context, that is of the thread: a worker may run several tasks at a time.
@@ -53,7 +52,7 @@ def tell(done: float, total: float) -> None:
 @contextmanager
 def listening(region: Region, hear: Hear | None) -> Iterator[None]:
     """Pass on what a kernel tells of a region to ``hear``, if there is one."""
-    token = _listener.set(_Listener(region, hear) if hear else None)
+    token = _listener.set(_Listener(region, hear, time.monotonic() + SECONDS_BETWEEN) if hear else None)
     try:
         yield
     finally:

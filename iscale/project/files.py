@@ -125,21 +125,10 @@ class ProjectFiles:
 def find_project(
     path: str | PathLike[str], captures: Sequence[str] | None = None, *, with_captures: bool = True
 ) -> ProjectFiles:
-    """Find the files of a project folder.
+    """Find the files of a project folder, with the captures of these names, or all that are aligned.
 
-    Parameters
-    ----------
-    path
-        The project folder.
-    captures
-        Names of the captures to use; None for all that are aligned.
-    with_captures
-        Whether captures are wanted; without, those of the project may be missing or unfinished.
-
-    Raises
-    ------
-    InputError
-        Where there is no such folder, or a file is missing, empty or ambiguous, or a named capture is not there.
+    Without captures, those of the project may be missing or unfinished. Refused is where there is no such folder, or a
+    file is missing, empty or ambiguous, or a named capture is not there.
     """
     root = Path(path).expanduser()
     if not root.is_dir():
@@ -167,14 +156,9 @@ def find_project(
 
 
 def find_captures(path: str | PathLike[str], names: Sequence[str] | None = None) -> tuple[CaptureFiles, ...]:
-    """Find the captures of a project, those that are not aligned among them.
+    """Find the captures of a project, those that are not aligned among them: by name in this order, or all, sorted.
 
-    By name and in this order, or all, sorted by name.
-
-    Raises
-    ------
-    InputError
-        Where there are no captures, or one is not there, or its files are missing, empty or ambiguous.
+    Refused is where there are no captures, or one is not there, or its files are missing, empty or ambiguous.
     """
     root = Path(path).expanduser()
     known = _known_captures(root)
