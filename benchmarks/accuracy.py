@@ -23,8 +23,16 @@ import iscale
 from benchmarks.report import machine, publish, table
 from iscale.captures.spots import TrainingSpots
 from iscale.captures.stage import read_training
-from iscale.demo.her2st import PIXEL_SIZE_UM, RADIUS_UM, SECTIONS, Setting, lay_out_her2st, scored_truth
-from iscale.demo.scoring import disc_sums, pearson
+from iscale.demo.her2st import (
+    PIXEL_SIZE_UM,
+    RADIUS_UM,
+    SECTIONS,
+    Setting,
+    disc_sums,
+    lay_out_her2st,
+    pearson,
+    scored_truth,
+)
 from iscale.encoders import get_encoder
 from iscale.model.baselines import disc_mean_features, predict_nearest, predict_ridge
 from iscale.model.gather import gather_discs

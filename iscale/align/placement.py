@@ -16,7 +16,7 @@ from iscale.captures.locations import read_locations
 from iscale.captures.measured import Measured
 from iscale.errors import InputError
 from iscale.geometry import SlideGrid
-from iscale.project.captures import CaptureFiles
+from iscale.project.files import CaptureFiles
 from iscale.slide.overview import Overview, read_overview
 from iscale.transform import Kind, Transform, checked_matrix, read_transform
 

@@ -16,7 +16,7 @@ import psutil
 
 from iscale.batch.settings import Pool, PoolName, Site, lifetime, lsf_walltime, slurm_walltime
 from iscale.engine.dask_workers import SETTINGS, thread_variables
-from iscale.engine.machine import CARD_EXPECTED
+from iscale.engine.machine import CARD_EXPECTED, CORES
 from iscale.errors import InputError
 
 DEATH_TIMEOUT_S = 60.0
@@ -32,28 +32,9 @@ SUBMIT = {"slurm": "sbatch", "lsf": "bsub"}
 def job_cluster(site: Site, pool_name: PoolName, logs: Path, *, death_timeout_s: float = DEATH_TIMEOUT_S) -> Any:
     """A Dask cluster whose workers are jobs of a pool; no job is submitted before it is scaled.
 
-    Its scheduler runs in this process, its dashboard on 127.0.0.1 of this machine only.
-
-    Parameters
-    ----------
-    site
-        The batch system.
-    pool_name
-        Which of its pools.
-    logs
-        Folder for what the jobs print, on a file system that the nodes see; made if it is not there.
-    death_timeout_s
-        A job that does not find the scheduler for so long ends by itself.
-
-    Returns
-    -------
-    SlurmCluster or LsfCluster
-        Of :mod:`iscale.batch.jobs`; its ``refusals`` hold what the batch system says where it takes no job.
-
-    Raises
-    ------
-    InputError
-        If there is no such pool, dask-jobqueue is missing, or this machine has no command to submit jobs with.
+    Its scheduler runs in this process, its dashboard on 127.0.0.1 of this machine only. ``logs`` is the folder for what
+    the jobs print, on a file system that the nodes see. What comes is of :mod:`iscale.batch.jobs`: its ``refusals``
+    hold what the batch system says where it takes no job.
     """
     import dask
 
@@ -72,39 +53,23 @@ def job_cluster(site: Site, pool_name: PoolName, logs: Path, *, death_timeout_s:
 
 
 def check_can_submit(site: Site) -> None:
-    """Refuse a machine that cannot submit jobs, or has not the interface by which workers are to reach it.
-
-    Raises
-    ------
-    InputError
-        In either case.
-    """
+    """Refuse a machine that cannot submit jobs, or has not the interface by which workers are to reach it."""
     submit = SUBMIT[site.scheduler]
     if shutil.which(submit) is None:
         raise InputError(
             f"{submit} is not on the PATH of this machine: it cannot submit jobs of {site.scheduler.upper()}.",
             "Start from a machine that can, such as a login node; where none may, run all in one allocation (deploy/).",
         )
-    _check_interface(site.interface)
-
-
-def _check_interface(interface: str | None) -> None:
-    there = psutil.net_if_addrs()
-    if interface is not None and interface not in there:
+    interfaces = psutil.net_if_addrs()
+    if site.interface is not None and site.interface not in interfaces:
         raise InputError(
-            f"interface {interface!r} is none of this machine's: {', '.join(sorted(there))}.",
+            f"interface {site.interface!r} is none of this machine's: {', '.join(sorted(interfaces))}.",
             "Name the one by which nodes and this machine reach each other, or leave `interface:` empty.",
         )
 
 
 def job_script(site: Site, pool_name: PoolName, logs: Path, *, death_timeout_s: float = DEATH_TIMEOUT_S) -> str:
-    """The script of a pool's jobs, the scheduler's address left open. It needs no batch system and writes nothing.
-
-    Raises
-    ------
-    InputError
-        If there is no such pool, or dask-jobqueue is missing.
-    """
+    """The script of a pool's jobs, the scheduler's address left open. It needs no batch system and writes nothing."""
     jobs = _jobs()
     job = {"slurm": jobs.SlurmJob, "lsf": jobs.LsfJob}[site.scheduler]
     keywords = _keywords(site, pool_name, logs, death_timeout_s)
@@ -206,7 +171,7 @@ def _exports(pool: Pool) -> list[str]:
     }
     card = {CARD_EXPECTED: "1"} if pool.gpus else {}
     # A model is trained by one worker alone: it may use all cores of its job, and no others of the node.
-    variables = {**thread_variables(pool.threads), "ISCALE_CORES": str(pool.cores), **MALLOC, **settings, **card}
+    variables = {**thread_variables(pool.threads), CORES: str(pool.cores), **MALLOC, **settings, **card}
     return [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
 
 

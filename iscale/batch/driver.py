@@ -10,10 +10,9 @@ from typing import Any
 
 from iscale.batch.clusters import job_cluster
 from iscale.batch.settings import PoolName, SchedulerName, Site
-from iscale.engine.attempt import Outcome
 from iscale.engine.dask_driver import DaskDriver
 from iscale.engine.dask_workers import dashboard
-from iscale.engine.drivers import Say
+from iscale.engine.drivers import Outcome, Say
 from iscale.engine.progress import Hear
 from iscale.engine.step import Step
 from iscale.errors import ClusterError, InputError
@@ -32,19 +31,9 @@ ALIVE = {
 
 
 def jobs_in_queue(scheduler: SchedulerName, jobs: Iterable[str]) -> dict[str, str] | None:
-    """Which of some jobs wait or run.
+    """Which of some jobs wait or run: ``waiting`` or ``running`` by id, without those that are over.
 
-    Parameters
-    ----------
-    scheduler
-        The batch system.
-    jobs
-        Ids of jobs.
-
-    Returns
-    -------
-    dict or None
-        ``waiting`` or ``running`` by id, without those that are over; None where the batch system does not answer.
+    None where the batch system does not answer.
     """
     ids = [job for job in jobs if job]
     if not ids:
@@ -96,16 +85,8 @@ LOG_LINES = 8
 class BatchDriver:
     """Runs steps on a pool of jobs, which is started with the first region and ended when another pool takes over.
 
-    Parameters
-    ----------
-    site
-        The batch system and its pools.
-    on_cards
-        Whether steps of networks go to the pool of cards.
-    logs
-        Folder for what jobs print.
-    say
-        Who is told of jobs that wait, come and go.
+    Steps of networks go to the pool of cards where they are to be ``on_cards``; ``logs`` is the folder for what jobs
+    print.
     """
 
     def __init__(self, site: Site, *, on_cards: bool, logs: Path, say: Say) -> None:
@@ -117,14 +98,14 @@ class BatchDriver:
 
     def map(self, step: Step, regions: Iterable[Region], hear: Hear | None = None) -> Iterator[Outcome]:
         """Run the regions on the pool that the step is for."""
-        waiting = list(regions)
+        todo = list(regions)
         name: PoolName = "gpu" if step.where == "gpu" and self._on_cards else "cpu"
         if self._open is None or self._open.name != name:
             self.close()
             self._logs.mkdir(parents=True, exist_ok=True)
             self._open = _Jobs(self._site, name, self._logs, self._say)
-        self._open.need(len(waiting))
-        return self._open.driver.map(step, waiting, hear)
+        self._open.need(len(todo))
+        return self._open.driver.map(step, todo, hear)
 
     def close(self) -> None:
         """End the jobs."""
@@ -134,7 +115,11 @@ class BatchDriver:
 
 
 class _Jobs:
-    """The jobs of a pool: as many as the regions left need, those that are lost replaced."""
+    """The jobs of a pool: as many as the regions left need, those that are lost replaced.
+
+    Which jobs are lost is answered here, by the batch system alone; Dask is told. Which workers are there, and what
+    becomes of a region whose worker is not, is the `DaskDriver`'s.
+    """
 
     def __init__(self, site: Site, name: PoolName, logs: Path, say: Say) -> None:
         from distributed import Client
@@ -144,9 +129,9 @@ class _Jobs:
         self._cluster = job_cluster(site, name, logs)
         self._client = Client(self._cluster)
         self.driver = DaskDriver(self._client, self._cluster, self._look_after)
-        self._wanted = 0
+        self._jobs = 0
         self._enough_since: float | None = None
-        self._asked = self._said = time.monotonic()
+        self._queue_seen = self._last_said = time.monotonic()
         self._born: set[str] = set()
         self._stillborn: list[str] = []
         say(f"{name} pool: up to {self._pool.jobs} jobs of {site.scheduler}; {dashboard(self._client)}")
@@ -154,12 +139,12 @@ class _Jobs:
     def need(self, regions: int) -> None:
         """Have jobs enough for so many regions, not fewer than there are."""
         jobs = min(self._pool.jobs, -(-regions // self._pool.workers))
-        if jobs > self._wanted:
+        if jobs > self._jobs:
             self._scale(jobs)
 
     def _scale(self, jobs: int) -> None:
         """Have so many jobs; dask submits as many as are missing of those that it knows."""
-        self._wanted = jobs
+        self._jobs = jobs
         self._cluster.adapt(minimum_jobs=jobs, maximum_jobs=jobs, interval="5s")
 
     def _look_after(self, workers: int, regions: int) -> bool:
@@ -176,16 +161,16 @@ class _Jobs:
                 "Change the pool's settings in the file that --dask names; --dry-run prints the jobs.",
             )
         jobs = max(1, min(self._pool.jobs, -(-regions // self._pool.workers)))
-        if jobs >= self._wanted:
+        if jobs >= self._jobs:
             self._enough_since = None
         elif self._enough_since is None:
             self._enough_since = now
         elif now - self._enough_since > IDLE_S:
             self._scale(jobs)
-        if workers >= self._wanted * self._pool.workers:
-            self._asked, self._stillborn = now, []
-        elif now - self._asked > QUEUE_EVERY_S:
-            self._asked = now
+        if workers >= self._jobs * self._pool.workers:
+            self._queue_seen, self._stillborn = now, []
+        elif now - self._queue_seen > QUEUE_EVERY_S:
+            self._queue_seen = now
             self._look_at_queue(workers, now)
         return True
 
@@ -206,8 +191,8 @@ class _Jobs:
             self._say(f"{self.name} pool: ended before its time: job {ended}; others are submitted")
             # Dask is to forget them: it waits for their workers, and submits others only for jobs that it lacks.
             self._cluster.sync(self._cluster.scale_down, gone)
-        if now - self._said > SAY_EVERY_S or (not workers and self._said < now - 2 * QUEUE_EVERY_S):
-            self._said = now
+        if now - self._last_said > SAY_EVERY_S or (not workers and self._last_said < now - 2 * QUEUE_EVERY_S):
+            self._last_said = now
             waiting = sum(state == "waiting" for state in queued.values())
             self._say(f"{self.name} pool: {workers} workers at work, {waiting} jobs wait in the queue")
 

@@ -18,20 +18,10 @@ SECTION = "iscale"
 once wrote for SLURM or LSF into ``~/.config/dask/jobqueue.yaml`` or ``/etc/dask`` changes nothing in silence."""
 
 NOTHING = (
-    *("name", "cores", "memory", "processes", "python", "interface", "death-timeout", "local-directory", "extra"),
-    *(
-        "worker-command",
-        "shebang",
-        "queue",
-        "account",
-        "project",
-        "walltime",
-        "env-extra",
-        "job-extra",
-        "log-directory",
-    ),
-    *("job-cpu", "job-mem", "ncpus", "mem", "lsf-units", "header-skip", "shared-temp-directory"),
-)
+    "name", "cores", "memory", "processes", "python", "interface", "death-timeout", "local-directory", "extra",
+    "worker-command", "shebang", "queue", "account", "project", "walltime", "env-extra", "job-extra", "log-directory",
+    "job-cpu", "job-mem", "ncpus", "mem", "lsf-units", "header-skip", "shared-temp-directory",
+)  # fmt: skip
 LISTS = ("worker-extra-args", "job-script-prologue", "job-extra-directives", "job-directives-skip")
 
 
@@ -47,27 +37,16 @@ def own_section() -> None:
 
 
 BUSY = (
-    "timed out",
-    "Unable to contact",
-    "Connection refused",
-    "temporarily",
-    "not responding",
-    "try again",
-    "try later",
+    *("timed out", "Unable to contact", "Connection refused", "temporarily", "not responding"),
+    *("try again", "try later"),
 )
 """Words of a batch system that would take the job at another time."""
 
 RETRY_AFTER_S = (5.0, 20.0, 60.0)
 
 
-class _Told(Job):
-    """A job that remembers why the batch system refused it: dask only logs it, and asks again.
-
-    Parameters
-    ----------
-    refusals
-        Where the batch system's words are put.
-    """
+class _RefusableJob(Job):
+    """A job that keeps why the batch system refused it among ``refusals``: dask only logs it, and asks again."""
 
     def __init__(self, *arguments: Any, refusals: list[str], **keywords: Any) -> None:
         self.refusals = refusals
@@ -94,11 +73,11 @@ class _Told(Job):
             await asyncio.sleep(pause)
 
 
-class SlurmJob(_Told, SLURMJob):
+class SlurmJob(_RefusableJob, SLURMJob):
     """A job of SLURM."""
 
 
-class LsfJob(_Told, LSFJob):
+class LsfJob(_RefusableJob, LSFJob):
     """A job of LSF."""
 
     async def _submit_job(self, script_filename: str) -> str:
@@ -107,13 +86,7 @@ class LsfJob(_Told, LSFJob):
 
 
 class _Cluster(JobQueueCluster):
-    """Keeps refusals, and tells where the dashboard is: on this machine's own address only.
-
-    Attributes
-    ----------
-    refusals
-        What the batch system said each time that it did not take a job.
-    """
+    """Keeps what was said each time that a job was refused; its dashboard is on this machine's own address only."""
 
     def __init__(self, **keywords: Any) -> None:
         self.refusals: list[str] = []

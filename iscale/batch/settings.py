@@ -20,13 +20,8 @@ SHORTEST_S = 300
 def parse_walltime(text: str) -> int:
     """Seconds of HH:MM:SS, of D-HH:MM:SS (as SLURM writes days), or of HH:MM (LSF).
 
-    Raises
-    ------
-    ValueError
-        If it is none of these, or shorter than `SHORTEST_S`.
+    A ValueError if it is none of these, or shorter than `SHORTEST_S`.
 
-    Examples
-    --------
     >>> parse_walltime("04:00:00"), parse_walltime("1-12:00:00"), parse_walltime("36:30")
     (14400, 129600, 131400)
     """
@@ -68,21 +63,10 @@ def lifetime(walltime_s: int) -> tuple[int, int]:
 
     A worker that leaves hands back what it has not begun, and its loss is not counted against a region. The margin is a
     tenth of the walltime, a minute at least (jobs take a while to start Python) and ten at most (no more is gained).
-    Workers started together leave one after the other, or all would wait in the queue again at once.
+    Workers started together leave one after the other, or all would wait in the queue again at once: what comes is the
+    mean lifetime, and by how much it is varied at random either way, in seconds; their sum is the walltime less the
+    margin.
 
-    Parameters
-    ----------
-    walltime_s
-        Seconds that the job may run.
-
-    Returns
-    -------
-    tuple of int
-        Mean lifetime, and by how much it is varied at random either way; both in seconds. Their sum is the walltime
-        less the margin.
-
-    Examples
-    --------
     >>> lifetime(300), lifetime(3600), lifetime(86400)
     ((210, 30), (3060, 180), (85500, 300))
     """
@@ -113,9 +97,9 @@ class _Keys(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _drop_empty(cls, values: Any) -> Any:
-        return (
-            {key: value for key, value in values.items() if value is not None} if isinstance(values, dict) else values
-        )
+        if not isinstance(values, dict):
+            return values
+        return {key: value for key, value in values.items() if value is not None}
 
 
 class Pool(_Keys):
@@ -234,13 +218,7 @@ class Site(_Keys):
         return self
 
     def pool(self, name: PoolName) -> Pool:
-        """A pool by its name.
-
-        Raises
-        ------
-        InputError
-            If the file describes no such pool.
-        """
+        """A pool by its name; one that the file does not describe is refused."""
         pool = self.cpu if name == "cpu" else self.gpu
         if pool is None:
             raise InputError(f"The site's file describes no {name} pool.", f"Write one under `{name}:`.")
@@ -248,13 +226,7 @@ class Site(_Keys):
 
 
 def read_site(path: Path) -> Site:
-    """Read and check the file.
-
-    Raises
-    ------
-    InputError
-        If it is not there, is not YAML, or a key or a value is not one that can be used; all such at once.
-    """
+    """Read and check the file; of keys and values that cannot be used, all are told at once."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except OSError as error:

@@ -122,13 +122,7 @@ cpu:
 
 
 def template(scheduler: str) -> str:
-    """A site's file that `iscale.batch.settings.read_site` reads as it is.
-
-    Raises
-    ------
-    InputError
-        If the batch system is not one that is known.
-    """
+    """A site's file that `iscale.batch.settings.read_site` reads as it is."""
     for name in get_args(SchedulerName):
         if name == scheduler:
             return TEXT.format(LOWER=name, OVERHEAD=format_bytes(JOB_OVERHEAD_BYTES), **WORDS[name])
@@ -136,14 +130,7 @@ def template(scheduler: str) -> str:
 
 
 def write_template(scheduler: str, path: Path) -> str:
-    """Write the file, and say what to do with it.
-
-    Raises
-    ------
-    InputError
-        If the batch system is not known, the name would not be taken for such a file, or it cannot be written, for
-        instance because it is there.
-    """
+    """Write the file where there is none, under a name that would be taken for one, and say what to do with it."""
     text, path = template(scheduler), path.expanduser()
     if path.suffix not in (".yaml", ".yml"):
         raise InputError(f"{path}: --dask knows such files by their ending.", f"Name it {path.name}.yaml.")

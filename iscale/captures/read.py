@@ -19,8 +19,7 @@ from iscale.captures.spots import Capture
 from iscale.engine.machine import give_back
 from iscale.errors import InputError
 from iscale.geometry import SlideGrid
-from iscale.project.captures import CaptureFiles
-from iscale.project.files import ProjectFiles, read_number
+from iscale.project.files import CaptureFiles, ProjectFiles, read_number
 from iscale.project.layout import MOTHER_FOLDER
 from iscale.transform import Transform
 

@@ -23,8 +23,7 @@ from iscale.check.sample import Sample, read_sample
 from iscale.errors import IscaleError
 from iscale.options import Options, recall_options
 from iscale.plan.job import Job
-from iscale.project.captures import CaptureFiles, find_captures
-from iscale.project.files import read_gene_names
+from iscale.project.files import CaptureFiles, find_captures, read_gene_names
 from iscale.project.layout import ALIGNED_FOLDERS, CAPTURES_FOLDER, UNALIGNED_FOLDERS
 from iscale.regions.marker_table import named_markers
 from iscale.slide.overview import read_overview

@@ -16,8 +16,7 @@ from iscale.check.pitch import Pitch, find_pitch
 from iscale.errors import InputError
 from iscale.geometry import SlideGrid
 from iscale.options import Options
-from iscale.project.captures import CaptureFiles
-from iscale.project.files import ProjectFiles
+from iscale.project.files import CaptureFiles, ProjectFiles
 from iscale.transform import Transform, read_transform
 
 

@@ -9,13 +9,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iscale.demo.her2st import PIXEL_SIZE_UM, RADIUS_UM, Her2stLayout, lay_out_her2st, scored_truth
-from iscale.demo.scoring import disc_sums, pearson, score
+from iscale.demo.her2st import (
+    GOOD,
+    PIXEL_SIZE_UM,
+    RADIUS_UM,
+    Her2stLayout,
+    disc_sums,
+    lay_out_her2st,
+    pearson,
+    score,
+    scored_truth,
+)
 from iscale.demo.synthetic import read_truth, write_demo
 from iscale.errors import InputError
 from iscale.geometry import SUPERPIXEL_PX
 from iscale.pipeline.run import run
-from iscale.project.layout import MOTHER_FOLDER
+from iscale.project.layout import MAPS_FOLDER, MOTHER_FOLDER, SPOTS_FOLDER
 from iscale.results import Run, open_run
 
 SHOWN_GENES = 12
@@ -34,36 +43,23 @@ Table = list[list[str]]
 
 
 def synthetic_demo(folder: Path, **options: Any) -> str:
-    """Write the synthetic demo into a folder unless it is there, run it, and compare every superpixel with the truth.
-
-    Returns
-    -------
-    str
-        What was found and where it lies, as text.
-    """
+    """Write the synthetic demo into a folder unless it is there, run it, and compare each superpixel with the truth."""
     check_folder(folder)
     project = folder / "project"
     if not (project / MOTHER_FOLDER).is_dir():
         write_demo(project)
-    found = open_run(run(project, **{"n_plots": SHOWN_GENES, **options}))
+    found = _run(project, options)
     truth = read_truth(project)
     head = ["gene", "Pearson, per superpixel", f"per {BLOCK} x {BLOCK}", "predicted / true, sum"]
     rows = [_compare(found, gene, truth.expected[i]) for i, gene in enumerate(truth.genes)]
-    path = _write(found.store.folder / "predicted-vs-true.tsv", [head, *[[g, *map(_text, v)] for g, v in rows]])
+    path, table = found.store.folder / "predicted-vs-true.tsv", [head, *([g, *map(_text, v)] for g, v in rows)]
+    path.write_text("".join("\t".join(row) + "\n" for row in table))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         medians = np.nanmedian(np.array([values for _, values in rows]), axis=0)
-    shown = [[g, *map(_text, v)] for g, v in rows[:SHOWN_GENES]] + [["median of all", *map(_text, medians)]]
-    return "\n".join(
-        [
-            f"Predicted against true expression in every tissue superpixel, {len(rows)} genes "
-            f"(first {SHOWN_GENES} shown, all in {path}):",
-            "",
-            _columns([head, *shown]),
-            "",
-            _where(found),
-        ]
-    )
+    shown = [*table[: SHOWN_GENES + 1], ["median of all", *map(_text, medians)]]
+    what = f"Predicted against true expression in every tissue superpixel, {len(rows)} genes"
+    return _report(f"{what} (first {SHOWN_GENES} shown, all in {path}):", shown, found)
 
 
 def check_folder(folder: Path) -> None:
@@ -74,13 +70,7 @@ def check_folder(folder: Path) -> None:
 
 
 def her2st_demo(folder: Path, source: Path, **options: Any) -> str:
-    """Lay her2st out (mother C4, captures C3 and C5), run it, and score it on the mother's own spots.
-
-    Returns
-    -------
-    str
-        The scores and where the run lies, as text.
-    """
+    """Lay her2st out (mother C4, captures C3 and C5), run it, and score it on the mother's own spots."""
     check_folder(folder)
     project = folder / "C4"
     if project.exists():
@@ -88,41 +78,33 @@ def her2st_demo(folder: Path, source: Path, **options: Any) -> str:
     laid = lay_out_her2st(source, project)
     markers = [f"{gene},{label}\n" for label, genes in HER2ST_MARKERS.items() for gene in genes]
     (project / MOTHER_FOLDER / "markers.csv").write_text("gene,label\n" + "".join(markers))
-    chosen = {"pixel_size": PIXEL_SIZE_UM, "n_genes": 100, "n_plots": SHOWN_GENES, **options}
-    found = open_run(run(project, **chosen))
-    rows = score_her2st(found, laid)
+    found = _run(project, {"pixel_size": PIXEL_SIZE_UM, "n_genes": 100, **options})
     head = ["score on the mother's own spots", "median Pearson", "genes above 0.3", "genes", "spots"]
-    return "\n".join(
-        [
-            "her2st, mother C4, captures C3 and C5, never shown C4's counts:",
-            "",
-            _columns([head, *rows]),
-            "",
-            _where(found),
-        ]
-    )
+    rows = [head, *_score_her2st(found, laid)]
+    return _report("her2st, mother C4, captures C3 and C5, never shown C4's counts:", rows, found)
 
 
-def score_her2st(found: Run, laid: Her2stLayout) -> Table:
+def _run(project: Path, options: dict[str, Any]) -> Run:
+    return open_run(run(project, **{"n_plots": SHOWN_GENES, **options}))
+
+
+def _report(heading: str, rows: Table, found: Run) -> str:
+    """What was found and where it lies, as text."""
+    return "\n".join([heading, "", _columns(rows), "", _where(found)])
+
+
+def _score_her2st(found: Run, laid: Her2stLayout) -> Table:
     """Scores of a run on the mother's own spots: a row for counts, one for depth-normalised counts."""
-    result = score(*measured_and_predicted(found, laid))
-    rows = []
-    for name, values in (("counts", result.counts), ("depth-normalised", result.depth_normalised)):
-        rows.append(
-            [name, f"{np.nanmedian(values):.3f}", str(int((values > 0.3).sum())), str(len(values)), str(result.n_spots)]
-        )
-    return rows
-
-
-def measured_and_predicted(
-    found: Run, laid: Her2stLayout
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Counts and depth of the mother's scored spots, (spot, gene) and (spot,): measured, then predicted."""
     genes = tuple(str(gene) for gene in found.expression["gene"].values)
     xy_px, measured, depth = scored_truth(laid, genes, found.depth.shape)
     radius = RADIUS_UM / (PIXEL_SIZE_UM * SUPERPIXEL_PX)
-    predicted = disc_sums(found.expression.values, xy_px, radius)
-    return measured, depth, predicted, disc_sums(found.depth.values, xy_px, radius)
+    predicted, predicted_depth = (disc_sums(x.values, xy_px, radius) for x in (found.expression, found.depth))
+    result = score(measured, depth, predicted, predicted_depth)
+    scores = {"counts": result.counts, "depth-normalised": result.depth_normalised}
+    return [
+        [name, f"{np.nanmedian(values):.3f}", str(int((values > GOOD).sum())), str(len(values)), str(result.n_spots)]
+        for name, values in scores.items()
+    ]
 
 
 def _compare(found: Run, gene: str, truth: NDArray[np.float32]) -> tuple[str, list[float]]:
@@ -152,8 +134,8 @@ def _where(found: Run) -> str:
         [
             f"The report, for a browser: {folder / 'report.html'}",
             f"The store, for `iscale.open_run`, xarray or any Zarr reader: {found.store.place}",
-            f"Maps of predicted expression: {folder / 'super_res_ST_plots'}",
-            f"Measured spots over the image: {folder / 'spot_level_st_plots'}",
+            f"Maps of predicted expression: {folder / MAPS_FOLDER}",
+            f"Measured spots over the image: {folder / SPOTS_FOLDER}",
             f"Clusters and their marker genes: {clusters}",
             f"What each step took: {folder / 'report.json'}",
         ]
@@ -162,11 +144,6 @@ def _where(found: Run) -> str:
 
 def _text(value: float) -> str:
     return f"{value:.3f}"
-
-
-def _write(path: Path, rows: Table) -> Path:
-    path.write_text("\n".join("\t".join(row) for row in rows) + "\n")
-    return path
 
 
 def _columns(rows: Table) -> str:

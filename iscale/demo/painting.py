@@ -31,6 +31,7 @@ from iscale.demo.tissue import (
     nearest_centres,
     smooth,
 )
+from iscale.engine.whole_file import whole_file
 from iscale.geometry import Region
 
 HEMATOXYLIN = (0.62, 0.70, 0.30)
@@ -63,20 +64,7 @@ class _Nuclei:
 
 
 def paint(tissue: SyntheticTissue, region: Region) -> NDArray[np.uint8]:
-    """Paint a region of the slide.
-
-    Parameters
-    ----------
-    tissue
-        What to paint.
-    region
-        Where, in pixels.
-
-    Returns
-    -------
-    picture
-        (y, x, channel) uint8.
-    """
+    """Paint a region of the slide, in pixels: (y, x, channel) uint8."""
     y_um = (np.arange(region.y0, region.y1) + 0.5) * tissue.pixel_size_um
     x_um = (np.arange(region.x0, region.x1) + 0.5) * tissue.pixel_size_um
     shade = np.float32(1) + np.float32(0.01) * smooth(y_um, x_um, 900, tissue.seed * 1000 + 501)
@@ -208,30 +196,14 @@ def write_synthetic_slide(
     tissue_fraction: float = 0.45,
     pixel_size_um: float = 0.5,
 ) -> SyntheticTissue:
-    """Write a slide of a synthetic tissue, with its pixel size in the resolution tags.
-
-    Parameters
-    ----------
-    path
-        The file, ``.tif`` or ``.tiff``.
-    shape_px
-        Height and width.
-    seed
-        Which tissue.
-    tissue_fraction
-        Share of the slide that is tissue.
-    pixel_size_um
-        Side of a pixel, in um.
-
-    Returns
-    -------
-    tissue
-        What was painted.
-    """
+    """Write a slide of a synthetic tissue as ``.tif``, with its pixel size in the resolution tags; what was painted."""
     tissue = SyntheticTissue(shape_px, pixel_size_um, seed, tissue_fraction)
     shapes = _level_shapes(shape_px)
-    partial = path.with_name(path.name + ".partial")
-    with tempfile.TemporaryDirectory(dir=path.parent) as scratch, TiffWriter(partial, bigtiff=True) as writer:
+    with (
+        whole_file(path, ".partial") as partial,
+        tempfile.TemporaryDirectory(dir=path.parent) as scratch,
+        TiffWriter(partial, bigtiff=True) as writer,
+    ):
         for level, shape in enumerate(shapes):
             finer = _TileStore(Path(scratch) / f"{level - 1}", shapes[level - 1]) if level else None
             tiles = finer.read_coarse(shape) if finer else (paint(tissue, r) for r in _tiles(shape))
@@ -253,7 +225,6 @@ def write_synthetic_slide(
                 software="iscale demo",
                 maxworkers=1,
             )
-    partial.replace(path)
     return tissue
 
 

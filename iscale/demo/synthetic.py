@@ -12,12 +12,7 @@ from PIL import Image
 from tifffile import imread
 
 from iscale.demo.painting import write_synthetic_slide
-from iscale.demo.tissue import (
-    LARGE_CELL_UM,
-    REGION_TYPES,
-    SMALL_CELL_UM,
-    SyntheticTissue,
-)
+from iscale.demo.tissue import LARGE_CELL_UM, REGION_TYPES, SMALL_CELL_UM, SyntheticTissue
 from iscale.errors import InputError
 from iscale.geometry import SUPERPIXEL_PX
 from iscale.project.layout import ALIGNED_FOLDERS, CAPTURES_FOLDER, MOTHER_FOLDER, UNALIGNED_FOLDERS
@@ -53,13 +48,8 @@ def levels(seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 def expected_counts(tissue: SyntheticTissue, superpixel_um: float) -> NDArray[np.float32]:
     """Expected counts of every gene in every superpixel; NaN on glass.
 
-    Cells per superpixel (the chance of a nucleus in a lattice cell by the lattices' cells per superpixel) times counts
-    per cell in this mixture of region types times the exponential of the gene's slope by the gradient.
-
-    Returns
-    -------
-    expected
-        (gene, y, x) float32.
+    (gene, y, x): cells per superpixel (the chance of a nucleus in a lattice cell by the lattices' cells per superpixel)
+    times counts per cell in this mixture of region types times the exponential of the gene's slope by the gradient.
     """
     height, width = (int(n * tissue.pixel_size_um / superpixel_um) for n in tissue.shape_px)
     per_cell, slope = levels(tissue.seed)
@@ -91,22 +81,9 @@ LEAST_TISSUE = 0.5
 class CapturePlan:
     """How a capture lies on the mother image, and how it measures.
 
-    Attributes
-    ----------
-    name
-        Name of its folder.
-    middle
-        x, y of its middle, as shares of the slide's width and height.
-    angle_deg
-        How far it is turned.
-    pitch_um
-        Distance of neighbouring spots.
-    hexagonal
-        Rows shifted by half a pitch, as in Visium; otherwise a square grid.
-    radius_um
-        Radius of the spots.
-    efficiency
-        Share of the expected counts that it measures.
+    ``middle`` is x, y as shares of the slide's width and height; ``pitch_um`` the distance of neighbouring spots, in
+    rows shifted by half of it where ``hexagonal``, as in Visium; ``efficiency`` the share of the expected counts that
+    it measures.
     """
 
     name: str
@@ -127,18 +104,9 @@ CAPTURES = (
 
 @dataclass(frozen=True)
 class DemoTruth:
-    """What the demo's tissue expresses.
+    """What the demo's tissue expresses: (gene, y, x) expected counts per superpixel at efficiency 1, NaN on glass.
 
-    Attributes
-    ----------
-    project
-        The project folder.
-    path
-        The ``.npz`` file, beside the project, that holds ``genes`` and ``expected``.
-    genes
-        (gene,) names.
-    expected
-        (gene, y, x) float32: expected counts per superpixel at efficiency 1; NaN on glass.
+    ``path`` is the ``.npz`` file, beside the project, that holds ``genes`` and ``expected``.
     """
 
     project: Path
@@ -150,23 +118,9 @@ class DemoTruth:
 def write_demo(folder: Path, seed: int = 0, side_px: int = 4096) -> DemoTruth:
     """Write the demo as a published project folder, and the truth to ``<folder>-truth.npz`` beside it.
 
-    Parameters
-    ----------
-    folder
-        Folder to write; it must not hold a project yet.
-    seed
-        Which tissue, and which noise.
-    side_px
-        Side of the slide in pixels of 0.5 um, 2048 or more.
-
-    Raises
-    ------
-    InputError
-        Where the folder holds a project already, or the slide is too small for three captures.
+    The slide has ``side_px`` pixels of 0.5 um a side, 2048 or more; the seed says which tissue, and which noise.
     """
-    taken = [name for name in (MOTHER_FOLDER, CAPTURES_FOLDER) if (folder / name).exists()]
-    if taken:
-        raise InputError(f"{folder} has {' and '.join(taken)} already.", "Name another folder, or remove these.")
+    refuse_project(folder)
     if side_px < 2048:
         raise InputError(f"A slide of {side_px} px is too small for three captures.", "Take 2048 px or more.")
     mother = folder / MOTHER_FOLDER
@@ -178,9 +132,8 @@ def write_demo(folder: Path, seed: int = 0, side_px: int = 4096) -> DemoTruth:
     (mother / "markers.csv").write_text("gene,label\n" + "".join(markers))
 
     expected = expected_counts(tissue, SUPERPIXEL_PX * PIXEL_SIZE_UM)
-    picture = Image.fromarray(imread(mother / "he-raw.tif", level=0)).reduce(
-        round(CAPTURE_PIXEL_SIZE_UM / PIXEL_SIZE_UM)
-    )
+    finer = round(CAPTURE_PIXEL_SIZE_UM / PIXEL_SIZE_UM)
+    picture = Image.fromarray(imread(mother / "he-raw.tif", level=0)).reduce(finer)
     for order, plan in enumerate(CAPTURES):
         rng = np.random.default_rng([seed, order])
         measured = _write_capture(folder / CAPTURES_FOLDER, tissue, expected, plan, rng)
@@ -189,6 +142,13 @@ def write_demo(folder: Path, seed: int = 0, side_px: int = 4096) -> DemoTruth:
     path = folder.with_name(folder.name + "-truth.npz")
     np.savez(path, genes=np.array(GENES), expected=expected)
     return DemoTruth(folder, path, GENES, expected)
+
+
+def refuse_project(folder: Path) -> None:
+    """Refuse a folder that holds a project already."""
+    taken = [name for name in (MOTHER_FOLDER, CAPTURES_FOLDER) if (folder / name).exists()]
+    if taken:
+        raise InputError(f"{folder} has {' and '.join(taken)} already.", "Name another folder, or remove these.")
 
 
 def read_truth(folder: Path) -> DemoTruth:

@@ -25,21 +25,9 @@ def lattice_hash(rows: NDArray[np.int64], columns: NDArray[np.int64], seed: int)
 
 
 def smooth(y_um: Positions, x_um: Positions, wavelength_um: float, seed: int) -> Floats:
-    """Smooth field, about -1 to 1 (standard deviation near 0.4): cubic B-splines on a hashed lattice.
+    """Smooth field (y, x), about -1 to 1 (standard deviation near 0.4): cubic B-splines on a hashed lattice.
 
-    Parameters
-    ----------
-    y_um, x_um
-        (y,), (x,) positions.
-    wavelength_um
-        Distance of lattice points.
-    seed
-        Which field.
-
-    Returns
-    -------
-    field
-        (y, x) float32.
+    ``wavelength_um`` is the distance of lattice points.
     """
     weights_y, rows = _spline(y_um / wavelength_um)
     weights_x, columns = _spline(x_um / wavelength_um)
@@ -73,18 +61,9 @@ def corner_blocks(position_um: Positions, cell_um: float) -> tuple[NDArray[np.in
 def nearest_centres(
     y_um: Positions, x_um: Positions, cell_um: float, jitter: float, seed: int
 ) -> tuple[Floats, Floats]:
-    """Distance to the nearest and second nearest of jittered cell centres, in um (cellular noise).
+    """Distances (y, x) to the nearest and second nearest of jittered cell centres, in um (cellular noise).
 
-    Parameters
-    ----------
-    y_um, x_um
-        (y,), (x,) positions.
-    cell_um
-        Side of a cell; it has one centre.
-    jitter
-        How far centres stray from the middle of their cell, as a share of ``cell_um``; at most 0.25.
-    seed
-        Which field.
+    Each cell of side ``cell_um`` has one centre, which strays from its middle by ``jitter`` of that, at most 0.25.
     """
     corner_y, dy = corner_blocks(y_um, cell_um)
     corner_x, dx = corner_blocks(x_um, cell_um)
@@ -121,16 +100,9 @@ EDGE = 0.03
 class Fields:
     """What lies at a grid of positions; all (y, x) float32.
 
-    Attributes
-    ----------
-    tissue
-        Share of tissue, 0 on glass.
-    regions
-        (type, y, x): share of each region type; sums to 1.
-    density
-        Factor of the number of nuclei, about 0.6 to 1.2.
-    gradient
-        About -1 to 1: changes over a large distance, seen in the balance of the stains and in some genes.
+    ``tissue`` is its share, 0 on glass; ``regions`` (type, y, x) the share of each region type, with sum 1;
+    ``density`` a factor of the number of nuclei, about 0.6 to 1.2; ``gradient``, about -1 to 1, changes over a large
+    distance and is seen in the balance of the stains and in some genes.
     """
 
     tissue: Floats
@@ -141,19 +113,7 @@ class Fields:
 
 @dataclass(frozen=True)
 class SyntheticTissue:
-    """A tissue section of several fragments on glass.
-
-    Parameters
-    ----------
-    shape_px
-        Height and width.
-    pixel_size_um
-        Side of a pixel, in um.
-    seed
-        Which tissue.
-    tissue_fraction
-        Share of the slide that is tissue.
-    """
+    """A tissue section of several fragments on glass, which cover ``tissue_fraction`` of the slide."""
 
     shape_px: tuple[int, int]
     pixel_size_um: float = 0.5

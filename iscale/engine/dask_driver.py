@@ -1,17 +1,18 @@
-"""The driver of ``distributed`` workers: one region on each at a time, whatever becomes of them."""
+"""The driver of ``distributed`` workers: one region on each at a time, whatever becomes of them.
+
+Who is alive is answered here: the scheduler is asked which workers are there, Dask's errors tell who died, and what is
+silent for too long is restarted. What becomes of their regions is the queue's (`iscale.engine.assignments`).
+"""
 
 from __future__ import annotations
 
 import contextlib
-import heapq
 import time
-from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from iscale.engine.assignments import Flight, Flights, open_post
-from iscale.engine.attempt import Outcome, all_there
-from iscale.engine.plan import format_bytes
+from iscale.engine.assignments import Assignment, Assignments, RegionQueue, messages_to
+from iscale.engine.drivers import Outcome, all_there
 from iscale.engine.progress import Hear
 from iscale.engine.step import Step, There
 from iscale.errors import ClusterError, IscaleError
@@ -19,100 +20,6 @@ from iscale.geometry import Region
 
 OUT_OF_MEMORY = "worker-restart-memory"
 """Topic under which Dask's nannies tell of workers that they ended."""
-
-
-class Deaths:
-    """Workers that died at regions."""
-
-    def __init__(self) -> None:
-        self._killed: defaultdict[Region, list[str]] = defaultdict(list)
-        self._silent: defaultdict[Region, int] = defaultdict(int)
-        self._limit = 0
-
-    def killed(self, region: Region, error: Any) -> int:
-        """Note what a ``KilledWorker`` says; how many workers that were."""
-        # A scheduler that somebody else started tries on other workers by itself before it says so.
-        times = int(error.allowed_failures) + 1
-        self._killed[region] += [error.last_worker.address] * times
-        self._limit = error.last_worker.memory_limit or 0
-        return times
-
-    def silent(self, region: Region) -> None:
-        """Note one that was restarted, as nothing was heard of it."""
-        self._silent[region] += 1
-
-    def why(self, region: Region, client: Any, silence_s: float) -> str:
-        """Why a region is given up."""
-        too_large = {event["worker"] for _, event in client.get_events(OUT_OF_MEMORY)}
-        killed, silent = self._killed[region], self._silent[region]
-        large = sum(worker in too_large for worker in killed)
-        causes = {
-            f"took more than the {format_bytes(self._limit)} of memory that a worker may use (--memory)": large,
-            f"were restarted, as nothing was heard of them for {silence_s:.0f} s": silent,
-            "were killed from outside, or for the memory of their node (its logs tell)": len(killed) - large,
-        }
-        told = "; ".join(f"{count} {cause}" for cause, count in causes.items() if count)
-        return f"{len(killed) + silent} workers died while they computed it: {told}"
-
-
-SECONDS_BEFORE = (2.0, 8.0, 20.0, 40.0)
-"""Waits before a region is tried again whose node may be to blame: a file system gone for a minute is outlived."""
-
-MOST_LEAVES = 5
-"""A region is given up that so many workers left undone, whose time was over or which were sent away."""
-
-MOST_DEATHS = 3
-"""A region is given up that was being computed when so many workers died."""
-
-
-class Waiting:
-    """Regions of a step that no worker has, and what happened to them so far.
-
-    Parameters
-    ----------
-    regions
-        The regions to run, in order.
-    """
-
-    def __init__(self, regions: Iterable[Region]) -> None:
-        self._new = list(regions)[::-1]
-        self._later: list[tuple[float, Region]] = []
-        self._faults: Counter[Region] = Counter()
-        self._deaths: Counter[Region] = Counter()
-        self._leaves: Counter[Region] = Counter()
-
-    def __len__(self) -> int:
-        return len(self._new) + len(self._later)
-
-    def take(self, now: float) -> Region | None:
-        """The next region whose time has come, if there is one."""
-        if self._later and self._later[0][0] <= now:
-            return heapq.heappop(self._later)[1]
-        return self._new.pop() if self._new else None
-
-    def after_fault(self, region: Region, now: float) -> bool:
-        """Put back a region whose node may be to blame; False if it has been tried often enough."""
-        self._faults[region] += 1
-        if self._faults[region] > len(SECONDS_BEFORE):
-            return False
-        heapq.heappush(self._later, (now + SECONDS_BEFORE[self._faults[region] - 1], region))
-        return True
-
-    def after_leave(self, region: Region, now: float) -> bool:
-        """Put back a region whose worker left in good order; False if that has happened too often."""
-        self._leaves[region] += 1
-        if self._leaves[region] >= MOST_LEAVES:
-            return False
-        heapq.heappush(self._later, (now, region))
-        return True
-
-    def after_death(self, region: Region, now: float, deaths: int = 1) -> bool:
-        """Put back a region whose worker died; False if that has happened too often."""
-        self._deaths[region] += deaths
-        if self._deaths[region] >= MOST_DEATHS:
-            return False
-        heapq.heappush(self._later, (now, region))
-        return True
 
 
 LOOK_EVERY_S = 1.0
@@ -133,6 +40,7 @@ GONE_S = 3.0
 LOST_AFTER = "1 day"
 """What dask waits before it gives up a worker of its own cluster that is not there: this program looks after them. Dask
 would look once, 15 s after a worker died, and end for good the one that its nanny is only just starting again."""
+
 TOO_LONG = (
     "every worker that computed it left before it was done: it takes longer than their time (walltime, --lifetime); "
     "give them more, or run with smaller regions (--region-shards)"
@@ -140,21 +48,15 @@ TOO_LONG = (
 
 
 LookAfter = Callable[[int, int], bool]
+"""Called now and then with the number of workers and of regions still to do, to start, replace or end workers; says
+whether to wait for workers however long, and raises where there will be none."""
 
 
 class DaskDriver:
     """One task per region on the workers of a ``distributed`` cluster, one region per worker at a time.
 
-    Parameters
-    ----------
-    client
-        Connected to the scheduler.
-    cluster
-        Closed with the driver; None if somebody else's.
-    look_after
-        Called now and then with the number of workers and of regions still to do, to start, replace or end workers;
-        says whether to wait for workers however long, and raises where there will be none. None for a cluster that
-        cares for itself.
+    The cluster is closed with the driver; it is None where it is somebody else's. ``look_after`` is None where it cares
+    for itself.
     """
 
     def __init__(self, client: Any, cluster: Any = None, look_after: LookAfter | None = None) -> None:
@@ -193,66 +95,64 @@ class DaskDriver:
     def map(self, step: Step, regions: Iterable[Region], hear: Hear | None = None) -> Iterator[Outcome]:
         """Keep a region on every worker; outcomes come as tasks finish."""
         anchors = tuple(path for path in step.outputs if path.exists())
-        flights = Flights(self._client, step, anchors)
+        assigned = Assignments(self._client, step, anchors)
 
         def heard(region: Region, fraction: float) -> None:
-            flights.hear(region)
+            assigned.note_heard(region)
             if hear is not None:
                 hear(region, fraction)
 
-        with open_post(self._client, heard, flights.keep) as flights.post:
+        with messages_to(self._client, heard, assigned.keep_outcome) as assigned.messages:
             try:
-                yield from self._outcomes(Waiting(regions), flights, anchors)
+                yield from self._outcomes(RegionQueue(regions), assigned, anchors)
             finally:
-                flights.cancel()
+                assigned.recall_all()
 
-    def _outcomes(self, waiting: Waiting, flights: Flights, anchors: tuple[There, ...]) -> Iterator[Outcome]:
-        deaths = Deaths()
+    def _outcomes(self, queue: RegionQueue, assigned: Assignments, anchors: tuple[There, ...]) -> Iterator[Outcome]:
         lonely_since = time.monotonic()
-        landed: list[Flight] = []
-        while waiting or flights or landed:
+        over: list[Assignment] = []
+        while queue or assigned or over:
             there = self._there()
             workers = tuple(address for address, status in there.items() if status == "running")
-            for region in flights.left(there, GONE_S):
-                if not waiting.after_leave(region, time.monotonic()):
+            for region in assigned.recall_left(there, GONE_S):
+                if not queue.after_leave(region, time.monotonic()):
                     yield Outcome(region, error=TOO_LONG)
             # Before what came of the last ones is recorded: meanwhile the workers are at the next.
-            for worker in self._free(workers, flights):
-                if (next_one := waiting.take(time.monotonic())) is None:
+            for worker in self._free(workers, assigned):
+                if (next_one := queue.take(time.monotonic())) is None:
                     break
-                flights.start(next_one, worker)
-            for flight in landed:
-                if outcome := self._outcome(flight, flights, anchors, waiting, deaths):
+                assigned.start(next_one, worker)
+            for assignment in over:
+                if outcome := self._outcome(assignment, assigned, anchors, queue):
                     yield outcome
             lonely_since = time.monotonic() if workers else lonely_since
-            self._care(len(workers), len(waiting) + len(flights), lonely_since)
-            for region in flights.silent(SILENCE_S):
-                deaths.silent(region)
-                if not waiting.after_death(region, time.monotonic()):
-                    yield Outcome(region, error=deaths.why(region, self._client, SILENCE_S))
-            landed = flights.landed(LOOK_EVERY_S) if waiting or flights else []
-            if any(flight.future.status != "finished" for flight in landed):
+            self._care(len(workers), len(queue) + len(assigned), lonely_since)
+            for region in assigned.recall_silent(SILENCE_S):
+                if not queue.after_silence(region, time.monotonic()):
+                    yield self._given_up(region, queue)
+            over = assigned.take_over(LOOK_EVERY_S) if queue or assigned else []
+            if any(assignment.future.status != "finished" for assignment in over):
                 self._seen = None  # a worker may have died: none is handed a region before it was looked for
 
-    def _free(self, workers: tuple[str, ...], flights: Flights) -> list[str]:
+    def _free(self, workers: tuple[str, ...], assigned: Assignments) -> list[str]:
         """Workers that have nothing to do; those that could not reach their files only where all are such."""
-        now, busy = time.monotonic(), flights.busy
+        now, busy = time.monotonic(), assigned.busy
         self._resting = {worker: until for worker, until in self._resting.items() if until > now}
         able = [worker for worker in workers if worker not in self._resting] or list(workers)
-        return [worker for worker in able if worker not in busy][: max(0, len(workers) - len(flights))]
+        return [worker for worker in able if worker not in busy][: max(0, len(workers) - len(assigned))]
 
     def _outcome(
-        self, flight: Flight, flights: Flights, anchors: tuple[There, ...], waiting: Waiting, deaths: Deaths
+        self, assignment: Assignment, assigned: Assignments, anchors: tuple[There, ...], queue: RegionQueue
     ) -> Outcome | None:
         """What came of a region; None where it is to be tried again."""
         from distributed import KilledWorker
 
-        now, region, future = time.monotonic(), flight.region, flight.future
+        now, region, future = time.monotonic(), assignment.region, assignment.future
         if future.status == "finished":
-            outcome = flights.outcome(flight)
+            outcome = assigned.outcome_of(assignment)
             # Where the files are not there for this process either, waiting for the worker's does not help.
-            if outcome.elsewhere and all_there(anchors) and waiting.after_fault(region, now):
-                self._resting[flight.worker] = now + REST_S
+            if outcome.elsewhere and all_there(anchors) and queue.after_fault(region, now):
+                self._resting[assignment.worker] = now + REST_S
                 return None
             return outcome
         if future.status in ("cancelled", "lost"):
@@ -262,10 +162,13 @@ class DaskDriver:
         if isinstance(error, IscaleError):
             raise error
         if isinstance(error, KilledWorker):
-            if waiting.after_death(region, now, deaths.killed(region, error)):
-                return None
-            return Outcome(region, error=deaths.why(region, self._client, SILENCE_S))
+            return None if queue.after_kill(region, now, error) else self._given_up(region, queue)
         return Outcome(region, error=f"{type(error).__name__}: {error}")
+
+    def _given_up(self, region: Region, queue: RegionQueue) -> Outcome:
+        """The outcome of a region at which too many workers died."""
+        ended_for_memory = {event["worker"] for _, event in self._client.get_events(OUT_OF_MEMORY)}
+        return Outcome(region, error=queue.why_workers_died(region, ended_for_memory, SILENCE_S))
 
     def _care(self, workers: int, left: int, lonely_since: float) -> None:
         """Look after the cluster."""

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import os
 import signal
 from collections.abc import Iterable, Iterator
 from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
-from iscale.engine.attempt import Outcome
 from iscale.engine.dask_driver import DaskDriver
-from iscale.engine.drivers import Say
+from iscale.engine.drivers import Outcome, Say
+from iscale.engine.machine import available_cores
 from iscale.engine.progress import Hear
 from iscale.engine.step import Step
 from iscale.errors import InputError
@@ -34,7 +33,6 @@ SETTINGS: dict[str, Any] = {
 }
 """Configuration of schedulers and workers."""
 
-
 OF_THE_TERMINAL = {signal.SIGINT, signal.SIGHUP}
 
 
@@ -47,11 +45,6 @@ def thread_variables(threads: int) -> dict[str, str]:
         "OPENBLAS_NUM_THREADS": str(threads),
         "ZARR_THREADING__MAX_WORKERS": str(threads),
     }
-
-
-def cores_here() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextlib.contextmanager
@@ -70,19 +63,15 @@ def _no_interrupts_for_children() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, former)
 
 
-def start(workers: int, memory_bytes: int) -> Any:
+def local_cluster(workers: int, memory_bytes: int) -> Any:
     """A ``LocalCluster`` of processes (0: one per core) with this budget each."""
     import dask
     from distributed import LocalCluster
 
-    cores = cores_here()
+    cores = available_cores()
     workers = workers or cores
     environment = thread_variables(max(1, cores // workers))
-    settings = {
-        **SETTINGS,
-        "distributed.nanny.pre-spawn-environ": environment,
-        "distributed.worker.daemon": True,
-    }
+    settings = {**SETTINGS, "distributed.nanny.pre-spawn-environ": environment, "distributed.worker.daemon": True}
     with dask.config.set(settings), _no_interrupts_for_children():
         return LocalCluster(
             n_workers=workers,
@@ -96,12 +85,7 @@ def start(workers: int, memory_bytes: int) -> Any:
 
 
 def remote_driver(where: str, say: Say) -> DaskDriver:
-    """Connect to a scheduler that runs.
-
-    Parameters
-    ----------
-    where
-        Its address (``tcp://...``), or the scheduler file (``.json``) that it wrote.
+    """Connect to a scheduler that runs, by its address (``tcp://...``) or the scheduler file (``.json``) that it wrote.
 
     Raises
     ------
@@ -109,18 +93,12 @@ def remote_driver(where: str, say: Say) -> DaskDriver:
         If nobody answers there, there are no workers, or one runs several tasks at a time.
     """
     client = _connect(where)
-    _tell(client, len(client.scheduler_info(n_workers=-1)["workers"]), say)
+    _announce(client, len(client.scheduler_info(n_workers=-1)["workers"]), say)
     return DaskDriver(client)
 
 
 def remote_workers(where: str) -> list[int]:
-    """Bytes of memory that each worker of a scheduler may use; 0 for no limit.
-
-    Raises
-    ------
-    InputError
-        As `remote_driver`.
-    """
+    """Bytes of memory that each worker of a scheduler may use, 0 for no limit; it is refused as by `remote_driver`."""
     client = _connect(where)
     try:
         return [worker["memory_limit"] or 0 for worker in client.scheduler_info(n_workers=-1)["workers"].values()]
@@ -175,18 +153,10 @@ def _connect(where: str) -> Any:
 
 
 class LocalDriver:
-    """Workers on this machine, started when the first region is to be computed.
-
-    Parameters
-    ----------
-    workers, memory_bytes
-        Processes (0: one per core), and the budget of each.
-    say
-        Who is told of them.
-    """
+    """Processes on this machine (0: one per core) with a budget each, started with the first region to be computed."""
 
     def __init__(self, workers: int, memory_bytes: int, say: Say) -> None:
-        self._wanted = (workers, memory_bytes)
+        self._asked_for = (workers, memory_bytes)
         self._say = say
         self._started: DaskDriver | None = None
 
@@ -196,9 +166,9 @@ class LocalDriver:
         if self._started is None:
             from distributed import Client
 
-            cluster = start(*self._wanted)
+            cluster = local_cluster(*self._asked_for)
             client = Client(cluster)
-            _tell(client, len(cluster.workers), self._say)
+            _announce(client, len(cluster.workers), self._say)
             self._started = DaskDriver(client, cluster)
         return self._started
 
@@ -212,7 +182,7 @@ class LocalDriver:
             self._started.close()
 
 
-def _tell(client: Any, workers: int, say: Say) -> None:
+def _announce(client: Any, workers: int, say: Say) -> None:
     say(f"{plural(workers, 'Dask worker')}; {dashboard(client)}")
 
 

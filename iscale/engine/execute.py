@@ -6,62 +6,23 @@ import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
-from iscale.engine.attempt import Usage, cannot_write
-from iscale.engine.drivers import Driver, SerialDriver
+from iscale.engine.drivers import Driver, SerialDriver, Usage, cannot_write
 from iscale.engine.ledger import Ledger, remaining
-from iscale.engine.progress import Tally
+from iscale.engine.progress import Tally, Watcher
 from iscale.engine.step import Step
 from iscale.errors import RegionsFailedError
 from iscale.geometry import Region
 from iscale.words import plural
 
 
-class Watcher(Protocol):
-    """Someone who is told how a step goes: a progress bar, a log.
-
-    ``reach`` may come from another thread, also while another call runs.
-    """
-
-    def start(self, step: str, total: int, done: int) -> None:
-        """A step starts, with ``done`` of its ``total`` regions there already."""
-
-    def advance(self, step: str) -> None:
-        """A region is done."""
-
-    def fail(self, step: str, region: Region, error: str) -> None:
-        """A region is given up; the step goes on with the others."""
-
-    def reach(self, step: str, regions_done: float) -> None:
-        """So many regions are done, those that were there already and parts of those in flight included.
-
-        Called between ``start`` and ``stop``, with more each time: as kernels `tell` and as regions are done.
-        """
-
-    def stop(self, step: str) -> None:
-        """The step is over."""
-
-    def reuse(self, step: str) -> None:
-        """All regions of a step are there already."""
-
-
 @dataclass
 class StepReport:
-    """What a step took.
+    """What a step took: regions run now and found done, wall time, and what its regions used on all workers.
 
-    Attributes
-    ----------
-    step, regions, reused
-        Its name, the regions run now, and those found done.
-    seconds, cpu_seconds
-        Wall time, and processor time of its regions, over all workers.
-    peak_bytes, projected_bytes
-        Highest resident memory of a worker until its end, and what was projected for a worker.
-    read_bytes, written_bytes
-        What its regions asked the system to read and write, from caches too.
-    failed
-        Regions that failed, and why.
+    ``peak_bytes`` is the highest resident memory of a worker until its end, ``projected_bytes`` what was projected for
+    one; ``failed`` holds the regions that failed, and why.
     """
 
     step: str
@@ -97,14 +58,7 @@ def _finished(step: Step, ledger: Ledger) -> dict[Region, Any]:
 def execute(
     step: Step, driver: Driver, ledger: Ledger, watcher: Watcher, reports: list[StepReport] | None = None
 ) -> StepReport:
-    """Run what is missing of a step.
-
-    Parameters
-    ----------
-    step, driver, ledger, watcher
-        What to run, on what, what of it is done, and who is told.
-    reports
-        Gets the report, also where the step fails.
+    """Run what is missing of a step; ``reports`` gets the report, also where the step fails.
 
     Raises
     ------

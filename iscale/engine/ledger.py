@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from iscale.engine.plan import Plan
+from iscale.engine.whole_file import whole_file
 from iscale.geometry import Region
 
 
@@ -30,15 +31,7 @@ def fingerprint(stage: str, parameters: dict[str, Any], *inputs: str) -> str:
 
 
 class Ledger:
-    """Finished regions of one step.
-
-    Parameters
-    ----------
-    folder
-        Folder of all ledgers of a run.
-    step
-        Name of the step.
-    """
+    """Finished regions of one step, in a file of the folder of all ledgers of a run."""
 
     def __init__(self, folder: Path, step: str) -> None:
         self.path = folder / f"{step.replace('/', '.')}.jsonl"
@@ -48,29 +41,27 @@ class Ledger:
 
         Empty if the step is stale: recorded under another fingerprint, or never begun.
         """
-        try:
-            lines = self.path.read_text().splitlines()
-        except (FileNotFoundError, NotADirectoryError):
-            return {}
-        records = [record for line in lines if (record := _parse(line)) is not None]
+        records = [record for line in self._text().splitlines() if (record := _parse(line)) is not None]
         if not records or records[0] != _header(fingerprint, plan):
             return {}
         return {Region(*record["region"]): record["value"] for record in records[1:]}
 
     def is_of(self, fingerprint: str) -> bool:
         """Whether the last that was recorded, or begun, is of this fingerprint."""
-        try:
-            header = _parse(self.path.read_text().partition("\n")[0])
-        except (FileNotFoundError, NotADirectoryError):
-            return False
+        header = _parse(self._text().partition("\n")[0])
         return header is not None and header.get("fingerprint") == fingerprint
+
+    def _text(self) -> str:
+        try:
+            return self.path.read_text()
+        except (FileNotFoundError, NotADirectoryError):
+            return ""
 
     def begin(self, fingerprint: str, plan: Plan) -> None:
         """Start anew, forgetting what was recorded."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = self.path.with_suffix(".new")
-        fresh.write_text(json.dumps(_header(fingerprint, plan)) + "\n")
-        fresh.replace(self.path)
+        with whole_file(self.path, ".new") as fresh:
+            fresh.write_text(json.dumps(_header(fingerprint, plan)) + "\n")
 
     def forget(self) -> None:
         """Make the step stale."""

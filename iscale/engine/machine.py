@@ -9,7 +9,6 @@ import resource
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -48,10 +47,7 @@ CARD_EXPECTED = "ISCALE_CARD_EXPECTED"
 def here(device: str) -> str:
     """The torch device of this process: ``auto`` is its card, where it has one.
 
-    Raises
-    ------
-    InputError
-        If a card was asked for, by name or by starting this worker to use one, and torch sees none.
+    An `InputError` if a card was asked for, by name or by starting this worker to use one, and torch sees none.
     """
     wanted = "cuda" if device == "auto" and os.environ.get(CARD_EXPECTED) else device
     if wanted == "auto":
@@ -86,17 +82,12 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-@contextmanager
+@contextlib.contextmanager
 def all_cores() -> Iterator[int]:
     """Let torch use every core of this process, and restore its number of threads afterwards.
 
     Sums are split by the number of threads, so a training gives the same bytes only with the same number: here it
-    depends on the process' cores alone, not on what the caller had set.
-
-    Yields
-    ------
-    int
-        The number of threads.
+    depends on the process' cores alone, not on what the caller had set. Yields the number of threads.
     """
     import torch
 

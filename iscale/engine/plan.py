@@ -152,22 +152,9 @@ def plan_overlapping(
 ) -> Plan:
     """Choose regions for work that neighbouring regions share, and each does anew: those with which all is done first.
 
-    Larger regions do less twice, smaller ones are shared more evenly between workers.
+    Larger regions do less twice, smaller ones are shared more evenly between workers. ``work_of`` says what a region
+    costs, in any unit; all else is as for `plan_regions`.
 
-    Parameters
-    ----------
-    step, shape, shard, bytes_of, resources
-        As for `plan_regions`.
-    work_of
-        What a region costs, in any unit.
-
-    Raises
-    ------
-    MemoryBudgetError
-        If the chosen (or even the smallest) region is over the budget.
-
-    Examples
-    --------
     >>> work = lambda r: (r.shape[0] + 12) * (r.shape[1] + 12)
     >>> plans = [plan_overlapping("t", (384, 384), (128, 128), lambda s: 1, work, Resources(2**30, n)) for n in (1, 9)]
     >>> [len(plan.regions) for plan in plans]

@@ -1,4 +1,4 @@
-"""How far a step is within its regions: told by kernels, summed for whoever watches."""
+"""How far a step is: told by kernels within their regions, summed, and passed on to whoever watches."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
+from dataclasses import dataclass
 
 from iscale.geometry import Region
 
@@ -20,15 +21,13 @@ ALMOST = 0.99
 """A region counts as no more than this until its outcome is there, whatever its kernel says."""
 
 
+@dataclass(slots=True)
 class _Listener:
-    """Passes on what a region's kernel tells, now and then."""
+    """Who hears of a region, and when it may next."""
 
-    __slots__ = ("due", "hear", "region")
-
-    def __init__(self, region: Region, hear: Hear) -> None:
-        self.region = region
-        self.hear = hear
-        self.due = time.monotonic() + SECONDS_BETWEEN
+    region: Region
+    hear: Hear
+    due: float
 
 
 # Of the context, that is of the thread: a worker may run several tasks at a time.
@@ -53,24 +52,32 @@ def tell(done: float, total: float) -> None:
 @contextmanager
 def listening(region: Region, hear: Hear | None) -> Iterator[None]:
     """Pass on what a kernel tells of a region to ``hear``, if there is one."""
-    token = _listener.set(_Listener(region, hear) if hear else None)
+    token = _listener.set(_Listener(region, hear, time.monotonic() + SECONDS_BETWEEN) if hear else None)
     try:
         yield
     finally:
         _listener.reset(token)
 
 
+@contextmanager
+def progress_between(start: float, stop: float) -> Iterator[None]:
+    """Let ``tell`` mean the part of the region between two fractions of it; parts may lie within parts."""
+    around = copy_context()
+
+    def hear(region: Region, fraction: float) -> None:
+        del region
+        around.run(tell, start + (stop - start) * fraction, 1.0)
+
+    # The place of the region does not matter: the listener around knows its own.
+    with listening(Region(0, 1, 0, 1), hear):
+        yield
+
+
 class Tally:
-    """Regions done of a step, parts of those in flight included; never falls.
+    """Regions done of a step, those that were ``done`` before and parts of those in flight included; never falls.
 
-    Parts may be heard of from any thread, and after their region is over.
-
-    Parameters
-    ----------
-    done
-        Regions that are done already.
-    show
-        Called with the tally when it rises; from any thread, but one call at a time.
+    Parts may be heard of from any thread, and after their region is over. ``show`` is called with the tally when it
+    rises: from any thread, but one call at a time.
     """
 
     def __init__(self, done: int, show: Callable[[float], None]) -> None:
@@ -109,15 +116,51 @@ class Tally:
             self._show(tally)
 
 
-@contextmanager
-def part(start: float, stop: float) -> Iterator[None]:
-    """Let ``tell`` mean this part of the region, between two fractions of it; parts may lie within parts."""
-    around = copy_context()
+class Watcher:
+    """Who is told how steps go. This one passes on what it is told, or says nothing where there is nobody behind it.
 
-    def hear(region: Region, fraction: float) -> None:
-        del region
-        around.run(tell, start + (stop - start) * fraction, 1.0)
+    Others override what they have to do with, and call it here too where somebody may be behind them. ``reach`` may
+    come from another thread, also while another call runs.
+    """
 
-    # The place of the region does not matter: the listener around knows its own.
-    with listening(Region(0, 1, 0, 1), hear):
-        yield
+    behind: Watcher | None = None
+
+    def say(self, text: str) -> None:
+        """Something for the user to read, in a sentence."""
+        if self.behind is not None:
+            self.behind.say(text)
+
+    def start(self, step: str, total: int, done: int) -> None:
+        """A step starts, with ``done`` of its ``total`` regions there already."""
+        if self.behind is not None:
+            self.behind.start(step, total, done)
+
+    def advance(self, step: str) -> None:
+        """A region is done."""
+        if self.behind is not None:
+            self.behind.advance(step)
+
+    def fail(self, step: str, region: Region, error: str) -> None:
+        """A region is given up; the step goes on with the others. Who is spoken to at all is told."""
+        if self.behind is not None:
+            self.behind.fail(step, region, error)
+        else:
+            self.say(f"{step}: {region} failed: {error}")
+
+    def reach(self, step: str, regions_done: float) -> None:
+        """So many regions are done, those that were there already and parts of those in flight included.
+
+        Called between ``start`` and ``stop``, with more each time: as kernels `tell` and as regions are done.
+        """
+        if self.behind is not None:
+            self.behind.reach(step, regions_done)
+
+    def stop(self, step: str) -> None:
+        """The step is over."""
+        if self.behind is not None:
+            self.behind.stop(step)
+
+    def reuse(self, step: str) -> None:
+        """All regions of a step are there already."""
+        if self.behind is not None:
+            self.behind.reuse(step)

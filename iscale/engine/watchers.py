@@ -10,44 +10,15 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from iscale.geometry import Region
+from iscale.engine.progress import Watcher
 from iscale.words import plural
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from iscale.engine.execute import Watcher
-
-
 SECONDS_BETWEEN_LINES = 30
 RATE_OVER_SECONDS = 300
 """A bar's rate, and with it the time left, is of this long: regions differ, and some take minutes."""
-
-
-class Silence:
-    """Says nothing: the watcher of a library call."""
-
-    def say(self, text: str) -> None:
-        """Say nothing."""
-
-    def start(self, step: str, total: int, done: int) -> None:
-        """Say nothing."""
-
-    def advance(self, step: str) -> None:
-        """Say nothing."""
-
-    def fail(self, step: str, region: Region, error: str) -> None:
-        """Say that a region is given up, to those who are spoken to at all."""
-        self.say(f"{step}: {region} failed: {error}")
-
-    def reach(self, step: str, regions_done: float) -> None:
-        """Say nothing."""
-
-    def stop(self, step: str) -> None:
-        """Say nothing."""
-
-    def reuse(self, step: str) -> None:
-        """Say nothing."""
 
 
 @dataclass
@@ -61,22 +32,28 @@ class _Pace:
     finished: int = 0
 
 
-class Log(Silence):
-    """A line per step when it is over, and one now and then while it runs: for logs and pipes.
+class Silence(Watcher):
+    """Says nothing: the watcher of a library call."""
 
-    Parameters
-    ----------
-    clock
-        Gives seconds.
-    """
+
+class Printer(Watcher):
+    """Says in lines of standard error what is said, and which steps had nothing to do."""
+
+    def say(self, text: str) -> None:
+        """Print a line."""
+        print(text, file=sys.stderr, flush=True)
+
+    def reuse(self, step: str) -> None:
+        """Say that nothing had to be done."""
+        self.say(f"{step}: reused")
+
+
+class Log(Printer):
+    """A line per step when it is over, and one now and then while it runs: for logs and pipes."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
         self._steps: dict[str, _Pace] = {}
-
-    def say(self, text: str) -> None:
-        """Print a line to standard error."""
-        print(text, file=sys.stderr, flush=True)
 
     def start(self, step: str, total: int, done: int) -> None:
         """Note the time."""
@@ -111,55 +88,33 @@ class Log(Silence):
                 f"{seconds:.1f} s"
             )
 
-    def reuse(self, step: str) -> None:
-        """Say that nothing had to be done."""
-        self.say(f"{step}: reused")
 
-
-class Bars(Silence):
+class Bars(Printer):
     """A bar per step with rate and time left."""
 
     def __init__(self) -> None:
         self._progress: Progress | None = None
         self._task: TaskID | None = None
 
-    def say(self, text: str) -> None:
-        """Print a line above the bars."""
-        print(text, file=sys.stderr, flush=True)
-
-    def reuse(self, step: str) -> None:
-        """Say that nothing had to be done."""
-        self.say(f"{step}: reused")
-
     def start(self, step: str, total: int, done: int) -> None:
         """Show a bar."""
+        from rich import progress
         from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            ProgressColumn,
-            Task,
-            TaskProgressColumn,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
         from rich.text import Text
 
-        class Rate(ProgressColumn):
-            def render(self, task: Task) -> Text:
+        class Rate(progress.ProgressColumn):
+            def render(self, task: progress.Task) -> Text:
                 return Text(rate(task.speed) if task.speed else "")
 
-        self._progress = Progress(
-            TextColumn("{task.description:<14}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TaskProgressColumn(),
+        self._progress = progress.Progress(
+            progress.TextColumn("{task.description:<14}"),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TaskProgressColumn(),
             Rate(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+            progress.TimeElapsedColumn(),
+            progress.TextColumn("left"),
+            progress.TimeRemainingColumn(),
             console=Console(stderr=True),
             speed_estimate_period=RATE_OVER_SECONDS,
         )

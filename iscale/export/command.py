@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from iscale.engine.execute import Watcher
 from iscale.engine.machine import give_back
+from iscale.engine.progress import Watcher
 from iscale.engine.watchers import Silence
 from iscale.errors import InputError
 from iscale.export.request import (

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from iscale.engine.execute import Watcher
 from iscale.engine.plan import format_bytes
+from iscale.engine.progress import Watcher
 from iscale.engine.watchers import counted
 from iscale.errors import InputError, StoreError
 from iscale.geometry import Region, SlideGrid

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from iscale.engine.machine import all_cores
-from iscale.engine.progress import part, tell
+from iscale.engine.progress import progress_between, tell
 from iscale.model.additive import (
     AdditiveEnsemble,
     AdditiveTensors,
@@ -209,10 +209,10 @@ def _train(
     data: TrainingData, seed: int, n_states: int, penalties: tuple[float, ...], on_epoch: OnEpoch | None
 ) -> tuple[AdditiveEnsemble, list[Epoch]]:
     spots = data.train_spots
-    with part(0.0, 0.1):
+    with progress_between(0.0, 0.1):
         deviation, centre = moments(data.features[rows] for rows, _ in _discs(data, spots))
     appearance = random_appearance(centre, deviation, seed=seed, n_states=n_states)
-    with part(0.1, 0.4):
+    with progress_between(0.1, 0.4):
         discs = ((data.features[rows], mean) for rows, mean in _discs(data, spots))
         seen_design, offset, gain = appearance_design(appearance, discs, len(spots))
     anchors = spread_out(data.xy_um[spots], MAX_ANCHORS)
@@ -221,7 +221,7 @@ def _train(
 
     depth, scale = _per_full_disc(data, spots)
     seen = _seen(len(spots), n_states, seed).to(depth)
-    with part(0.4, 0.6):
+    with progress_between(0.4, 0.6):
         factors, by_count, log_depth = _regress(design, data.counts, spots, depth, scale, seen, penalties)
     del design, seen_design, place
     coefficients = torch.cat([by_count.coefficients, log_depth.coefficients], dim=2)
@@ -240,7 +240,7 @@ def _train(
         level=factors.level.float(),
         share=torch.ones_like(factors.level).float(),
     )
-    with part(0.6, 1.0):
+    with progress_between(0.6, 1.0):
         ensemble = _calibrated(AdditiveEnsemble(data.genes, parts), data, spots)
     history = []
     for epoch, (fitted, left_out) in enumerate(by_count.path, start=1):

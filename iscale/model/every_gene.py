@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from iscale.engine.machine import give_back
-from iscale.engine.progress import part, tell
+from iscale.engine.progress import progress_between, tell
 from iscale.model.additive import AdditiveEnsemble
 from iscale.model.data import TrainingData
 from iscale.model.discs import blocks_of, rows_of
@@ -153,11 +153,11 @@ def extend(
     at = torch.from_numpy(spots)
     factors = Factors.of(LogCounts(data.counts, at.to(data.counts.device), (scale[:, None].float(),)), weight)
     calibrated = _calibration_spots(data)
-    with part(0.0, 0.4):
+    with progress_between(0.0, 0.4):
         loading, level, measured = _regress(factors.values, weight, scale, shared, others, spots, calibrated)
     names = tuple(shared.genes[i] for i in others)
     parts = replace(ensemble.parts, loading=loading, level=level, share=torch.ones_like(level))
-    with part(0.4, 1.0):
+    with progress_between(0.4, 1.0):
         expected = _totals(AdditiveEnsemble(names, parts), data, calibrated)
     share = (measured.to(expected) / expected.clamp_min(1e-9)).float()
     joined = (

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from iscale.captures.spots import DiscFeatures, TrainingSpots
 from iscale.engine.machine import all_cores
-from iscale.engine.progress import part
+from iscale.engine.progress import progress_between
 from iscale.errors import InputError
 from iscale.model.data import Epoch, OnEpoch, TrainingData, training_data
 from iscale.model.discs import blocks_of, rows_of
@@ -115,16 +115,16 @@ def fit(
     )
     held_out = data.held_out
     with all_cores():
-        with part(0.0, 0.5 if module.REFIT else 1.0):
+        with progress_between(0.0, 0.5 if module.REFIT else 1.0):
             ensemble, history = module.train(
                 data, seed=seed, n_states=n_states, max_epochs=max_epochs, on_epoch=on_epoch
             )
         scores = score(ensemble, data, data.held_out_spots)
         if module.REFIT:
             data = replace(data, held_out=np.zeros_like(data.held_out))
-            with part(0.5, 0.8 if shared else 1.0):
+            with progress_between(0.5, 0.8 if shared else 1.0):
                 ensemble, _ = module.train(data, seed=seed, n_states=n_states, max_epochs=max_epochs)
-        with part(0.8, 1.0):
+        with progress_between(0.8, 1.0):
             loadings = module.every_gene(ensemble, data, shared) if shared else None
         return FitResult(ensemble, history, held_out, scores, loadings)
 

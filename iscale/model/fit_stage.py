@@ -19,7 +19,7 @@ from iscale.encoders.base import FeatureGroup
 from iscale.engine.ledger import fingerprint
 from iscale.engine.machine import give_back, here
 from iscale.engine.plan import BASELINE_BYTES, Resources, single_task
-from iscale.engine.progress import part
+from iscale.engine.progress import progress_between
 from iscale.engine.step import Step
 from iscale.geometry import Region, SlideGrid
 from iscale.model.discs import disc_sizes
@@ -67,10 +67,10 @@ def fit_model(context: FitContext, region: Region) -> None:
     spots = read_training(context.store, context.grid)
     counts = context.store.array(SHARED_COUNTS)
     shared = SharedGenes(context.store.names(SHARED_GENES), lambda genes: np.asarray(counts[:, genes], np.float32))
-    with part(0.0, GATHERED):
+    with progress_between(0.0, GATHERED):
         discs = gather_discs(context.store, context.groups, spots, context.grid, hold_bytes=context.hold_bytes)
     give_back()
-    with part(GATHERED, 1.0):
+    with progress_between(GATHERED, 1.0):
         result = fit(
             spots,
             discs,

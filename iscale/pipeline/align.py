@@ -16,7 +16,7 @@ from iscale.align.quality import BAD, Quality, measure, quality_table, quality_t
 from iscale.errors import InputError, IscaleError
 from iscale.options import Options, recall_options
 from iscale.plan.job import Job
-from iscale.project.captures import CaptureFiles, find_captures
+from iscale.project.files import CaptureFiles, find_captures
 from iscale.slide.overview import Overview, read_overview
 from iscale.transform import TRANSFORM_FILE, Kind, Transform, read_transform, write_transform
 

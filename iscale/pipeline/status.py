@@ -13,8 +13,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from iscale.engine.progress import Watcher
 from iscale.engine.step import Step
 from iscale.engine.watchers import clock_time, rate
+from iscale.engine.whole_file import whole_file
 from iscale.errors import InputError
 from iscale.geometry import Region
 from iscale.store.lock import holder
@@ -57,24 +59,15 @@ class StepStatus:
     failed: dict[str, str] = field(default_factory=dict)
 
 
-class StatusFile:
+class StatusFile(Watcher):
     """A watcher that keeps the file up to date and passes on all that it is told.
 
-    Parameters
-    ----------
-    store
-        The run.
-    steps
-        The steps to come, in order.
-    watcher
-        Who is told besides.
-    command
-        What the user asked for, as ``refine``.
+    ``steps`` are those to come, in order; ``command`` is what the user asked for, as ``refine``.
     """
 
-    def __init__(self, store: RunStore, steps: Sequence[Step], watcher: Any, command: str = "run") -> None:
+    def __init__(self, store: RunStore, steps: Sequence[Step], watcher: Watcher, command: str = "run") -> None:
         self._path = store.notes / STATUS_FILE
-        self._watcher = watcher
+        self.behind = watcher
         self._steps = {step.name: StepStatus(step.name, len(step.plan.regions)) for step in steps}
         self._run = {
             "command": command,
@@ -87,10 +80,6 @@ class StatusFile:
         self._lock = threading.Lock()
         self._reused: list[str] = []
 
-    def say(self, text: str) -> None:
-        """Pass it on."""
-        self._watcher.say(text)
-
     def start(self, step: str, total: int, done: int) -> None:
         """Note that a step starts."""
         self._tell_reused()
@@ -98,17 +87,13 @@ class StatusFile:
         status.regions, status.done, status.reused = total, float(done), done
         status.state, status.started = "running", time.time()
         self._write()
-        self._watcher.start(step, total, done)
-
-    def advance(self, step: str) -> None:
-        """Pass it on."""
-        self._watcher.advance(step)
+        super().start(step, total, done)
 
     def fail(self, step: str, region: Region, error: str) -> None:
         """Note a region that is given up."""
         self._steps[step].failed[str(region)] = error
         self._write()
-        self._watcher.fail(step, region, error)
+        super().fail(step, region, error)
 
     def reach(self, step: str, regions_done: float) -> None:
         """Note how far a step is."""
@@ -116,7 +101,7 @@ class StatusFile:
         status.done, status.seconds = regions_done, time.time() - status.started
         if time.monotonic() - self._written > WRITE_EVERY_S:
             self._write()
-        self._watcher.reach(step, regions_done)
+        super().reach(step, regions_done)
 
     def stop(self, step: str) -> None:
         """Note that a step is over."""
@@ -125,7 +110,7 @@ class StatusFile:
         over = "failed" if status.failed else "stopped"
         status.state = "done" if status.done >= status.regions else over
         self._write()
-        self._watcher.stop(step)
+        super().stop(step)
 
     def reuse(self, step: str) -> None:
         """Note that a step was done by an earlier run."""
@@ -153,9 +138,8 @@ class StatusFile:
         with self._lock, contextlib.suppress(OSError):
             self._written = time.monotonic()
             told = {**self._run, "updated": time.time(), "steps": [asdict(status) for status in self._steps.values()]}
-            fresh = self._path.with_suffix(".new")
-            fresh.write_text(json.dumps(told) + "\n")
-            fresh.replace(self._path)
+            with whole_file(self._path, ".new") as fresh:
+                fresh.write_text(json.dumps(told) + "\n")
 
 
 def describe_status(store: RunStore) -> str:

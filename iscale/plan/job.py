@@ -16,8 +16,7 @@ from iscale.geometry import SlideGrid
 from iscale.model.sizes import SIZES
 from iscale.options import SETTINGS_FILE, Options
 from iscale.plan.workers import Workers, plan_workers
-from iscale.project.captures import CaptureFiles, check_capture_names
-from iscale.project.files import ProjectFiles, find_project, read_gene_names
+from iscale.project.files import CaptureFiles, ProjectFiles, check_capture_names, find_project, read_gene_names
 from iscale.slide.base import file_fingerprint
 from iscale.slide.pixel_size import resolve_pixel_size
 from iscale.slide.reader import open_slide

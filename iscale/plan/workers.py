@@ -58,14 +58,12 @@ def plan_workers(options: Options) -> Workers:
     InputError
         If workers are named that are not there, or a card that nobody has.
     """
-    from iscale.engine.machine import here
+    from iscale.engine.machine import available_cores, here
 
     if file := batch_file(options.dask):
         return _batch_workers(options, file)
     if options.dask is None or options.dask == "local":
-        from iscale.engine.dask_workers import cores_here
-
-        workers = 1 if options.dask is None else options.workers or cores_here()
+        workers = 1 if options.dask is None else options.workers or available_cores()
         resources = Resources(options.memory_bytes, workers, options.region_shards)
         return Workers(resources, resources, here(options.device))
     from iscale.engine.dask_workers import remote_workers

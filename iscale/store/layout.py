@@ -90,9 +90,7 @@ def level_shapes(shape_px: tuple[int, int]) -> tuple[tuple[int, int], ...]:
 
 def image_level(level: int, shape: tuple[int, int]) -> ArrayLayout:
     """A level of the image pyramid: (c=3, y, x) uint8, white where not written."""
-    return ArrayLayout(
-        f"image/{level}", ("c", "y", "x"), (3, *shape), "uint8", (3, 512, 512), (3, SHARD_PX, SHARD_PX), 255
-    )
+    return _stack(f"image/{level}", "c", 3, shape, chunk=(3, 512), shard=(3, SHARD_PX), dtype="uint8", fill=255)
 
 
 def mask(path: str, shape: tuple[int, int]) -> ArrayLayout:
@@ -103,34 +101,17 @@ def mask(path: str, shape: tuple[int, int]) -> ArrayLayout:
 
 def features(group: str, n_features: int, shape: tuple[int, int], stride: int) -> ArrayLayout:
     """A feature group on its lattice: (feature, y, x) float16, NaN off tissue."""
-    side = SHARD_SUPERPIXELS // stride
-    lattice = (ceil(shape[0] / stride), ceil(shape[1] / stride))
-    chunk = min(64, n_features)
+    side, chunk = SHARD_SUPERPIXELS // stride, min(64, n_features)
     shard = ceil(n_features / chunk) * chunk
-    return ArrayLayout(
-        f"features/{group}",
-        ("feature", "y", "x"),
-        (n_features, *lattice),
-        "float16",
-        (chunk, side // 2, side // 2),
-        (shard, side, side),
-        float("nan"),
-    )
+    lattice = _lattice(shape, stride)
+    return _stack(f"features/{group}", "feature", n_features, lattice, chunk=(chunk, side // 2), shard=(shard, side))
 
 
 def vectors(width: int, shape: tuple[int, int], step: int) -> ArrayLayout:
     """Vectors of a lattice's patches, in the cell in which each begins: (feature, y, x) float32, NaN where none."""
-    side = SHARD_SUPERPIXELS // step
-    lattice = (ceil(shape[0] / step), ceil(shape[1] / step))
-    return ArrayLayout(
-        "features/vectors",
-        ("feature", "y", "x"),
-        (width, *lattice),
-        "float32",
-        (width, side // 2, side // 2),
-        (width, side, side),
-        float("nan"),
-    )
+    side, lattice = SHARD_SUPERPIXELS // step, _lattice(shape, step)
+    chunk, shard = (width, side // 2), (width, side)
+    return _stack("features/vectors", "feature", width, lattice, chunk=chunk, shard=shard, dtype="float32")
 
 
 def genes(path: str, n_genes: int, shape: tuple[int, int]) -> ArrayLayout:
@@ -140,12 +121,9 @@ def genes(path: str, n_genes: int, shape: tuple[int, int]) -> ArrayLayout:
     >>> layout.chunks, layout.shards, layout.files
     ((8, 128, 128), (512, 128, 128), 14407)
     """
-    side = SHARD_SUPERPIXELS
-    chunk = min(GENES_PER_CHUNK, n_genes)
+    side, chunk = SHARD_SUPERPIXELS, min(GENES_PER_CHUNK, n_genes)
     shard = min(GENES_PER_SHARD, ceil(n_genes / chunk) * chunk)
-    return ArrayLayout(
-        path, ("gene", "y", "x"), (n_genes, *shape), "float16", (chunk, side, side), (shard, side, side), float("nan")
-    )
+    return _stack(path, "gene", n_genes, shape, chunk=(chunk, side), shard=(shard, side))
 
 
 def genes_by_chunk(numbers: Sequence[int], per_chunk: int = GENES_PER_CHUNK) -> Iterator[list[int]]:
@@ -166,16 +144,8 @@ def embedding(n_components: int, shape: tuple[int, int]) -> ArrayLayout:
     >>> layout.chunks, layout.shards, layout.files
     ((32, 32, 32), (32, 128, 128), 2402)
     """
-    side, chunk = SHARD_SUPERPIXELS, SHARD_SUPERPIXELS // 4
-    return ArrayLayout(
-        "embedding/embedding",
-        ("component", "y", "x"),
-        (n_components, *shape),
-        "float16",
-        (n_components, chunk, chunk),
-        (n_components, side, side),
-        float("nan"),
-    )
+    chunk, shard = (n_components, SHARD_SUPERPIXELS // 4), (n_components, SHARD_SUPERPIXELS)
+    return _stack("embedding/embedding", "component", n_components, shape, chunk=chunk, shard=shard)
 
 
 def factors(n_components: int, shape: tuple[int, int]) -> tuple[ArrayLayout, ArrayLayout]:
@@ -184,14 +154,11 @@ def factors(n_components: int, shape: tuple[int, int]) -> tuple[ArrayLayout, Arr
     >>> [(layout.chunks, layout.shards, layout.files) for layout in factors(160, (6272, 6272))]
     [((160, 64, 64), (160, 128, 128), 2402), ((160, 32, 32), (160, 32, 32), 2402)]
     """
-    side, coarse = SHARD_SUPERPIXELS, SHARD_SUPERPIXELS // COARSE_STEP
-    lattice = (ceil(shape[0] / COARSE_STEP), ceil(shape[1] / COARSE_STEP))
-
-    def layout(name: str, shape: tuple[int, int], chunk: int, shard: int) -> ArrayLayout:
-        dims, chunks, shards = ("component", "y", "x"), (n_components, chunk, chunk), (n_components, shard, shard)
-        return ArrayLayout(f"basis/{name}", dims, (n_components, *shape), "float16", chunks, shards, float("nan"))
-
-    return layout("factors", shape, side // 2, side), layout("coarse", lattice, coarse, coarse)
+    n, side, coarse = n_components, SHARD_SUPERPIXELS, (n_components, SHARD_SUPERPIXELS // COARSE_STEP)
+    return (
+        _stack("basis/factors", "component", n, shape, chunk=(n, side // 2), shard=(n, side)),
+        _stack("basis/coarse", "component", n, _lattice(shape, COARSE_STEP), chunk=coarse, shard=coarse),
+    )
 
 
 def labels(path: str, n_maps: int, shape: tuple[int, int]) -> ArrayLayout:
@@ -201,9 +168,7 @@ def labels(path: str, n_maps: int, shape: tuple[int, int]) -> ArrayLayout:
     >>> layout.chunks, layout.shards, layout.files
     ((1, 128, 128), (2, 512, 512), 170)
     """
-    side = MASK_SHARD_SUPERPIXELS
-    chunk = (1, SHARD_SUPERPIXELS, SHARD_SUPERPIXELS)
-    return ArrayLayout(path, ("n_clusters", "y", "x"), (n_maps, *shape), "uint8", chunk, (n_maps, side, side))
+    return _maps(path, "n_clusters", n_maps, shape, "uint8", 0)
 
 
 def annotation(n_labels: int, n_thresholds: int, shape: tuple[int, int]) -> tuple[ArrayLayout, ...]:
@@ -213,14 +178,9 @@ def annotation(n_labels: int, n_thresholds: int, shape: tuple[int, int]) -> tupl
     [('annotation/score', (9, 512, 512), 170), ('annotation/labels', (6, 512, 512), 170), ...(512, 512), 170)]
     """
     side, chunk, nan = MASK_SHARD_SUPERPIXELS, (SHARD_SUPERPIXELS, SHARD_SUPERPIXELS), float("nan")
-
-    def maps(name: str, dim: str, n: int, dtype: str, fill: float) -> ArrayLayout:
-        dims = (dim, "y", "x")
-        return ArrayLayout(f"annotation/{name}", dims, (n, *shape), dtype, (1, *chunk), (n, side, side), fill)
-
     return (
-        maps("score", "label", n_labels, "float16", nan),
-        maps("labels", "threshold", n_thresholds, "uint8", 0),
+        _maps("annotation/score", "label", n_labels, shape, "float16", nan),
+        _maps("annotation/labels", "threshold", n_thresholds, shape, "uint8", 0),
         ArrayLayout("annotation/confidence", ("y", "x"), shape, "float16", chunk, (side, side), nan),
     )
 
@@ -236,3 +196,30 @@ def plane(path: str, shape: tuple[int, int]) -> ArrayLayout:
     """A value per superpixel: (y, x) float16, NaN off tissue."""
     side = SHARD_SUPERPIXELS
     return ArrayLayout(path, ("y", "x"), shape, "float16", (side, side), (side, side), float("nan"))
+
+
+def _lattice(shape: tuple[int, int], step: int) -> tuple[int, int]:
+    """Cells of ``step`` superpixels a side that cover a grid of superpixels."""
+    return ceil(shape[0] / step), ceil(shape[1] / step)
+
+
+def _stack(
+    path: str,
+    dim: str,
+    n: int,
+    shape: tuple[int, int],
+    *,
+    chunk: tuple[int, int],
+    shard: tuple[int, int],
+    dtype: str = "float16",
+    fill: float = float("nan"),
+) -> ArrayLayout:
+    """An array (dim, y, x) of ``n`` planes; chunk and shard are planes, and the side of a square of these."""
+    chunks, shards = (chunk[0], chunk[1], chunk[1]), (shard[0], shard[1], shard[1])
+    return ArrayLayout(path, (dim, "y", "x"), (n, *shape), dtype, chunks, shards, fill)
+
+
+def _maps(path: str, dim: str, n: int, shape: tuple[int, int], dtype: str, fill: float) -> ArrayLayout:
+    """Maps (dim, y, x) of which one is read at a time, and all of a large square share a file."""
+    chunk, shard = (1, SHARD_SUPERPIXELS), (n, MASK_SHARD_SUPERPIXELS)
+    return _stack(path, dim, n, shape, chunk=chunk, shard=shard, dtype=dtype, fill=fill)

@@ -35,15 +35,7 @@ WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 @contextlib.contextmanager
 def hold(folder: Path) -> Iterator[None]:
-    """Hold the lock of an output folder that exists.
-
-    Raises
-    ------
-    StoreError
-        If another process holds it.
-    OSError
-        If the folder cannot be written.
-    """
+    """Hold the lock of an output folder that exists; a StoreError says who holds it, an OSError that none can write."""
     path = folder / LOCK_FILE
     with path.open("a+") as file:
         _take(file, path)

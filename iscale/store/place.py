@@ -93,6 +93,13 @@ class Objects:
     def sweep(self) -> None:
         """Nothing is ever half-written."""
 
+    def refusal(self, what: str, error: Exception) -> StoreError:
+        """The error of what cannot be read or written; what the client raises is of its own kinds."""
+        return StoreError(
+            f"{self}: cannot be {what} ({str(error).splitlines()[0]}).",
+            "Check the bucket's name, the credentials and the endpoint in the environment (AWS_..., GOOGLE_...).",
+        )
+
 
 @dataclass(frozen=True)
 class _Object:
@@ -102,13 +109,7 @@ class _Object:
     key: str
 
     def exists(self) -> bool:
-        """Ask for it.
-
-        Raises
-        ------
-        StoreError
-            If the object store cannot be asked.
-        """
+        """Ask for it; a StoreError where the object store cannot be asked."""
         import obstore
 
         try:
@@ -116,10 +117,7 @@ class _Object:
         except FileNotFoundError:
             return False
         except (obstore.exceptions.BaseError, OSError) as error:
-            raise StoreError(
-                f"{self.place}: cannot be read ({str(error).splitlines()[0]}).",
-                "Check the bucket's name, the credentials and the endpoint in the environment (AWS_..., GOOGLE_...).",
-            ) from error
+            raise self.place.refusal("read", error) from error
         return True
 
 

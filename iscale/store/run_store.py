@@ -40,12 +40,8 @@ STORE_VERSION = 1
 class RunStore:
     """Where a run lies: small and picklable, opened anew by every task.
 
-    Parameters
-    ----------
-    folder
-        The output folder, ``iSCALE_output``: the ledgers lie in it, and the store, ``run.zarr``.
-    url
-        Where the store lies instead, in an object store.
+    ``folder`` is the output folder, ``iSCALE_output``: the ledgers lie in it, and the store, ``run.zarr``, unless that
+    lies in an object store, at ``url``.
     """
 
     folder: Path
@@ -86,13 +82,7 @@ class RunStore:
         return self.place.file(f"{path}/zarr.json".lstrip("/")).exists()
 
     def create(self) -> None:
-        """Make the folder and the root group, or check those that are there.
-
-        Raises
-        ------
-        StoreError
-            If the folder cannot be written, or holds a run of another version.
-        """
+        """Make the folder and the root group, or check those that are there, which may be of another version."""
         self.check()
         if not self.has():
             shutil.rmtree(self.ledgers, ignore_errors=True)
@@ -104,8 +94,7 @@ class RunStore:
         except OSError as error:
             raise self._unwritable(error) from error
         if not self.has():
-            attributes = {"iscale": {"store_version": STORE_VERSION, "created_by": __version__}}
-            self._create_root(attributes)
+            self._create_root({"iscale": {"store_version": STORE_VERSION, "created_by": __version__}})
 
     def check(self) -> None:
         """Refuse a store that is not ours or not of this version; one that does not exist yet is fine."""
@@ -126,13 +115,7 @@ class RunStore:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the run for this process; the lock goes with it, however it ends.
-
-        Raises
-        ------
-        StoreError
-            If another process holds it, or the folder cannot be written.
-        """
+        """Hold the run for this process, unless another does; the lock goes with it, however it ends."""
         with contextlib.ExitStack() as held:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
@@ -154,13 +137,9 @@ class RunStore:
         try:
             zarr.create_group(self.root, zarr_format=3, attributes=attributes)
         except Exception as error:
-            if not self.url:
-                raise
-            # What an object store's client raises is of its own kinds.
-            raise StoreError(
-                f"{self.place}: cannot be written ({str(error).splitlines()[0]}).",
-                "Check the bucket's name, the credentials and the endpoint in the environment (AWS_..., GOOGLE_...).",
-            ) from error
+            if isinstance(self.place, Objects):
+                raise self.place.refusal("written", error) from error
+            raise
 
     def _unwritable(self, error: OSError) -> StoreError:
         return StoreError(f"{self.folder}: cannot be written ({error.strerror}).", "Choose another folder with --out.")
@@ -281,15 +260,7 @@ class RunStore:
 
 
 def store_for(project: Path, out: str | None) -> RunStore:
-    """Where the output of a project goes.
-
-    Parameters
-    ----------
-    project
-        The project folder.
-    out
-        A folder or an object store's URL; None is the project's ``iSCALE_output``.
-    """
+    """Where the output of a project goes: a folder, an object store's URL, or else the project's ``iSCALE_output``."""
     default = project.absolute() / OUTPUT_FOLDER
     if out and is_url(out):
         return RunStore(default, store_url(out))

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from iscale.engine.execute import Watcher
 from iscale.engine.machine import give_back
 from iscale.engine.plan import BASELINE_BYTES, format_bytes, parse_bytes
+from iscale.engine.progress import Watcher
 from iscale.engine.watchers import counted
 from iscale.engine.whole_file import whole_file
 from iscale.errors import InputError, MemoryBudgetError, StoreError

@@ -14,7 +14,7 @@ from iscale.captures.spots import TrainingSpots
 from iscale.engine.ledger import fingerprint
 from iscale.engine.machine import give_back, here
 from iscale.engine.plan import Plan, Resources, check_budget, cut
-from iscale.engine.progress import part, tell
+from iscale.engine.progress import progress_between, tell
 from iscale.engine.step import Step
 from iscale.geometry import Region
 from iscale.model.fit_stage import GATHERED, SPARE_BYTES, FitContext, fit_context, needs_of_fit
@@ -62,7 +62,7 @@ def _hold_out(context: HoldoutContext, fold: int) -> int:
     fit, stored = context.fit, context.stored
     spots = stored.read_spots(fit.grid)
     folds = stored.read_folds()
-    with part(0.0, GATHERED):
+    with progress_between(0.0, GATHERED):
         discs = gather_discs(fit.store, fit.groups, spots, fit.grid, hold_bytes=fit.hold_bytes)
     give_back()
     data = training_data(
@@ -77,13 +77,13 @@ def _hold_out(context: HoldoutContext, fold: int) -> int:
     if not held.possible:
         return 0
     own = np.searchsorted(folds.tested(fold), held.test)
-    with part(GATHERED, TRAINED):
+    with progress_between(GATHERED, TRAINED):
         expression, depth = predict_held(held, data, recipe=fit.recipe, seed=fit.seed, n_states=STATES)
     stored.write(fold, "expression", own, expression)
     stored.write(fold, "depth", own, depth[:, None])
     del expression
     give_back()
-    with part(TRAINED, 1.0):
+    with progress_between(TRAINED, 1.0):
         for genes, nearest, ridge in predict_baselines(held, data, discs, seed=fit.seed):
             stored.write(fold, "knn", own, nearest, genes)
             stored.write(fold, "ridge", own, ridge, genes)

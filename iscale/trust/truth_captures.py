@@ -20,8 +20,7 @@ from iscale.captures.rearrange import Entries, gather, select_genes, transposed
 from iscale.captures.spots import Capture
 from iscale.errors import InputError
 from iscale.geometry import SUPERPIXEL_PX, Region, SlideGrid
-from iscale.project.captures import CaptureFiles, find_captures
-from iscale.project.files import find_project, read_number
+from iscale.project.files import CaptureFiles, find_captures, find_project, read_number
 from iscale.project.layout import (
     ALIGNED_FOLDERS,
     CAPTURES_FOLDER,

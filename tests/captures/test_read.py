@@ -17,7 +17,7 @@ from iscale.captures.read import measured_radius_um, place_capture, read_capture
 from iscale.captures.spots import Capture
 from iscale.errors import InputError
 from iscale.geometry import SlideGrid
-from iscale.project.captures import CaptureFiles
+from iscale.project.files import CaptureFiles
 from iscale.transform import Transform
 
 GENES = ["ERBB2", "CD3E", "KRT8", "COL1A1", "ACTB"]

@@ -11,7 +11,7 @@ from iscale.cli.app import main
 from iscale.cli.init import add_captures, init_project
 from iscale.errors import InputError
 from iscale.options import load_options
-from iscale.project.captures import find_captures
+from iscale.project.files import find_captures
 
 
 @pytest.fixture

@@ -28,8 +28,7 @@ from iscale.demo.synthetic import write_demo
 from iscale.errors import InputError
 from iscale.options import CaptureOptions, Options, Platform, load_options, settings_text
 from iscale.plan.job import Job
-from iscale.project.captures import find_captures
-from iscale.project.files import find_project
+from iscale.project.files import find_captures, find_project
 from iscale.transform import Transform, write_transform
 
 MATRIX = np.array([[0.0, -1.0, 900.0], [1.0, 0.0, 100.0], [0, 0, 1]])

@@ -12,7 +12,7 @@ from benchmarks.accuracy import section
 from iscale import open_run
 from iscale.cli.app import main
 from iscale.demo.command import synthetic_demo
-from iscale.demo.scoring import pearson
+from iscale.demo.her2st import pearson
 from iscale.demo.synthetic import PIXEL_SIZE_UM
 from iscale.demo.tissue import REGION_TYPES, SyntheticTissue
 from iscale.geometry import SUPERPIXEL_PX

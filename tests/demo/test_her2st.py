@@ -13,8 +13,7 @@ from iscale.captures.read import read_capture, spot_radius_um
 from iscale.demo.her2st import PIXEL_SIZE_UM, RAW_PIXEL_SIZE_UM, lay_out_her2st
 from iscale.errors import InputError
 from iscale.geometry import SlideGrid
-from iscale.project.captures import CaptureFiles
-from iscale.project.files import find_project, read_number
+from iscale.project.files import CaptureFiles, find_project, read_number
 
 pytestmark = pytest.mark.real
 GRID = SlideGrid((9916, 9278), RAW_PIXEL_SIZE_UM, PIXEL_SIZE_UM)

@@ -11,7 +11,7 @@ from PIL import Image
 from iscale.captures.integrate import integrate
 from iscale.captures.read import read_capture, spot_radius_um
 from iscale.captures.spots import Capture
-from iscale.demo.scoring import disc_sums
+from iscale.demo.her2st import disc_sums
 from iscale.demo.synthetic import GENES, HOUSEKEEPING, MARKERS, PIXEL_SIZE_UM, DemoTruth, read_truth, write_demo
 from iscale.errors import InputError
 from iscale.geometry import SUPERPIXEL_PX

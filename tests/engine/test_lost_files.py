@@ -13,11 +13,9 @@ import pytest
 from distributed import Client, LocalCluster
 from faulty import REGIONS, a_step, all_once, recorded, run, told
 
-from iscale.engine import dask_driver
-from iscale.engine import dask_driver as waiting
-from iscale.engine.attempt import attempt
+from iscale.engine import assignments, dask_driver
 from iscale.engine.dask_driver import DaskDriver
-from iscale.engine.drivers import SerialDriver
+from iscale.engine.drivers import SerialDriver, attempt
 from iscale.engine.ledger import Ledger
 from iscale.errors import RegionsFailedError, StoreError
 from iscale.geometry import Region
@@ -27,7 +25,7 @@ from iscale.geometry import Region
 def test_a_worker_that_does_not_reach_its_files_for_a_while_is_waited_for(
     threads: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    monkeypatch.setattr(waiting, "SECONDS_BEFORE", (0.1, 0.2, 0.3))
+    monkeypatch.setattr(assignments, "SECONDS_BEFORE", (0.1, 0.2, 0.3))
     monkeypatch.setattr(dask_driver, "LOOK_EVERY_S", 0.1)
     (tmp_path / f"{what}-2-2").write_text("3")
     with Client(threads) as client:
@@ -52,7 +50,7 @@ def unmounted(output: Path, region: Region) -> int:
 def test_a_region_whose_output_vanished_meanwhile_is_done_again(
     threads: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(waiting, "SECONDS_BEFORE", (1.0, 1.0))
+    monkeypatch.setattr(assignments, "SECONDS_BEFORE", (1.0, 1.0))
     output = tmp_path / "output"
     output.touch()
     (tmp_path / "lose-2-2").touch()
@@ -74,7 +72,7 @@ def test_a_region_whose_output_vanished_meanwhile_is_done_again(
 def test_where_this_process_lost_the_output_too_nothing_is_waited_for(
     threads: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(waiting, "SECONDS_BEFORE", (60.0,))
+    monkeypatch.setattr(assignments, "SECONDS_BEFORE", (60.0,))
     output = tmp_path / "output"
     output.touch()
     step = replace(a_step(tmp_path), outputs=(output,))

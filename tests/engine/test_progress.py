@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from iscale.engine.drivers import Driver, SerialDriver
 from iscale.engine.execute import execute
 from iscale.engine.ledger import Ledger
 from iscale.engine.plan import Resources, plan_regions
-from iscale.engine.progress import ALMOST, Tally, listening, tell
+from iscale.engine.progress import ALMOST, Tally, listening, progress_between, tell
 from iscale.engine.step import Kernel, Step
 from iscale.engine.watchers import Silence
 from iscale.errors import InputError, RegionsFailedError
@@ -175,3 +176,35 @@ def test_dask_workers_tell_the_client_until_the_step_is_over(tmp_path: Path) -> 
         time.sleep(1)  # the other region runs on, and tells
         assert stopped.late == watcher.late == []
         assert driver.started._client.run_on_scheduler(subscribed) == []
+
+
+@pytest.fixture
+def heard(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[Region, float]]]:
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN", 0.0)
+    fractions: list[tuple[Region, float]] = []
+    region = Region(2, 3, 4, 5)
+    with listening(region, lambda *told: fractions.append(told)):
+        yield fractions
+    assert all(told[0] == region for told in fractions)
+
+
+def test_what_is_told_in_a_part_goes_to_its_share(heard: list[tuple[Region, float]]) -> None:
+    with progress_between(0.2, 0.6):
+        tell(1, 2)
+        tell(2, 2)
+    tell(9, 10)
+    assert [fraction for _, fraction in heard] == pytest.approx([0.4, 0.6, 0.9])
+
+
+def test_parts_lie_within_parts(heard: list[tuple[Region, float]]) -> None:
+    with progress_between(0.5, 1.0):
+        with progress_between(0.0, 0.5):
+            tell(1, 2)
+        with progress_between(0.5, 1.0):
+            tell(1, 2)
+    assert [fraction for _, fraction in heard] == pytest.approx([0.625, 0.875])
+
+
+def test_nobody_need_listen() -> None:
+    with progress_between(0.0, 1.0):
+        tell(1, 2)

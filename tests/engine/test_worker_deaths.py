@@ -10,8 +10,7 @@ import dask
 import pytest
 from faulty import REGIONS, a_step, all_once, calls, recorded, run, until
 
-from iscale.engine import dask_driver
-from iscale.engine import dask_driver as waiting
+from iscale.engine import assignments, dask_driver
 from iscale.engine.dask_workers import LocalDriver
 from iscale.errors import RegionsFailedError
 from iscale.plan.workers import open_driver
@@ -80,7 +79,7 @@ def test_a_region_that_never_tells_anything_is_given_up(
     both: LocalDriver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dask_driver, "SILENCE_S", 1.0)
-    monkeypatch.setattr(waiting, "MOST_DEATHS", 1)
+    monkeypatch.setattr(assignments, "MOST_DEATHS", 1)
     (tmp_path / "silent-4-4").touch()
     with pytest.raises(RegionsFailedError, match=r"y 4:5, x 4:6: .* nothing was heard of them for 1 s"):
         run(a_step(tmp_path), tmp_path, both)

@@ -8,8 +8,7 @@ import pytest
 
 from iscale import transform
 from iscale.errors import InputError
-from iscale.project.captures import check_capture_names, find_captures
-from iscale.project.files import find_project
+from iscale.project.files import check_capture_names, find_captures, find_project
 from iscale.project.layout import TRANSFORM_FILE
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import iscale
-from iscale.demo.scoring import pearson
+from iscale.demo.her2st import pearson
 from iscale.demo.synthetic import read_truth, write_demo
 from iscale.engine.watchers import Silence
 from iscale.trust.evaluate import evaluate_run

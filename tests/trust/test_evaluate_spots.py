@@ -13,7 +13,7 @@ from sklearn.preprocessing import minmax_scale
 from small_runs import true_and_guess, write_run
 from test_truth_captures import write_spots
 
-from iscale.demo.scoring import disc_sums
+from iscale.demo.her2st import disc_sums
 from iscale.engine.watchers import Silence
 from iscale.trust.evaluate import evaluate_run
 

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iscale import __version__
-from iscale.engine.execute import Watcher
 from iscale.engine.machine import give_back
 from iscale.engine.plan import format_bytes
+from iscale.engine.progress import Watcher
 from iscale.engine.watchers import Silence, counted
 from iscale.engine.whole_file import whole_file
 from iscale.errors import InputError, StoreError

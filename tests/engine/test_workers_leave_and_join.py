@@ -15,8 +15,7 @@ import pytest
 from distributed import Client, LocalCluster
 from faulty import REGIONS, a_step, all_once, calls, recorded, run, threads_cluster, until, work
 
-from iscale.engine import dask_driver
-from iscale.engine import dask_driver as waiting
+from iscale.engine import assignments, dask_driver
 from iscale.engine.dask_driver import DaskDriver
 from iscale.engine.plan import Resources, plan_regions
 from iscale.errors import ClusterError, InputError, RegionsFailedError
@@ -69,7 +68,7 @@ def test_a_region_that_takes_longer_than_any_worker_stays_is_given_up(
 ) -> None:
     monkeypatch.setattr(dask_driver, "GONE_S", 0.2)
     monkeypatch.setattr(dask_driver, "LOOK_EVERY_S", 0.1)
-    monkeypatch.setattr(waiting, "MOST_LEAVES", 2)
+    monkeypatch.setattr(assignments, "MOST_LEAVES", 2)
     (tmp_path / "seconds").write_text("2")
     over = threading.Event()
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from iscale.engine import machine as threads
+from iscale.engine import machine
 from iscale.engine.machine import all_cores
 
 
@@ -12,7 +12,7 @@ def test_threads_are_restored_even_after_a_failure() -> None:
 
     def fail() -> None:
         with all_cores() as cores:
-            assert torch.get_num_threads() == cores == threads.available_cores()
+            assert torch.get_num_threads() == cores == machine.available_cores()
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
