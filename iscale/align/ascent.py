@@ -30,14 +30,9 @@ _TINY = 1e-6
 class Freedom:
     """How a transform may move.
 
-    Attributes
-    ----------
-    kind
-        ``similarity`` moves by shift, rotation and scale, ``affine`` by stretch and shear as well.
-    growth
-        How much the scale may change at most, relatively.
-    inner
-        Whether structures inside of the tissue are compared too, not only its outline and stain.
+    ``similarity`` moves by shift, rotation and scale, ``affine`` by stretch and shear as well; ``growth`` is how much
+    the scale may change at most, relatively; with ``inner`` structures inside of the tissue are compared too, not only
+    its outline and stain.
     """
 
     kind: Kind = "similarity"
@@ -48,27 +43,11 @@ class Freedom:
 def refine(
     capture: Picture, mother: Picture, starts: list[Candidate], freedom: Freedom, known: float | None = None
 ) -> list[Candidate]:
-    """Move every candidate to the nearest maximum of the correlation.
+    """Move every candidate to the nearest maximum of the correlation, all at once; in their order.
 
     The correlation is over the capture's pixels that land on the mother image, times the share of the capture's tissue
-    that does.
-
-    Parameters
-    ----------
-    capture, mother
-        Pictures at the same resolutions as the candidates' matrices.
-    starts
-        Where to begin; all are moved at once.
-    freedom
-        How they may move.
-    known
-        Mother pixels per capture pixel, where that is known: a change by ``DOUBT`` then costs ``PRICE`` of the
-        correlation. An outline can be self-similar: the corner of a section says nothing of its scale.
-
-    Returns
-    -------
-    list of Candidate
-        In the order of ``starts``.
+    that does. Where the scale is ``known`` (mother pixels per capture pixel), a change of it by ``DOUBT`` costs
+    ``PRICE`` of the correlation: an outline can be self-similar, and the corner of a section says nothing of its scale.
     """
     compare = _Comparison(capture, mother, freedom.inner)
     turn = torch.from_numpy(np.stack([s.matrix[:2, :2] for s in starts]))

@@ -38,15 +38,7 @@ class Level:
 
 
 class Pyramid:
-    """Pictures of a stain at any resolution.
-
-    Parameters
-    ----------
-    stain
-        The stain.
-    cropped
-        Whether only the tissue with a margin is pictured.
-    """
+    """Pictures of a stain at any resolution; ``cropped`` to the tissue with a margin."""
 
     def __init__(self, stain: Stain, *, cropped: bool = False) -> None:
         strength = np.sqrt((stain.density**2).sum(-1))
@@ -115,17 +107,7 @@ class Placed:
 
 
 class Placing:
-    """A capture and the mother image, pictured for one expected scale.
-
-    Parameters
-    ----------
-    capture, mother
-        The two as tissue.
-    scale
-        Mother overview pixels per capture overview pixel, about.
-    known
-        Whether that is known.
-    """
+    """A capture and the mother image, pictured for one expected scale: mother per capture overview pixels."""
 
     def __init__(self, capture: Stain, mother: Stain, scale: float, known: bool) -> None:
         self.scale, self.known = scale, known

@@ -17,15 +17,7 @@ ASSUMED_WIDTH_UM = 10_000.0
 
 @dataclass(frozen=True)
 class Stain:
-    """An overview seen as tissue.
-
-    Attributes
-    ----------
-    mask
-        (y, x) bool: tissue.
-    density
-        (y, x, 3) float32: optical density relative to glass, 0 or more, 0 off the tissue.
-    """
+    """An overview seen as tissue: (y, x) bool, and (y, x, 3) float32 optical density over glass, 0 off the tissue."""
 
     mask: NDArray[np.bool_]
     density: NDArray[np.float32]

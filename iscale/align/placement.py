@@ -32,19 +32,7 @@ LEAST_SPOTS = 8
 
 @dataclass(frozen=True)
 class Scene:
-    """What an alignment is between: a capture as measured, and the mother image.
-
-    Attributes
-    ----------
-    files, measured
-        The capture.
-    mother_image
-        The mother image's file.
-    mother
-        Its overview.
-    grid
-        Its grids.
-    """
+    """What an alignment is between: a capture as measured, and the mother image, its file, overview and grids."""
 
     files: CaptureFiles
     measured: Measured
@@ -69,12 +57,7 @@ def given(path: Path) -> Transform:
     """A matrix that the user has: ``transform.json``, or the CSV that Xenium Explorer exports for an image.
 
     The CSV takes pixels of the aligned H&E image to pixels of the Xenium's morphology image. With that H&E as the
-    mother image its inverse places the capture.
-
-    Raises
-    ------
-    InputError
-        The file holds no matrix that can place a capture.
+    mother image its inverse places the capture. An InputError where it holds no matrix that can place a capture.
     """
     if not path.is_file():
         raise InputError(f"{path} does not exist.", "Check the path of the matrix.")
@@ -101,10 +84,7 @@ def by_own_image(scene: Scene) -> Transform | None:
 def by_tables(scene: Scene) -> Transform | None:
     """From ``AllignedToMother/<capture>/locs.*``: the affine that takes the measured positions there.
 
-    Raises
-    ------
-    InputError
-        Too few spots are in both, or they do not follow one transform.
+    An InputError where too few spots are in both, or they do not follow one transform.
     """
     files, measured = scene.files, scene.measured
     if files.locs is None:
@@ -127,13 +107,7 @@ def by_tables(scene: Scene) -> Transform | None:
 
 
 def by_landmarks(scene: Scene, path: Path | None, kind: Kind, tell: Callable[[str], None]) -> Transform | None:
-    """From landmarks: a file that is named, or one in the capture's folders; None where there is none.
-
-    Raises
-    ------
-    InputError
-        The landmarks cannot be read, or do not determine a transform.
-    """
+    """From landmarks: a file that is named, or one in the capture's folders; None where there is none."""
     folders = [folder for folder in (scene.files.aligned, scene.files.source) if folder and folder.is_dir()]
     paths = (path,) if path else next((found for folder in folders if (found := find_landmarks(folder))), ())
     if not paths:
@@ -157,13 +131,7 @@ def by_landmarks(scene: Scene, path: Path | None, kind: Kind, tell: Callable[[st
 
 
 def by_images(scene: Scene, kind: Kind) -> Transform:
-    """From the capture's own image, searched for on the whole mother image.
-
-    Raises
-    ------
-    InputError
-        The capture has no image of its own, or no place stands out.
-    """
+    """From the capture's own image, searched for on the whole mother image; an InputError where no place stands out."""
     from iscale.align.automatic import align_automatically
 
     return align_automatically(_image(scene), scene.mother, kind=kind)
@@ -172,10 +140,7 @@ def by_images(scene: Scene, kind: Kind) -> Transform:
 def refined(scene: Scene, kind: Kind, start: Transform) -> Transform:
     """From where landmarks or a matrix put it, to the nearest place where the images agree most.
 
-    Raises
-    ------
-    InputError
-        The capture has no image of its own, or the images agree no better elsewhere.
+    An InputError where the capture has no image of its own, or the images agree no better elsewhere.
     """
     from iscale.align.automatic import refine_by_images
 

@@ -32,14 +32,8 @@ _TINY = 1e-6
 class Picture:
     """An image at some resolution, as float tensors (y, x).
 
-    Attributes
-    ----------
-    values
-        What is compared: outline and stain; 0 is glass.
-    tissue
-        1 where there is tissue, 0 elsewhere.
-    inner
-        (channel, y, x): structures inside of the tissue, compared by the last refinement.
+    ``values`` are what is compared: outline and stain, 0 is glass; ``tissue`` is 1 where there is some; ``inner``
+    (channel, y, x) are structures inside of it, compared by the last refinement.
     """
 
     values: torch.Tensor
@@ -62,34 +56,16 @@ class Picture:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A place that looks possible.
-
-    Attributes
-    ----------
-    matrix
-        (3, 3): takes x, y, 1 in pixels of the capture's picture to pixels of the mother's picture.
-    score
-        Normalised cross-correlation, -1 to 1.
-    """
+    """A possible place: (3, 3), from x, y, 1 in the capture's picture to the mother's; its correlation, -1 to 1."""
 
     matrix: NDArray[np.float64]
     score: float
 
 
 def search(capture: Picture, mother: Picture, scales: Sequence[float]) -> list[Candidate]:
-    """Score every rotation and reflection at every scale, each at its best shift.
+    """Score every rotation and reflection at every scale (mother per capture pixels), at its best shift; best first.
 
-    Parameters
-    ----------
-    capture, mother
-        Pictures of similar resolution, a few hundred pixels wide.
-    scales
-        Mother pixels per capture pixel.
-
-    Returns
-    -------
-    list of Candidate
-        The best first.
+    Pictures are of similar resolution, a few hundred pixels wide.
     """
     found: list[Candidate] = []
     angles = np.arange(ANGLES) * (2 * math.pi / ANGLES)

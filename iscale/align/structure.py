@@ -54,19 +54,7 @@ def overlaps(
 ) -> tuple[float | None, float | None]:
     """Share of the capture's tissue on the mother's, and intersection over union, of what lands on the mother image.
 
-    Parameters
-    ----------
-    capture, own
-        Overview of the capture's own image, and its stain.
-    mother, seen
-        Overview of the mother image, and its stain.
-    transform
-        From the capture's full-resolution pixels to the mother's.
-
-    Returns
-    -------
-    overlap, iou
-        Each None where there is no tissue to judge by on the mother image.
+    Each is None where there is no tissue to judge by on the mother image.
     """
     h, w = own.mask.shape
     step = max(1.0, math.sqrt(h * w / MOST_PLACES))
@@ -81,23 +69,9 @@ def overlaps(
 def compare_structures(
     capture: Overview, own: Stain, mother: Overview, seen: Stain, transform: Transform, um: float
 ) -> tuple[float | None, float | None]:
-    """Correlation of structures where the transform puts the capture, and the largest at wrong places.
+    """Correlation of structures, 0 to 1, where the transform puts the capture, and the largest at wrong places.
 
-    Parameters
-    ----------
-    capture, own
-        Overview of the capture's own image, and its stain.
-    mother, seen
-        Overview of the mother image, and its stain.
-    transform
-        From the capture's full-resolution pixels to the mother's.
-    um
-        Side of a full-resolution pixel of the mother image.
-
-    Returns
-    -------
-    here, elsewhere
-        0 to 1; None where too little tissue of both lies upon each other.
+    None where too little tissue of both lies upon each other; ``um`` is the side of a full-resolution mother pixel.
     """
     if not own.mask.any():
         return None, None
@@ -236,15 +210,9 @@ Layer = NDArray[np.float64]
 class Agreement:
     """How structures agree where both images show tissue.
 
-    Attributes
-    ----------
-    value
-        Correlation of band-passed structures, the mean over density and hue, -1 to 1; 0 where too little tissue is
-        common.
-    strength
-        The mean of the absolute correlations: another stain may be dark where this one is pale.
-    common
-        Share of the capture's tissue that lies on the mother's tissue.
+    ``value`` is the correlation of band-passed structures, the mean over density and hue, -1 to 1, 0 where too little
+    tissue is common; ``strength`` the mean of the absolute correlations, as another stain may be dark where this one is
+    pale; ``common`` the share of the capture's tissue that lies on the mother's.
     """
 
     value: float
@@ -253,13 +221,7 @@ class Agreement:
 
 
 class Structures:
-    """What lies inside the tissue of an image, averaged to any resolution once.
-
-    Parameters
-    ----------
-    stain
-        The image.
-    """
+    """What lies inside the tissue of an image, averaged to any resolution once."""
 
     def __init__(self, stain: Stain) -> None:
         self.mask = stain.mask
@@ -288,15 +250,7 @@ def channels(stain: Stain) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
 
 
 def agreement(capture: Structures, mother: Structures, matrix: NDArray[np.float64]) -> Agreement:
-    """Correlate what lies inside of both tissues.
-
-    Parameters
-    ----------
-    capture, mother
-        What is compared.
-    matrix
-        (3, 3): takes x, y, 1 in pixels of the capture to pixels of the mother.
-    """
+    """Correlate what lies inside of both tissues, where (3, 3) takes pixels of the capture to pixels of the mother."""
     extent = math.sqrt(capture.mask.sum())
     step = max(1.0, extent / CELLS)
     (y0, y1), (x0, x1) = capture.box

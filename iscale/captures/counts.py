@@ -28,16 +28,8 @@ Rows = NDArray[np.integer[Any]]
 class StoredCounts:
     """(spot, gene) float32 counts on disk, or a part of its spots in their order. Made by :class:`CountsWriter`.
 
-    Attributes
-    ----------
-    shape
-        Spots and genes.
-    indptr
-        (spot + 1,) int64: where the counts of each spot begin, of these spots alone.
-    depth
-        (spot,) float64: counts of all genes.
-    whole
-        (spot,) bool: whether all of its counts are whole numbers.
+    ``indptr`` (spot + 1,) int64 is where the counts of each spot begin, of these spots alone; ``depth`` (spot,) float64
+    their counts of all genes; ``whole`` (spot,) whether all of its counts are whole numbers.
     """
 
     def __init__(
@@ -109,13 +101,7 @@ Counts = sparse.csr_matrix | StoredCounts
 
 
 class CountsWriter:
-    """Takes counts by blocks of spots, and is :meth:`done` with a matrix in memory or on disk.
-
-    Parameters
-    ----------
-    n_genes
-        Number of genes.
-    """
+    """Takes counts by blocks of spots, and is :meth:`done` with a matrix in memory or on disk."""
 
     def __init__(self, n_genes: int) -> None:
         self._n_genes = n_genes
@@ -167,15 +153,7 @@ class CountsWriter:
 
 
 def blocks(counts: Counts, at_once: int | None = None) -> Iterator[tuple[slice, sparse.csr_matrix]]:
-    """Counts by blocks of spots: which spots, and their (spot, gene) CSR matrix; no spot is left out.
-
-    Parameters
-    ----------
-    counts
-        (spot, gene).
-    at_once
-        About so many counts are in a block; ``AT_ONCE`` by default.
-    """
+    """Counts by blocks of about ``at_once``: which spots, and their (spot, gene) CSR matrix; no spot is left out."""
     at_once = at_once or AT_ONCE
     if isinstance(counts, StoredCounts):
         for start, stop in counts.bounds(at_once):

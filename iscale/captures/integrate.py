@@ -23,23 +23,10 @@ CLEAR_DIFFERENCE = 1.5
 def capture_scales(
     depth: NDArray[np.float64], capture: NDArray[np.int64], radius_um: NDArray[np.float64], n_captures: int
 ) -> NDArray[np.float64]:
-    """What the counts of each capture are to be multiplied by.
+    """(capture,) what the counts of each capture are to be multiplied by; all 1 where depths do not differ clearly.
 
-    Parameters
-    ----------
-    depth
-        (spot,): counts of the genes that the captures share.
-    capture
-        (spot,): index of the capture.
-    radius_um
-        (spot,): the captures' spots may differ in size, and then in depth without differing in sensitivity.
-    n_captures
-        Number of captures.
-
-    Returns
-    -------
-    scale
-        (capture,) float64; all 1 where depths do not differ clearly. Empty spots do not count, empty captures have 1.
+    ``depth`` (spot,) is that of the genes that captures share. Spots of different radius differ in depth without
+    differing in sensitivity. Empty spots do not count, empty captures have 1.
     """
     rate, total = np.full(n_captures, np.nan), np.zeros(n_captures)
     for index in range(n_captures):
@@ -80,12 +67,8 @@ def choose_genes(stacked: StackedSpots, captures: Sequence[Capture], n_genes: in
     """Columns of the ``n_genes`` most variable genes, then of the ones that the user named besides.
 
     Variance is that of the counts, less what multiplying them added to it. Genes with the same count in every spot are
-    never among the most variable, so there may be fewer than ``n_genes``.
-
-    Raises
-    ------
-    InputError
-        Where a named gene was not measured by all captures, or never varies.
+    never among the most variable, so there may be fewer than ``n_genes``. An InputError where a named gene was not
+    measured by all captures, or never varies.
     """
     variance = scaled_variance(stacked.moments, stacked.scale)
     ranked = variance - excess_variance(stacked.moments, stacked.scale)

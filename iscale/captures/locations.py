@@ -19,15 +19,7 @@ LOCS_REMEDY = "Write it with three columns separated by tabs: spot, x, y."
 
 @dataclass(frozen=True)
 class Locations:
-    """Spots and where they lie.
-
-    Attributes
-    ----------
-    ids
-        Spot ids, unique.
-    xy
-        (spot, 2) float64: x, y in the file's own pixels; finite.
-    """
+    """Spots and where they lie: unique ids, and (spot, 2) float64 x, y in the file's own pixels, finite."""
 
     ids: list[str]
     xy: NDArray[np.float64]
@@ -73,13 +65,7 @@ def read_locations(path: Path) -> Locations:
 
 
 def read_text_table(path: Path) -> pd.DataFrame:
-    """A table of text, tab-separated with a header, every cell as it is written.
-
-    Raises
-    ------
-    InputError
-        Where it is empty, not separated by tabs, or a row has too few or too many cells.
-    """
+    """A table of text, tab-separated with a header, every cell as it is written; an InputError where it is none."""
     rows = [[decode(path, field) for field in line.split(b"\t")] for line in text_lines(path)]
     if not rows:
         raise InputError(f"{path} is empty.", LOCS_REMEDY)
@@ -108,23 +94,9 @@ def _read_parquet(path: Path) -> pd.DataFrame:
 def check_on_image(
     path: Path, xy_px: NDArray[np.float64], shape_px: tuple[int, int], raw_to_analysis: float | None
 ) -> None:
-    """Refuse spots that lie outside of the analysis image, with a guess at why.
+    """Refuse spots (spot, 2) that lie outside of the analysis image, with a guess at why.
 
-    Parameters
-    ----------
-    path
-        The file they come from, for the message.
-    xy_px
-        (spot, 2): x, y in pixels of the analysis image.
-    shape_px
-        Height and width of the analysis image.
-    raw_to_analysis
-        Analysis pixels per pixel of the raw image, tried as the cause; None where there is no raw image.
-
-    Raises
-    ------
-    InputError
-        Where a spot's centre is not on the image.
+    ``raw_to_analysis``, analysis pixels per pixel of the raw image where there is one, is tried as the cause.
     """
     inside = _inside(xy_px, shape_px)
     if inside.all():
@@ -141,32 +113,10 @@ def check_on_image(
 def keep_on_image(
     name: str, path: Path, xy_px: NDArray[np.float64], shape_px: tuple[int, int]
 ) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
-    """Which spots of a capture lie on the analysis image, where a transform took them there.
+    """(spot,) which spots of a capture lie on the analysis image, where a transform took them there; what is left out.
 
-    A capture may reach beyond the mother image: its section is another, and its glass is larger than the tissue.
-
-    Parameters
-    ----------
-    name
-        The capture.
-    path
-        Where its transform is from, for the message.
-    xy_px
-        (spot, 2): x, y in pixels of the analysis image.
-    shape_px
-        Height and width of the analysis image.
-
-    Returns
-    -------
-    keep
-        (spot,): whether the spot's centre is on the image.
-    notices
-        What is left out.
-
-    Raises
-    ------
-    InputError
-        Where half of the spots or more are not on the image.
+    A capture may reach beyond the mother image: its section is another, and its glass is larger than the tissue. But an
+    InputError where half of the spots or more do.
     """
     keep = _inside(xy_px, shape_px)
     outside, total = int((~keep).sum()), len(keep)

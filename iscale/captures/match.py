@@ -21,18 +21,9 @@ LEAST_MATCH = 0.5
 
 @dataclass(frozen=True)
 class Matched:
-    """Spots that have both counts and a place.
+    """Spots that have both counts and a place, in the order of the locations' file.
 
-    Attributes
-    ----------
-    locations
-        Their ids and places, in the order of the locations' file.
-    genes
-        Names, unique.
-    counts
-        (spot, gene) float32; finite, 0 or more.
-    notices
-        What was left out, one sentence each.
+    Names of genes are unique; counts are (spot, gene) float32, finite, 0 or more; notices say what was left out.
     """
 
     locations: Locations
@@ -42,22 +33,11 @@ class Matched:
 
 
 def read_matched(name: str, counts_path: Path, locs_path: Path) -> Matched:
-    """Read ``cnts.*`` and ``locs.*``, and keep the spots that both have.
+    """Read ``cnts.*`` and ``locs.*`` of the capture ``name``, and keep the spots that both have.
 
     The counts may be spots x genes or genes x spots: they are turned by the ids of the locations. Spots that only one
-    of the two files has are dropped with a notice where at least half of the smaller set match.
-
-    Parameters
-    ----------
-    name
-        The capture, for notices.
-    counts_path, locs_path
-        The files.
-
-    Raises
-    ------
-    InputError
-        Where a file cannot be used, names a spot or a gene twice, or too few spots are in both.
+    of the two files has are dropped with a notice where at least half of the smaller set match. An InputError where a
+    file cannot be used, names a spot or a gene twice, or fewer are in both.
     """
     locations = read_locations(locs_path)
     table = _spots_by_genes(read_counts(counts_path), locations.ids, counts_path, locs_path)

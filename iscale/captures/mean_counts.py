@@ -28,27 +28,16 @@ def mean_counts(
     n_slots: int,
     n_genes: int,
 ) -> NDArray[np.float32]:
-    """Means of the scaled counts of the spots that go into each slot.
+    """(slot, gene) float32 means of the scaled counts of the spots that go into each slot.
 
     Counts are added one by one in the order of the spots, so the sums do not depend on how these are cut into blocks.
 
     Parameters
     ----------
-    tables
-        Per capture its (spot, own gene) counts.
-    places
-        Per capture (own gene,) which of the genes it is; -1 is none.
-    scales
-        Per capture what its counts are multiplied by.
+    tables, places, scales
+        Per capture its (spot, own gene) counts; (own gene,) which of the genes it is, -1 is none; its factor.
     slot
         (spot,) of all captures, one after the other; -1 is none.
-    n_slots, n_genes
-        How many there are.
-
-    Returns
-    -------
-    means
-        (slot, gene) float32.
     """
     sums = np.zeros(n_slots * n_genes, np.float32)
     first = 0

@@ -33,16 +33,9 @@ LARGEST_IMAGE_PX = 8000
 class Platform:
     """What is known of a platform before its reader is imported.
 
-    Attributes
-    ----------
-    module
-        Name of its module in ``iscale.captures.readers``.
-    looks_like, read
-        Names of two functions there.
-    needs
-        What a folder of it holds, for people.
-    takes
-        Keywords of this module's functions that its reader takes, and what it calls them.
+    ``module`` is one of ``iscale.captures.readers``, ``looks_like`` and ``read`` two functions there; ``needs`` says
+    what its folder holds; ``takes`` are keywords of this module's functions that its reader takes, and what it calls
+    them.
     """
 
     module: str
@@ -81,17 +74,7 @@ PLATFORMS = tuple(_PLATFORMS)
 
 
 def detect_platform(path: str | PathLike[str]) -> str:
-    """Tell the platform of a capture by the names of its files.
-
-    Parameters
-    ----------
-    path
-        Folder or file of a capture.
-
-    Returns
-    -------
-    str
-        One of :data:`PLATFORMS`.
+    """Tell the platform of a capture, one of :data:`PLATFORMS`, by the names of its files.
 
     Raises
     ------

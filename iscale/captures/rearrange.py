@@ -22,13 +22,7 @@ Numbers = NDArray[Any]
 
 
 class Entries:
-    """Takes counts of single spots and genes in any order; counts of the same spot and gene are summed.
-
-    Parameters
-    ----------
-    shape
-        Spots and genes.
-    """
+    """Takes counts of single spots and genes in any order; counts of the same spot and gene are summed."""
 
     def __init__(self, shape: tuple[int, int]) -> None:
         self._shape = shape

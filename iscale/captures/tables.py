@@ -36,14 +36,9 @@ COUNTS_REMEDY = "Give raw counts: whole numbers, 0 or more, in every cell."
 
 @dataclass(frozen=True)
 class CountTable:
-    """A table of counts as it lies in its file.
+    """A table of counts as it lies in its file: names as written, not checked for duplicates; (row, column) float32.
 
-    Attributes
-    ----------
-    rows, columns
-        Names, as written; not checked for duplicates.
-    counts
-        (row, column) float32; finite and not negative.
+    Counts are finite and not negative.
     """
 
     rows: list[str]
@@ -54,10 +49,7 @@ class CountTable:
 def read_counts(path: Path) -> CountTable:
     """Read ``cnts.tsv``, ``cnts.tsv.gz``, ``cnts.parquet`` or ``cnts.h5ad``.
 
-    Raises
-    ------
-    InputError
-        Where the file is damaged or not such a table, or a cell is no finite number of 0 or more.
+    An InputError where the file is damaged or not such a table, or a cell is no finite number of 0 or more.
     """
     if path.name.lower().endswith(".parquet"):
         table = _read_parquet(path)
@@ -79,13 +71,7 @@ def open_text(path: Path) -> BinaryIO:
 
 
 def text_lines(path: Path) -> Iterator[bytes]:
-    """Lines of a text file that are not blank, without their ends.
-
-    Raises
-    ------
-    InputError
-        Where a gzip file is truncated or none.
-    """
+    """Lines of a text file that are not blank, without their ends; an InputError where a gzip file is truncated."""
     count = 0
     try:
         with open_text(path) as file:
@@ -100,13 +86,7 @@ def text_lines(path: Path) -> Iterator[bytes]:
 
 
 def decode(path: Path, raw: bytes) -> str:
-    """Text of a field, without the quotes that R writes.
-
-    Raises
-    ------
-    InputError
-        Where the bytes are not UTF-8.
-    """
+    """Text of a field, without the quotes that R writes; an InputError where it is not UTF-8."""
     try:
         return raw.decode().strip().strip('"')
     except UnicodeDecodeError:

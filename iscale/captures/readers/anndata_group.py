@@ -35,18 +35,9 @@ Values = NDArray[Any]
 
 @dataclass(frozen=True)
 class AnnDataTable:
-    """What is read of an AnnData.
+    """What is read of an AnnData: spots (its index, their ids, are unique strings), genes, (spot, gene) float32 counts.
 
-    Attributes
-    ----------
-    obs
-        Per spot; its index, the spots' ids, are unique strings.
-    symbols, ids
-        Per gene.
-    counts
-        (spot, gene) float32; whole numbers, 0 or more.
-    notices
-        Where the counts are from, and what was left out.
+    Counts are whole numbers, 0 or more; notices say where they are from, and what was left out.
     """
 
     obs: pd.DataFrame
@@ -71,19 +62,9 @@ def readable(source: str) -> Iterator[None]:
 
 
 def read_table(group: Any, source: str) -> AnnDataTable:
-    """Read spots, genes and raw counts.
+    """Read spots, genes and raw counts of an AnnData's root, ``h5py.Group`` or ``zarr.Group``; ``source`` names it.
 
-    Parameters
-    ----------
-    group
-        The AnnData's root: ``h5py.Group`` or ``zarr.Group``.
-    source
-        Its name, for messages.
-
-    Raises
-    ------
-    InputError
-        Where no raw counts are in any of the places, ids are given twice, or sizes do not fit.
+    An InputError where there are no raw counts, ids are given twice, or sizes do not fit.
     """
     obs = read_elem(group["obs"])
     obs.index = pd.Index([str(name) for name in obs.index], dtype=object)
@@ -162,19 +143,10 @@ def _dense(node: Any) -> Counts:
 
 
 def read_sparse(node: Any, checked: Callable[[Values, Values, Values], NDArray[np.float32]]) -> Counts:
-    """Read a CSR or CSC matrix by blocks of its rows or columns.
+    """Read a CSR or CSC matrix, as anndata writes it, by blocks of rows or columns; a ValueError where it is damaged.
 
-    Parameters
-    ----------
-    node
-        ``h5py.Group`` or ``zarr.Group``, as anndata writes it.
-    checked
-        What makes float32 counts (entry,) of numbers, the indices of their spots and of their genes, or refuses them.
-
-    Raises
-    ------
-    ValueError
-        It is damaged.
+    ``checked`` makes float32 counts (entry,) of numbers, the indices of their spots and of their genes, or refuses
+    them.
     """
     shape, by_spot = sparse_dataset(node).shape, sparse_dataset(node).format == "csr"
     n_rows, n_columns = shape if by_spot else shape[::-1]

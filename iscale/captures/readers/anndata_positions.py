@@ -35,19 +35,7 @@ POSITIONS_REMEDY = (
 
 @dataclass(frozen=True)
 class Positions:
-    """Where the spots lie, in the file's own unit.
-
-    Attributes
-    ----------
-    xy
-        (spot, 2) float64: x, y; finite.
-    source
-        The field they are from.
-    in_um
-        Whether they are um; else they are taken for pixels.
-    notices
-        What was done to them.
-    """
+    """Where the spots lie: (spot, 2) float64 x, y, finite, in um or what is taken for pixels; from which field."""
 
     xy: NDArray[np.float64]
     source: str
@@ -56,22 +44,7 @@ class Positions:
 
 
 def positions_of(group: Any, obs: pd.DataFrame, source: str) -> Positions:
-    """Positions from ``obsm``, else from columns of ``obs``.
-
-    Parameters
-    ----------
-    group
-        The AnnData's root: ``h5py.Group`` or ``zarr.Group``.
-    obs
-        Its table of spots.
-    source
-        Its name, for messages.
-
-    Raises
-    ------
-    InputError
-        Where there are none, or they are not numbers, finite, two or three per spot.
-    """
+    """Positions from ``obsm`` of an AnnData's root, else from columns of ``obs``; an InputError without any."""
     keys = list(group["obsm"]) if "obsm" in group else []
     key = next((name for name in OBSM_KEYS if name in keys), None)
     in_um = set(UM_COLUMNS) <= set(obs.columns)
@@ -121,18 +94,10 @@ def _finite(xy: NDArray[np.float64], obs: pd.DataFrame, field: str, source: str)
 def fit_image(
     found: Positions, path: Path | None, factors: dict[str, float]
 ) -> tuple[NDArray[np.float64], OwnImage | None, tuple[str, ...]]:
-    """Positions and the image beside them, where the one lies on the other.
+    """Positions (spot, 2) and the image beside them, where the one lies on the other; and what was done, and why.
 
-    ``x_pixel``, ``y_pixel`` are turned where only then they lie on the image.
-
-    Returns
-    -------
-    xy
-        (spot, 2): x, y in pixels.
-    image
-        The image; None where there is none, it cannot be read, or the positions are not on it.
-    notices
-        What was done, and why.
+    ``x_pixel``, ``y_pixel`` are turned where only then they lie on the image. No image where there is none, it cannot
+    be read, or the positions are not on it.
     """
     unsure = found.source == f"obs {UNSURE_COLUMNS[0]}, {UNSURE_COLUMNS[1]}"
     doubt = (

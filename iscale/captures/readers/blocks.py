@@ -40,13 +40,7 @@ def column_named(header: list[str], *names: str) -> str | None:
 
 
 def csv_blocks(path: Path, columns: Mapping[str, pa.DataType]) -> Iterator[pa.Table]:
-    """Some columns of a CSV file with a header (``.gz`` too), in blocks of rows.
-
-    Raises
-    ------
-    InputError
-        A column is not there, a line is cut off, or a cell is not of its column's type.
-    """
+    """Some columns of a CSV file with a header (``.gz`` too), in blocks of rows; all cells are of their type."""
     header = csv_header(path)
     _check_columns(path, header, list(columns))
     parse = pa_csv.ConvertOptions(column_types=dict(columns), include_columns=list(columns))
@@ -66,13 +60,7 @@ def csv_blocks(path: Path, columns: Mapping[str, pa.DataType]) -> Iterator[pa.Ta
 
 
 def parquet_blocks(path: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
-    """Some columns of a Parquet file, in blocks of rows.
-
-    Raises
-    ------
-    InputError
-        The file is damaged, or a column is not there.
-    """
+    """Some columns of a Parquet file, in blocks of rows."""
     _check_columns(path, parquet_header(path), list(columns))
     try:
         with pq.ParquetFile(path, pre_buffer=False) as file:
@@ -83,13 +71,7 @@ def parquet_blocks(path: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
 
 
 def parquet_header(path: Path) -> list[str]:
-    """Names of the columns of a Parquet file.
-
-    Raises
-    ------
-    InputError
-        The file is damaged or none.
-    """
+    """Names of the columns of a Parquet file."""
     try:
         return list(pq.read_schema(path).names)
     except (pa.ArrowException, OSError) as error:
@@ -97,13 +79,7 @@ def parquet_header(path: Path) -> list[str]:
 
 
 def numbers(table: pa.Table, name: str, source: Path) -> NDArray[np.float64]:
-    """A column (row,) of finite numbers.
-
-    Raises
-    ------
-    InputError
-        Cells are empty, not finite or not numbers.
-    """
+    """A column (row,) of numbers; an InputError where cells are empty, not finite or not numbers."""
     column = table.column(name)
     if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
         raise InputError(f"{source}: column {name!r} holds {column.type}, not numbers.", AGAIN)
@@ -141,17 +117,9 @@ def _where(message: str, header: list[str], before: int) -> str:
 def in_both(
     counts_file: Path, count_ids: list[str], cells_file: Path, cell_ids: list[str]
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], tuple[str, ...]]:
-    """Cells that have both counts and a position.
+    """Rows of cells that have both counts and a position, in the two files and the counts' order; what is left out.
 
-    Returns
-    -------
-    tuple
-        Their rows in the counts and in the table of cells, in the order of the counts, and notices of what is left out.
-
-    Raises
-    ------
-    InputError
-        A cell comes twice in one of the files, or more than half of either file's cells are not in the other.
+    An InputError where a cell comes twice in a file, or more than half of either file's cells are not in the other.
     """
     for path, ids in ((counts_file, count_ids), (cells_file, cell_ids)):
         if len(set(ids)) < len(ids):

@@ -44,18 +44,7 @@ def cell_id(fov: str, cell: str) -> str | None:
 
 
 def read_matrix(path: Path) -> tuple[list[str], list[str], Counts, tuple[str, ...]]:
-    """Read a matrix of cells, one line of the file at a time.
-
-    Returns
-    -------
-    tuple
-        Ids of the cells, genes, (cell, gene) float32 counts, and notices of what is left out.
-
-    Raises
-    ------
-    InputError
-        It has no genes or no columns that name the cells, a line is cut off, or a count is not finite or below 0.
-    """
+    """Read a matrix of cells line by line: ids, genes, (cell, gene) float32 counts, and notices of what is left out."""
     header = csv_header(path)
     at = [column_named(header, name) for name in ("fov", "cell_ID")]
     genes = genes_of(header)
@@ -150,15 +139,9 @@ def looks_like(folder: Path) -> bool:
 def read(folder: Path, bin_um: float | None = None, um_per_px: float | None = None) -> Measured:
     """Read a folder with flat files of one CosMx section.
 
-    Parameters
-    ----------
-    folder
-        The folder with ``*_exprMat_file.csv`` and ``*_metadata_file.csv``, or ``*_tx_file.csv`` and
-        ``*_fov_positions_file.csv``, each maybe ``.gz``.
-    bin_um
-        Side of the square bins that transcripts are counted in; None for cells, where there is a matrix of cells.
-    um_per_px
-        Side of a pixel, in um; None to derive it from the files.
+    It holds ``*_exprMat_file.csv`` and ``*_metadata_file.csv``, or ``*_tx_file.csv`` and ``*_fov_positions_file.csv``,
+    each maybe ``.gz``. With ``bin_um`` transcripts are counted in square bins of that side; without cells are read,
+    where there is a matrix of them. ``um_per_px``, the side of a pixel in um, is derived from the files by default.
 
     Raises
     ------

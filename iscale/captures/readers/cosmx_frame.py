@@ -28,19 +28,7 @@ AGAIN = "Export the flat files of the run again."
 
 @dataclass(frozen=True)
 class Fovs:
-    """Corners of the fields of view.
-
-    Attributes
-    ----------
-    path
-        The file.
-    number
-        (fov,) int64, unique.
-    px
-        (fov, 2) float64: x, y in global pixels.
-    mm
-        (fov, 2) float64: the same in mm, or None.
-    """
+    """Corners of the fields of view: unique numbers, (fov, 2) x, y in global pixels, and in mm where known."""
 
     path: Path
     number: NDArray[np.int64]
@@ -50,18 +38,10 @@ class Fovs:
 
 @dataclass(frozen=True)
 class Frame:
-    """The capture's own pixels: global pixels from a corner, y downwards.
+    """The capture's own pixels: global pixels from a corner (x, y), y downwards.
 
-    Attributes
-    ----------
-    corner
-        x, y of the capture's origin, in global pixels.
-    y_sign
-        1 where global y runs down, -1 where it runs up.
-    largest_local
-        Largest local x and y in the file, in pixels; 0 where it has none.
-    notice
-        What was done to the positions.
+    ``y_sign`` is 1 where global y runs down, -1 where it runs up; ``largest_local`` the largest local x and y in the
+    file, in pixels, 0 where it has none; the notice says what was done to the positions.
     """
 
     corner: tuple[float, float]
@@ -98,13 +78,7 @@ class Survey:
         return np.asarray(self._low.index, np.int64)
 
     def frame(self) -> Frame:
-        """The frame that these positions lie in.
-
-        Raises
-        ------
-        InputError
-            There are none, or global and local positions in a field of view differ by more than a shift.
-        """
+        """The frame that these lie in; an InputError where global and local positions differ by more than a shift."""
         if self._low.empty:
             raise InputError(f"{self.source} has no rows that could be used.", AGAIN)
         low, high = self._low, self._high
@@ -142,13 +116,7 @@ def _frame_notice(corner: tuple[float, float], how: str) -> str:
 
 
 def read_fovs(path: Path) -> Fovs:
-    """Read the corners of the fields of view.
-
-    Raises
-    ------
-    InputError
-        A column is not there or not of numbers, there are none, or one comes twice.
-    """
+    """Read the corners of the fields of view."""
     header = csv_header(path)
     names = [column_named(header, name) or name for name in ("fov", "x_global_px", "y_global_px")]
     in_mm = [column_named(header, f"{axis}_global_mm", f"{axis}_mm") for axis in "xy"]
@@ -174,13 +142,7 @@ def check_pixel(um: float, source: str) -> None:
 
 
 def pixel_size(given: float | None, fovs: Fovs | None, frame: Frame) -> tuple[float, str]:
-    """Side of a pixel, in um, and where it comes from.
-
-    Raises
-    ------
-    InputError
-        None is given and what the files say is not plausible.
-    """
+    """Side of a pixel, in um, and where it comes from; an InputError where what the files say is not plausible."""
     derived, how = _derived_pixel(fovs, frame)
     if given is None:
         check_pixel(derived or NEW_UM, "The files" if fovs is None else str(fovs.path))

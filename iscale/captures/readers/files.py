@@ -25,22 +25,11 @@ NAMES_SHOWN = 12
 
 
 def find_file(folder: Path, *names: str, what: str) -> Path:
-    """The one file of a folder that has one of these names.
+    """The one file of a vendor's folder (may be a link) that has one of these names; links are not resolved.
 
-    Parameters
-    ----------
-    folder
-        The vendor's folder; may itself be a link.
-    names
-        Names or glob patterns below the folder, as ``spatial/tissue_positions.csv`` or ``*_matrix.h5``, the preferred
-        first: the first that a file has is taken. Hidden files (``._matrix.h5``, as macOS leaves) do not count.
-    what
-        What the file is, for messages: ``the spot positions``.
-
-    Returns
-    -------
-    Path
-        ``folder`` with the file's name; links are not resolved.
+    Names are exact or glob patterns below the folder, as ``spatial/tissue_positions.csv`` or ``*_matrix.h5``, the
+    preferred first: the first that a file has is taken. Hidden files (``._matrix.h5``, as macOS leaves) do not count.
+    ``what`` says what the file is, for messages: ``the spot positions``.
 
     Raises
     ------
@@ -57,13 +46,7 @@ def find_file(folder: Path, *names: str, what: str) -> Path:
 
 
 def find_optional(folder: Path, *names: str, what: str) -> Path | None:
-    """As :func:`find_file`; None where there is no such file.
-
-    Raises
-    ------
-    InputError
-        Where the folder is none, several files match one pattern, or the file is empty or lies outside of the folder.
-    """
+    """As :func:`find_file`; None where there is no such file."""
     check_folder(folder)
     for name in names:
         matches = sorted(path for path in folder.glob(name) if path.is_file() and not path.name.startswith("."))
@@ -82,13 +65,7 @@ def find_optional(folder: Path, *names: str, what: str) -> Path | None:
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse what is no folder.
-
-    Raises
-    ------
-    InputError
-        Where it is a file, or not there.
-    """
+    """Refuse what is no folder."""
     if not folder.is_dir():
         raise InputError(
             f"{folder} is {'not a folder' if folder.exists() else 'not there'}.", "Give the folder of the capture."
@@ -96,13 +73,7 @@ def check_folder(folder: Path) -> None:
 
 
 def check_inside(folder: Path, path: Path, *, what: str) -> None:
-    """Refuse a file or folder below ``folder`` that is, or lies behind, a link to somewhere else.
-
-    Raises
-    ------
-    InputError
-        Where it lies outside of ``folder`` once links are followed.
-    """
+    """Refuse a file or folder below ``folder`` that is, or lies behind, a link to somewhere else."""
     if not path.resolve().is_relative_to(folder.resolve()):
         raise InputError(
             f"{path} ({what}) is a link that leads out of the folder, to {path.resolve()}.",
@@ -120,12 +91,8 @@ def contents(folder: Path) -> str:
 def lines(path: Path, longest: int = LONGEST_LINE) -> Iterator[str]:
     """Lines of a UTF-8 text file that are not blank, without their ends; through gzip where its name ends in ``.gz``.
 
-    Never holds more than one line of ``longest`` bytes and one block.
-
-    Raises
-    ------
-    InputError
-        Where a line is longer, the text is not UTF-8, or a gzip file is truncated, none, or unfolds beyond measure.
+    Never holds more than one line of ``longest`` bytes and one block. An InputError where a line is longer, the text is
+    not UTF-8, or a gzip file is truncated, none, or unfolds beyond measure.
     """
     first = True
     for block in blocks(path, longest):
@@ -202,13 +169,7 @@ def _chunks(path: Path) -> Iterator[bytes]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON file that holds one object.
-
-    Raises
-    ------
-    InputError
-        Where it is larger than 16 MiB, cannot be read, or holds something else.
-    """
+    """Read a JSON file that holds one object, of at most 16 MiB."""
     remedy = "Give the file as the instrument wrote it."
     try:
         size = path.stat().st_size

@@ -32,12 +32,7 @@ def looks_like(path: Path) -> bool:
 def read(path: Path, *, pixel_size_um: float | None = None) -> Measured:
     """Read a ``.h5ad`` file, or the one in a folder.
 
-    Parameters
-    ----------
-    path
-        The file or folder.
-    pixel_size_um
-        Side of a pixel of the capture's image in um; used where positions are um, to bring them into its pixels.
+    ``pixel_size_um``, of a pixel of the capture's image, is used where positions are um, to bring them into its pixels.
 
     Raises
     ------
@@ -81,22 +76,7 @@ def assemble(
 ) -> Measured:
     """What an AnnData says, with the pixel size from the first that tells it: the file, its image, a Visium lattice.
 
-    Parameters
-    ----------
-    platform
-        Name for :class:`Measured`.
-    table
-        Spots, genes and counts.
-    xy
-        (spot, 2): x, y in full-resolution pixels.
-    factors
-        Scale factors as stored.
-    image
-        The capture's image, in the pixels of ``xy``.
-    um_per_px
-        Side of a pixel as stated, or None.
-    notices
-        What else there is to tell.
+    ``xy`` (spot, 2) are in full-resolution pixels, those of ``image``; ``factors`` are scale factors as stored.
     """
     lattice = _visium(table.obs, xy)
     if um_per_px is None and image is not None and image.um_per_px is not None:

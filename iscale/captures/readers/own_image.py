@@ -21,17 +21,7 @@ ENOUGH = 0.95
 
 @dataclass(frozen=True)
 class OwnImage:
-    """An image file, of which only the size is known.
-
-    Attributes
-    ----------
-    path
-        The file.
-    shape_px
-        Height and width at full resolution.
-    um_per_px
-        Side of a pixel in um as the file states it, or None.
-    """
+    """An image file, of which only height and width at full resolution are known, and the pixel size that it states."""
 
     path: Path
     shape_px: tuple[int, int]
@@ -60,10 +50,7 @@ class OwnImage:
 def find_image(folder: Path, *stems: str, trusted: bool = False) -> Path | None:
     """The image file of a folder that is named ``stem`` with a slide's suffix, the preferred stem first.
 
-    Raises
-    ------
-    InputError
-        Where there are several of one stem, or it is a link that leads out of the folder and ``trusted`` is not said.
+    An InputError where there are several of one stem, or it is a link out of the folder that is not ``trusted``.
     """
     for stem in stems:
         wanted = {stem + suffix for suffix in SUFFIXES}
@@ -86,13 +73,7 @@ def find_image(folder: Path, *stems: str, trusted: bool = False) -> Path | None:
 
 
 def open_image(path: Path) -> OwnImage:
-    """Look at an image's size.
-
-    Raises
-    ------
-    InputError
-        Where it cannot be read as a slide.
-    """
+    """Look at an image's size; an InputError where it cannot be read as a slide."""
     reader = open_slide(path)
     try:
         return OwnImage(path, reader.levels[0], reader.pixel_size_um)

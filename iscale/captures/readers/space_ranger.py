@@ -42,18 +42,10 @@ REMEDY = "Give the folder as Space Ranger wrote it (outs)."
 
 @dataclass(frozen=True)
 class Positions:
-    """Positions of the barcodes asked for; rows of those not ``found`` mean nothing.
+    """Positions of the barcodes asked for; rows of those not ``found`` (barcode,) mean nothing.
 
-    Attributes
-    ----------
-    found
-        (barcode,) whether the file has it.
-    array
-        (barcode, 3) int64: in_tissue, array_row, array_col.
-    xy_px
-        (barcode, 2) float64: x = pxl_col, y = pxl_row in full-resolution pixels.
-    um_per_px
-        By the lattice of all rows of the file; None where they span none.
+    ``array`` (barcode, 3) int64 is in_tissue, array_row, array_col; ``xy_px`` (barcode, 2) float64 in full-resolution
+    pixels; ``um_per_px`` by the lattice of all rows of the file, None where they span none.
     """
 
     found: NDArray[np.bool_]
@@ -63,21 +55,10 @@ class Positions:
 
 
 def read_positions(path: Path, barcodes: list[str], step_um: tuple[float, float]) -> Positions:
-    """Read positions in batches, of which only the rows of these barcodes are kept.
+    """Read positions in batches, of which only the rows of these barcodes (unique) are kept.
 
-    Parameters
-    ----------
-    path
-        Parquet, or CSV with a header (from version 2) or without.
-    barcodes
-        Those asked for; unique.
-    step_um
-        One step of ``array_col`` and of ``array_row``, in um.
-
-    Raises
-    ------
-    InputError
-        The file is damaged, lacks a column, or has a barcode asked for twice or at no finite position.
+    The file is Parquet, or CSV with a header (from version 2) or without; ``step_um`` is one step of ``array_col`` and
+    of ``array_row``. An InputError where it is damaged, or has a barcode asked for twice or at no finite position.
     """
     index = pd.Index(barcodes, dtype=object)
     found = np.zeros(len(index), bool)
@@ -192,14 +173,9 @@ def read_visium(folder: Path) -> Measured:
 
 
 def read_visium_hd(folder: Path, bin_um: float | None = None) -> Measured:
-    """Read the bins of one size of a Visium HD sample.
+    """Read the bins of one size of a Visium HD sample, by default of 8 um, or of what the ``square_...um`` folder has.
 
-    Parameters
-    ----------
-    folder
-        The ``outs`` folder, the one it lies in, ``binned_outputs``, or one ``square_...um`` folder.
-    bin_um
-        Side of the bins, in um; None for 8, or for what the ``square_...um`` folder has.
+    The folder is ``outs``, the one it lies in, ``binned_outputs``, or one ``square_...um`` folder.
 
     Raises
     ------

@@ -30,17 +30,7 @@ REMEDY = "Write points, polygons or multipolygons in two dimensions, as spatiald
 
 @dataclass(frozen=True)
 class Shapes:
-    """Shapes of an element, in its own coordinates.
-
-    Attributes
-    ----------
-    ids
-        Of the instances, as text.
-    xy
-        (shape, 2) float64: x, y of the points, or of the polygons' centroids.
-    area
-        (shape,) float64: of the discs around points, or of the polygons.
-    """
+    """Shapes of an element in its own coordinates: ids, (shape, 2) points or centroids, areas of discs or polygons."""
 
     ids: list[str]
     xy: NDArray[np.float64]
@@ -48,13 +38,7 @@ class Shapes:
 
 
 def read_shapes(path: Path) -> Shapes:
-    """Read ``shapes.parquet``.
-
-    Raises
-    ------
-    InputError
-        Where it cannot be read, or holds other geometries.
-    """
+    """Read ``shapes.parquet``; an InputError where it cannot be read, or holds other geometries."""
     try:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
@@ -140,19 +124,7 @@ SPLIT_REMEDY = "Split it: write a store with one table, of one region, for each 
 
 @dataclass(frozen=True)
 class Placed:
-    """Where the spots lie.
-
-    Attributes
-    ----------
-    xy
-        (spot, 2) float64: x, y in pixels.
-    notices
-        Where they are from.
-    factors
-        The diameter of a spot in pixels, where it is known, under scanpy's name.
-    um_per_px
-        Side of a pixel, where it is known.
-    """
+    """Where the spots lie: (spot, 2) in pixels; from where; scanpy's scale factors and um_per_px where known."""
 
     xy: NDArray[np.float64]
     notices: tuple[str, ...]
@@ -166,14 +138,7 @@ def looks_like(path: Path) -> bool:
 
 
 def read(path: Path, table: str | None = None) -> Measured:
-    """Read the table of a store.
-
-    Parameters
-    ----------
-    path
-        The store, or a folder that holds just one.
-    table
-        Name of the table; None where there is one.
+    """Read the table of a SpatialData store, or of the one in a folder; its name is needed where there are several.
 
     Raises
     ------
@@ -279,13 +244,7 @@ def _placed_by_shapes(
 
 
 def to_global(transformations: Sequence[Mapping[str, Any]], source: str) -> NDArray[np.float64]:
-    """The matrix (3, 3) that takes an element's x, y, 1 to the coordinate system ``global``.
-
-    Raises
-    ------
-    InputError
-        Where none leads there, or one is of a kind that is not read.
-    """
+    """The matrix (3, 3) that takes an element's x, y, 1 to the coordinate system ``global``; else an InputError."""
     for transformation in transformations:
         if transformation.get("output", {}).get("name") == SYSTEM:
             matrix = _matrix(transformation, source)

@@ -24,15 +24,7 @@ DISAGREE = 0.05
 
 @dataclass(frozen=True)
 class Scale:
-    """What is known of the size of the pixels and the spots.
-
-    Attributes
-    ----------
-    um_per_px, pitch_um, diameter_um
-        Side of a pixel, distance of neighbouring spots, diameter of a spot, each in um where it is known.
-    notices
-        Where these are from.
-    """
+    """What is known of a pixel's side, the distance of neighbouring spots and their diameter, in um; and where from."""
 
     um_per_px: float | None
     pitch_um: float | None

@@ -32,20 +32,10 @@ H5_ERRORS = (OSError, KeyError, RuntimeError, TypeError, ValueError, AttributeEr
 
 @dataclass(frozen=True)
 class TenxMatrix:
-    """Counts of a 10x matrix.
+    """Counts of a 10x matrix, (barcode, feature) float32, sorted columns, finite and not negative; names as written.
 
-    Attributes
-    ----------
-    barcodes
-        Per row, as written (``AAAC...-1``, ``s_008um_00001_00002-1``, a cell id); unique.
-    gene_ids, gene_symbols
-        Per column, as written; symbols need not be unique.
-    feature_types
-        Per column (``Gene Expression``, ``Antibody Capture`` ...); None where the source does not say.
-    genomes
-        Per column; None where the source does not say.
-    counts
-        (barcode, feature) float32, sorted columns; finite and not negative.
+    Barcodes (``AAAC...-1``, ``s_008um_00001_00002-1``, a cell id) are unique, symbols need not be. Types (``Gene
+    Expression``, ``Antibody Capture`` ...) and genomes of the features are None where the source does not say.
     """
 
     barcodes: list[str]
@@ -57,13 +47,7 @@ class TenxMatrix:
 
 
 def only_genes(table: TenxMatrix) -> TenxMatrix:
-    """The features of type ``Gene Expression``; the table itself where all are, or where it has no types.
-
-    Raises
-    ------
-    InputError
-        Where no feature is of this type.
-    """
+    """The features of type ``Gene Expression``; the table itself where all are, or where it has no types."""
     if table.feature_types is None:
         return table
     kept = [i for i, kind in enumerate(table.feature_types) if kind == GENE_TYPE]
@@ -86,13 +70,7 @@ def only_genes(table: TenxMatrix) -> TenxMatrix:
 
 
 def read_h5(path: Path) -> TenxMatrix:
-    """Read ``*_feature_bc_matrix.h5``, of today's layout (group ``matrix``) or the old one (group named by genome).
-
-    Raises
-    ------
-    InputError
-        Where the file is truncated, damaged or no such matrix, or a count is not finite or below 0.
-    """
+    """Read ``*_feature_bc_matrix.h5``, of today's layout (group ``matrix``) or the old one (group named by genome)."""
     try:
         with h5py.File(path, "r") as file:
             _refuse_links(file)
@@ -241,13 +219,7 @@ MTX_SHORTEST_LINE = len(b"1 1 1\n")
 
 
 def read_mtx(folder: Path) -> TenxMatrix:
-    """Read a folder with ``matrix.mtx``, ``barcodes.tsv`` and ``features.tsv`` (or ``genes.tsv``), plain or gzipped.
-
-    Raises
-    ------
-    InputError
-        Where a file is missing or damaged, their lengths do not agree, or a count is not finite or below 0.
-    """
+    """Read a folder with ``matrix.mtx``, ``barcodes.tsv`` and ``features.tsv`` (or ``genes.tsv``), plain or gzipped."""
     matrix = find_file(folder, *_names("matrix.mtx"), what="the counts")
     barcode_file = find_file(folder, *_names("barcodes.tsv"), what="the barcodes")
     feature_file = find_file(folder, *_names("features.tsv"), *_names("genes.tsv"), what="the genes")

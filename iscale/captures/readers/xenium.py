@@ -53,14 +53,10 @@ def looks_like(folder: Path) -> bool:
 
 
 def read(folder: Path, bin_um: float | None = None) -> Measured:
-    """Read a Xenium output folder.
+    """Read the output folder with ``experiment.xenium``.
 
-    Parameters
-    ----------
-    folder
-        The folder with ``experiment.xenium``.
-    bin_um
-        Side of the square bins that transcripts are counted in; None for cells, where there is a matrix of cells.
+    With ``bin_um`` transcripts are counted in square bins of that side; without cells are read, where there is a
+    matrix.
 
     Raises
     ------
