@@ -13,10 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from iscale.align.ascent import Freedom
 from iscale.align.candidates import FINE_GROWTH, Placed, Placing
-from iscale.align.outline import Stain, stain_of
-from iscale.align.search import Candidate
+from iscale.align.search import Candidate, Freedom
+from iscale.align.structure import Stain, stain_of
 from iscale.errors import InputError
 from iscale.slide.overview import Overview
 from iscale.transform import Kind, Transform

@@ -11,10 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from iscale.align.ascent import Freedom, refine
-from iscale.align.outline import Stain
-from iscale.align.search import Candidate, Picture, search
-from iscale.align.structure import Agreement, Structures, agreement, channels
+from iscale.align.search import Candidate, Freedom, Picture, refine, search
+from iscale.align.structure import Agreement, Stain, Structures, agreement, channels
 from iscale.geometry import Region
 
 MARGIN = 0.2

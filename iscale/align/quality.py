@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from iscale.align.outline import ASSUMED_WIDTH_UM, Stain, stain_of
 from iscale.align.structure import (
+    ASSUMED_WIDTH_UM,
+    Stain,
     compare_structures,
     disc_mean,
     haematoxylin,
@@ -20,6 +21,7 @@ from iscale.align.structure import (
     lies_on_tissue,
     overlaps,
     share_of,
+    stain_of,
     value_at,
     wrong_places,
 )

@@ -1,4 +1,7 @@
-"""Do structures inside of the tissue agree where a transform puts one image on the other? The proof of an alignment."""
+"""What two sections have in common: tissue and stain, whatever their glass and light, and structures inside of it.
+
+Whether structures agree where a transform puts one image on the other is the proof of an alignment.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,46 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, signal
 
-from iscale.align.outline import Stain
+from iscale.slide.colour import density, strength
 from iscale.slide.overview import Overview
+from iscale.slide.tissue_overview import EDGE, TISSUE, learn_tissue
 from iscale.transform import Transform
+
+ASSUMED_WIDTH_UM = 10_000.0
+"""Width of an image whose pixel size is not known: thresholds on texture only need its order of magnitude."""
+
+
+@dataclass(frozen=True)
+class Stain:
+    """An overview seen as tissue: (y, x) bool, and (y, x, 3) float32 optical density over glass, 0 off the tissue."""
+
+    mask: NDArray[np.bool_]
+    density: NDArray[np.float32]
+
+    @property
+    def share(self) -> float:
+        """Share of the image that is tissue."""
+        return float(self.mask.mean())
+
+
+def stain_of(overview: Overview) -> Stain:
+    """Find the tissue of an overview, and its density relative to the glass beside it."""
+    rgb = overview.rgb
+    h, w = rgb.shape[:2]
+    um = overview.um_per_px or ASSUMED_WIDTH_UM / max(h, w)
+    model, classes = learn_tissue(rgb, um, 1)
+    at = np.repeat(np.repeat(classes, model.coarse_px, 0), model.coarse_px, 1)[:h, :w]
+    at = np.pad(at, ((0, h - at.shape[0]), (0, w - at.shape[1])), mode="edge")
+    glass = model.glass.density((np.arange(h) + 0.5) / h, (np.arange(w) + 0.5) / w)
+    relative = np.maximum(density(rgb) - glass, 0)
+    mask = (at == TISSUE) | ((at == EDGE) & (strength(relative) > model.edge_density))
+    return Stain(mask, np.where(mask[..., None], relative, np.float32(0)).astype(np.float32))
+
+
+def tissue_mask(overview: Overview) -> NDArray[np.bool_]:
+    """Where an overview shows tissue: (y, x) bool."""
+    return stain_of(overview).mask
+
 
 SHIFT_UM = 600.0
 """Wrong places are off by this, farther than structures of tissue reach as a rule ..."""

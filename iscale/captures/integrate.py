@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iscale.captures.agreement import agreements
-from iscale.captures.mean_counts import mean_counts
+from iscale.captures.counts import Counts, blocks
 from iscale.captures.merge import evenly_spread, merge_labels
 from iscale.captures.spots import MOST_SPOTS, Capture, TrainingSpots
 from iscale.captures.stacked import StackedSpots, excess_variance, scaled_variance, stack
@@ -255,3 +255,37 @@ def _places(stacked: StackedSpots, genes: list[int]) -> list[NDArray[np.int64]]:
 def _clear_of_border(spots: _Merged, shape_px: tuple[int, int], pixel_size_um: float) -> NDArray[np.bool_]:
     radius = (spots.radius_um / pixel_size_um)[:, None]
     return np.asarray(np.all((spots.xy_px >= radius) & (spots.xy_px <= np.array(shape_px[::-1]) - radius), axis=1))
+
+
+def mean_counts(
+    tables: Sequence[Counts],
+    places: Sequence[NDArray[np.int64]],
+    scales: Sequence[float],
+    slot: NDArray[np.int64],
+    n_slots: int,
+    n_genes: int,
+) -> NDArray[np.float32]:
+    """(slot, gene) float32 means of the scaled counts of the spots that go into each slot.
+
+    Counts are added one by one in the order of the spots, so the sums do not depend on how these are cut into blocks.
+
+    Parameters
+    ----------
+    tables, places, scales
+        Per capture its (spot, own gene) counts; (own gene,) which of the genes it is, -1 is none; its factor.
+    slot
+        (spot,) of all captures, one after the other; -1 is none.
+    """
+    sums = np.zeros(n_slots * n_genes, np.float32)
+    first = 0
+    for counts, place, scale in zip(tables, places, scales, strict=True):
+        own = slot[first : first + counts.shape[0]]
+        first += counts.shape[0]
+        for spots, block in blocks(counts):
+            row, column = np.repeat(own[spots], np.diff(block.indptr)), place[block.indices]
+            known = (row >= 0) & (column >= 0)
+            values = (block.data[known].astype(np.float64) * scale).astype(np.float32)
+            np.add.at(sums, row[known] * n_genes + column[known], values)
+    means = sums.reshape(n_slots, n_genes)
+    means /= np.bincount(slot[slot >= 0], minlength=n_slots)[:, None].astype(np.float32)
+    return means

@@ -10,11 +10,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from iscale.captures.counts import Counts, depth_of, whole_numbers
-from iscale.captures.locations import check_on_image, keep_on_image, read_locations
-from iscale.captures.match import Matched, read_matched
+from iscale.captures.counts import Counts, depth_of, take, whole_numbers
+from iscale.captures.locations import Matched, check_on_image, keep_on_image, read_locations, read_matched
 from iscale.captures.measured import Measured, unique_names
-from iscale.captures.rearrange import take
 from iscale.captures.spots import Capture
 from iscale.engine.machine import give_back
 from iscale.errors import InputError
@@ -91,7 +89,7 @@ class Readings:
         return self._measured[key]
 
     def matched(self, name: str, counts: Path, locs: Path) -> Matched:
-        """As :func:`iscale.captures.match.read_matched`."""
+        """As :func:`iscale.captures.locations.read_matched`."""
         key = repr((name, counts.absolute(), locs.absolute()))
         if key not in self._matched:
             self._matched[key] = read_matched(name, counts, locs)

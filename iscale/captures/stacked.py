@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from iscale.captures.counts import Counts, blocks
-from iscale.captures.rearrange import take
+from iscale.captures.counts import Counts, blocks, take
 from iscale.captures.spots import Capture
 from iscale.errors import InputError
 

@@ -23,9 +23,8 @@ from anndata.io import read_elem
 from numpy.typing import NDArray
 from scipy import sparse
 
-from iscale.captures.counts import Counts, CountsWriter
+from iscale.captures.counts import Counts, CountsWriter, Entries
 from iscale.captures.readers.anndata_group import read_sparse
-from iscale.captures.rearrange import Entries
 from iscale.errors import InputError
 
 ROWS_AT_ONCE = 64

@@ -11,8 +11,8 @@ from typing import Any, cast, get_args
 import numpy as np
 
 from iscale.align import placement as ways
-from iscale.align.outline import Stain, stain_of
 from iscale.align.quality import BAD, Quality, measure, quality_table, quality_text, verdict
+from iscale.align.structure import Stain, stain_of
 from iscale.errors import InputError, IscaleError
 from iscale.options import Options
 from iscale.plan.job import Job

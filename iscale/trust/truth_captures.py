@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.ndimage import binary_closing
 
-from iscale.captures.counts import Counts, StoredCounts, blocks
+from iscale.captures.counts import Counts, Entries, StoredCounts, blocks, gather, select_genes, transposed
 from iscale.captures.measured import Measured
 from iscale.captures.platforms import detect_platform, read_measured
 from iscale.captures.read import measured_radius_um, place_capture, read_capture, release, spot_radius_um
-from iscale.captures.rearrange import Entries, gather, select_genes, transposed
 from iscale.captures.spots import Capture
 from iscale.errors import InputError
 from iscale.geometry import SUPERPIXEL_PX, Region, SlideGrid

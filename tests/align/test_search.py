@@ -9,8 +9,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from iscale.align.ascent import Freedom, refine
-from iscale.align.search import Candidate, Picture, search, turned
+from iscale.align.search import Candidate, Freedom, Picture, refine, search, turned
 
 TO_A_PIXEL = 0.8
 """Shifts are whole pixels of the search, rotations are about the middle of a picture, which may be half of one."""

@@ -15,8 +15,7 @@ from anndata.io import read_elem, sparse_dataset
 from numpy.typing import NDArray
 from scipy import sparse
 
-from iscale.captures.counts import Counts, CountsWriter
-from iscale.captures.rearrange import Entries, select_genes
+from iscale.captures.counts import Counts, CountsWriter, Entries, select_genes
 from iscale.errors import InputError, IscaleError
 
 PLACES = ("X", "layers/counts", "layers/raw_counts", "raw/X")

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from iscale.captures.counts import take
 from iscale.captures.measured import Measured
 from iscale.captures.readers.files import (
     blocks,
@@ -28,7 +29,6 @@ from iscale.captures.readers.files import (
 )
 from iscale.captures.readers.lattice import VISIUM_DIAMETER_UM, VISIUM_PITCH_UM, VISIUM_STEP_UM, LatticeFit
 from iscale.captures.readers.tenx_matrix import TenxMatrix, only_genes, read_h5, read_mtx
-from iscale.captures.rearrange import take
 from iscale.errors import InputError
 
 POSITIONS = tuple(

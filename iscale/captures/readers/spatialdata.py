@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 
 from iscale.captures.measured import Measured
 from iscale.captures.readers.anndata_group import AnnDataTable, read_table, readable
-from iscale.captures.readers.anndata_positions import positions_of
 from iscale.captures.readers.files import check_inside, find_file
-from iscale.captures.readers.h5ad import assemble
+from iscale.captures.readers.h5ad import assemble, positions_of
 from iscale.captures.readers.own_image import IMAGE_SETTING
 from iscale.errors import InputError
 

@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from iscale.captures.counts import take, transposed
 from iscale.captures.locations import read_text_table
 from iscale.captures.measured import Measured
 from iscale.captures.readers.files import find_file
 from iscale.captures.readers.lattice import st_lattice
 from iscale.captures.readers.own_image import OwnImage, open_image
-from iscale.captures.rearrange import take, transposed
 from iscale.captures.tables import CountTable, read_counts
 from iscale.errors import InputError
 from iscale.slide.reader import SUFFIXES

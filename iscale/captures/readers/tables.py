@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from iscale.captures.match import read_matched
+from iscale.captures.locations import read_matched
 from iscale.captures.measured import Measured
 from iscale.captures.readers.files import find_file, find_optional
 from iscale.captures.readers.lattice import Lattice, st_lattice

@@ -16,9 +16,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
-from iscale.captures.counts import Counts, CountsWriter
+from iscale.captures.counts import Counts, CountsWriter, Entries, select_genes
 from iscale.captures.readers.files import blocks, find_file, lines
-from iscale.captures.rearrange import Entries, select_genes
 from iscale.errors import InputError
 
 GENE_TYPE = "Gene Expression"

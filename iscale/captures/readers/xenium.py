@@ -19,12 +19,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from iscale.captures.counts import select_genes, take
 from iscale.captures.measured import Measured
 from iscale.captures.readers.binning import BIN_UM, BinCounts, GeneIndex, disc_diameter
 from iscale.captures.readers.blocks import csv_blocks, csv_header, in_both, numbers, parquet_blocks, parquet_header
 from iscale.captures.readers.files import find_file, find_optional, lines, read_json
 from iscale.captures.readers.tenx_matrix import GENE_TYPE, only_genes, read_h5
-from iscale.captures.rearrange import select_genes, take
 from iscale.errors import InputError
 from iscale.transform import checked_matrix
 
