@@ -14,6 +14,7 @@ from torch.nn import functional
 from iscale.align.search import Candidate, Freedom, Picture, refine, search
 from iscale.align.structure import Agreement, Stain, Structures, agreement, channels
 from iscale.geometry import Region
+from iscale.transform import Transform
 
 MARGIN = 0.2
 """Glass around the tissue that is compared too, as a share of its extent."""
@@ -43,7 +44,9 @@ class Pyramid:
         dense = float(np.quantile(strength[stain.mask], 0.9))
         # Half of the value is the outline, half the stain: neither alone tells all tissues.
         values = stain.mask * (0.5 + 0.5 * np.clip(strength / max(dense, 1e-3), 0, 1.5))
-        window = _tissue_window(stain.mask) if cropped else Region(0, stain.mask.shape[0], 0, stain.mask.shape[1])
+        h, w = stain.mask.shape
+        margin = int(MARGIN * (max(stain.box.shape) - 1)) + 1
+        window = stain.box.grown(margin, (h, w)) if cropped else Region(0, h, 0, w)
         self.corner = window.x0, window.y0
         layers = [values, stain.mask, *channels(stain)]
         self.layers = torch.from_numpy(np.stack([a[window.slices].astype(np.float32) for a in layers]))[None]
@@ -53,13 +56,6 @@ class Pyramid:
         times = max(1, min(round(factor), *self.layers.shape[2:]))
         values, tissue, *inner = functional.avg_pool2d(self.layers, times)[0]
         return Level(Picture(values, tissue, torch.stack(inner)), times, self.corner)
-
-
-def _tissue_window(mask: NDArray[np.bool_]) -> Region:
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    margin = int(MARGIN * max(np.ptp(rows), np.ptp(columns))) + 1
-    box = Region(int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1)
-    return box.grown(margin, (mask.shape[0], mask.shape[1]))
 
 
 def between(candidate: Candidate, own: Level, theirs: Level) -> Candidate:
@@ -164,5 +160,4 @@ def _apart(one: Candidate, other: Candidate, shape: tuple[int, ...]) -> bool:
     h, w = shape[:2]
     corners = np.array([[0, 0, 1], [w, 0, 1], [0, h, 1], [w, h, 1]], dtype=np.float64)
     moved = (corners @ one.matrix.T - corners @ other.matrix.T)[:, :2]
-    scale = math.sqrt(abs(np.linalg.det(one.matrix[:2, :2])))
-    return bool(np.hypot(*moved.T).mean() > APART * math.hypot(h, w) * scale)
+    return bool(np.hypot(*moved.T).mean() > APART * math.hypot(h, w) * Transform(one.matrix).scale)

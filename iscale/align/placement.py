@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from iscale.align.fit import fit_landmarks, fit_pairs
 from iscale.align.landmarks import find_landmarks, read_landmarks
-from iscale.captures.locations import read_locations
+from iscale.captures.locations import common_rows, read_locations
 from iscale.captures.measured import Measured
 from iscale.errors import InputError
 from iscale.geometry import SlideGrid
@@ -90,15 +90,13 @@ def by_tables(scene: Scene) -> Transform | None:
     if files.locs is None:
         return None
     aligned = read_locations(files.locs)
-    row = {name: i for i, name in enumerate(measured.spot_ids)}
-    pairs = [(row[name], i) for i, name in enumerate(aligned.ids) if name in row]
-    if len(pairs) < LEAST_SPOTS:
+    own, theirs = common_rows(measured.spot_ids, aligned.ids)
+    if len(own) < LEAST_SPOTS:
         raise InputError(
-            f"{files.locs} has {len(pairs)} of the {len(row)} spots that were measured in {files.source}; at least "
-            f"{LEAST_SPOTS} are needed to tell the transform.",
+            f"{files.locs} has {len(own)} of the {len(measured.spot_ids)} spots that were measured in {files.source}; "
+            f"at least {LEAST_SPOTS} are needed to tell the transform.",
             "Use the same spot ids in both.",
         )
-    own, theirs = np.array(pairs).T
     source, target = measured.xy_px[own], aligned.xy[theirs] / scene.grid.scale
     matrix = fit_pairs(source, target, "affine")
     transform = Transform(matrix, "tables")

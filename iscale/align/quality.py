@@ -16,14 +16,13 @@ from iscale.align.structure import (
     compare_structures,
     disc_mean,
     haematoxylin,
-    largest,
+    here_and_elsewhere,
     lies_inside,
     lies_on_tissue,
     overlaps,
     share_of,
     stain_of,
     value_at,
-    wrong_places,
 )
 from iscale.slide.overview import Overview
 from iscale.transform import Transform
@@ -168,9 +167,7 @@ def _counts(
             return None, int(on.sum())
         return float(stats.spearmanr(depth[on], values).statistic), int(on.sum())
 
-    found, n = correlation(transform)
-    elsewhere = (correlation(place) for place in wrong_places(transform, np.median(xy_px, axis=0), um))
-    return found, largest([value for value, there in elsewhere if there > n / 2])
+    return here_and_elsewhere(correlation, transform, np.median(xy_px, axis=0), um)
 
 
 def pooled(

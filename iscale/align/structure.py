@@ -6,12 +6,14 @@ Whether structures agree where a transform puts one image on the other is the pr
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, signal
 
+from iscale.geometry import Region
 from iscale.slide.colour import density, strength
 from iscale.slide.overview import Overview
 from iscale.slide.tissue_overview import EDGE, TISSUE, learn_tissue
@@ -32,6 +34,12 @@ class Stain:
     def share(self) -> float:
         """Share of the image that is tissue."""
         return float(self.mask.mean())
+
+    @property
+    def box(self) -> Region:
+        """The rows and columns with tissue, of which there must be some."""
+        rows, columns = np.flatnonzero(self.mask.any(axis=1)), np.flatnonzero(self.mask.any(axis=0))
+        return Region(int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1)
 
 
 def stain_of(overview: Overview) -> Stain:
@@ -99,7 +107,7 @@ def overlaps(
     h, w = own.mask.shape
     step = max(1.0, math.sqrt(h * w / MOST_PLACES))
     y, x = np.meshgrid(np.arange(0.5, h / step) * step, np.arange(0.5, w / step) * step, indexing="ij")
-    full = _to_full(capture, np.stack([x.ravel(), y.ravel()], axis=-1))
+    full = Transform(capture.to_full).apply(np.stack([x.ravel(), y.ravel()], axis=-1))
     placed = transform.apply(full)
     inside = lies_inside(mother, placed)
     ours, theirs = lies_on_tissue(capture, own, full)[inside], lies_on_tissue(mother, seen, placed)[inside]
@@ -116,19 +124,27 @@ def compare_structures(
     if not own.mask.any():
         return None, None
     compared = _Compared(capture, own, mother, seen, um, transform.scale)
-    here, n = compared.correlation(transform)
     middle = compared.full[compared.tissue].mean(axis=0)
-    elsewhere = (compared.correlation(place) for place in wrong_places(transform, middle, um))
-    return here, largest([value for value, there in elsewhere if there > n / 2])
+    return here_and_elsewhere(compared.correlation, transform, middle, um)
+
+
+def here_and_elsewhere(
+    correlation: Callable[[Transform], tuple[float | None, int]],
+    transform: Transform,
+    middle: NDArray[np.float64],
+    um_per_px: float,
+) -> tuple[float | None, float | None]:
+    """A correlation and of how many points it is, asked at a transform and, its largest, at wrong places."""
+    here, n = correlation(transform)
+    elsewhere = [correlation(place) for place in wrong_places(transform, middle, um_per_px)]
+    return here, max((value for value, there in elsewhere if there > n / 2 and value is not None), default=None)
 
 
 class _Compared:
     """Both images at places on a grid over the capture's tissue, smoothed; the transform is free."""
 
     def __init__(self, capture: Overview, own: Stain, mother: Overview, seen: Stain, um: float, scale: float) -> None:
-        rows, columns = np.nonzero(own.mask)
-        low = np.array([columns.min(), rows.min()])
-        extent = np.array([columns.max(), rows.max()]) + 1 - low
+        low, extent = np.array([own.box.x0, own.box.y0]), np.array(own.box.shape[::-1])
         own_um = capture.full_per_px * scale * um
         step = max(STEP_UM / own_um, math.sqrt(extent.prod() / MOST_PLACES))
         w, h = np.maximum(1, extent // step).astype(int)
@@ -137,7 +153,7 @@ class _Compared:
         self.step_um = step * own_um
         self.tissue = value_at(own.mask.astype(np.float32), at) > 0.5
         self.own = [value_at(layer, at) for layer in _smoothed(own, SMOOTH_UM / own_um)]
-        self.full = _to_full(capture, at)
+        self.full = Transform(capture.to_full).apply(at)
         self.mother = mother
         self.total = np.sum(_smoothed(seen, SMOOTH_UM / (mother.full_per_px * um)), axis=0)
         self.mask = seen.mask.astype(np.float32)
@@ -218,19 +234,9 @@ def lies_on_tissue(overview: Overview, stain: Stain, xy: NDArray[np.float64]) ->
     return inside
 
 
-def _to_full(overview: Overview, xy: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Full-resolution positions (..., 2) of positions in an overview."""
-    return np.asarray(xy @ overview.to_full[:2, :2].T + overview.to_full[:2, 2])
-
-
 def share_of(which: NDArray[np.bool_]) -> float | None:
     """Share of what is true, None of nothing."""
     return float(which.mean()) if which.size else None
-
-
-def largest(values: list[float | None]) -> float | None:
-    """The largest of those that are known, None where none is."""
-    return max((v for v in values if v is not None), default=None)
 
 
 FINEST, COARSEST = 0.04, 0.16
@@ -265,7 +271,7 @@ class Structures:
 
     def __init__(self, stain: Stain) -> None:
         self.mask = stain.mask
-        self.box = _bounds(stain.mask)
+        self.box = stain.box
         self._layers = (stain.mask.astype(np.float32), *channels(stain))
         self._reduced: dict[int, list[Layer]] = {}
 
@@ -293,13 +299,11 @@ def agreement(capture: Structures, mother: Structures, matrix: NDArray[np.float6
     """Correlate what lies inside of both tissues, where (3, 3) takes pixels of the capture to pixels of the mother."""
     extent = math.sqrt(capture.mask.sum())
     step = max(1.0, extent / CELLS)
-    (y0, y1), (x0, x1) = capture.box
-    h, w = max(1, int((y1 - y0) / step)), max(1, int((x1 - x0) / step))
+    h, w = (max(1, int(n / step)) for n in capture.box.shape)
     y, x = np.mgrid[:h, :w] + 0.5
-    at = np.stack([x0 + x.ravel() * step, y0 + y.ravel() * step, np.ones(h * w)])
-    scale = math.sqrt(abs(np.linalg.det(matrix[:2, :2])))
+    at = np.stack([capture.box.x0 + x.ravel() * step, capture.box.y0 + y.ravel() * step, np.ones(h * w)])
     own = capture.sampled(at[:2], step, (h, w))
-    theirs = mother.sampled((matrix @ at)[:2], step * scale, (h, w))
+    theirs = mother.sampled((matrix @ at)[:2], step * Transform(matrix).scale, (h, w))
     tissue = own[0] > 0.9
     both = tissue & (theirs[0] > 0.9)
     common = float(both.sum() / max(1, tissue.sum()))
@@ -311,12 +315,6 @@ def agreement(capture: Structures, mother: Structures, matrix: NDArray[np.float6
         bands = [_band(layer, both, FINEST * size, COARSEST * size)[both] for layer in (a, b)]
         found.append(_correlation(*bands))
     return Agreement(float(np.mean(found)), float(np.mean(np.abs(found))), common)
-
-
-def _bounds(mask: NDArray[np.bool_]) -> tuple[tuple[int, int], tuple[int, int]]:
-    """First and last + 1 row, and column, with tissue."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return (int(rows[0]), int(rows[-1]) + 1), (int(columns[0]), int(columns[-1]) + 1)
 
 
 def _reduced(values: NDArray[np.float32], times: int) -> Layer:

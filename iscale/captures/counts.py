@@ -8,7 +8,8 @@ twice. What comes in any order (formats by gene, text of one entry a line) is so
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -66,11 +67,7 @@ class StoredCounts:
         begins, ends = self._starts[:-1], self._starts[1:]
         if self._rows is not None:
             begins, ends = begins[self._rows], ends[self._rows]
-        start = 0
-        while start < self.shape[0]:
-            stop = max(start + 1, int(np.searchsorted(ends, begins[start] + at_once, side="right")))
-            yield start, stop
-            start = stop
+        return _bounds(begins, ends, at_once)
 
     def read(self, start: int, stop: int) -> sparse.csr_matrix:
         """Counts of the spots from ``start`` to ``stop``."""
@@ -98,6 +95,21 @@ class StoredCounts:
         return counts
 
 
+def row_bounds(indptr: NDArray[np.integer[Any]], at_once: int) -> Iterator[tuple[int, int]]:
+    """First and last (not included) rows of blocks of about so many entries, by (row + 1,) where these begin."""
+    return _bounds(indptr[:-1], indptr[1:], at_once)
+
+
+def _bounds(
+    begins: NDArray[np.integer[Any]], ends: NDArray[np.integer[Any]], at_once: int
+) -> Iterator[tuple[int, int]]:
+    start = 0
+    while start < len(begins):
+        stop = max(start + 1, int(np.searchsorted(ends, begins[start] + at_once, side="right")))
+        yield start, stop
+        start = stop
+
+
 Counts = sparse.csr_matrix | StoredCounts
 
 
@@ -122,6 +134,12 @@ class CountsWriter:
         self._n_held += block.nnz
         if self._spill is not None or self._n_held > MOST_IN_MEMORY:
             self._put_aside()
+
+    def add_rows(self, rows: Iterable[NDArray[np.float32]], at_once: int) -> None:
+        """Put the (gene,) counts of single spots below those that are there, so many at once."""
+        rows = iter(rows)
+        while held := list(islice(rows, at_once)):
+            self.add(sparse.csr_matrix(np.stack(held)))
 
     def done(self) -> Counts:
         """All of the counts."""
@@ -160,12 +178,9 @@ def blocks(counts: Counts, at_once: int | None = None) -> Iterator[tuple[slice, 
         for start, stop in counts.bounds(at_once):
             yield slice(start, stop), counts.read(start, stop)
         return
-    start, n_spots = 0, counts.shape[0]
-    while start < n_spots:
-        stop = max(start + 1, int(np.searchsorted(counts.indptr, counts.indptr[start] + at_once, side="right")) - 1)
-        whole = start == 0 and stop >= n_spots
-        yield slice(start, min(stop, n_spots)), counts if whole else sparse.csr_matrix(counts[start:stop])
-        start = stop
+    for start, stop in row_bounds(counts.indptr, at_once):
+        whole = stop - start == counts.shape[0]
+        yield slice(start, stop), counts if whole else sparse.csr_matrix(counts[start:stop])
 
 
 def depth_of(counts: Counts) -> NDArray[np.float64]:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from iscale.captures.counts import Counts, take, transposed
-from iscale.captures.tables import CountTable, decode, read_counts, text_lines
+from iscale.captures.readers.blocks import parquet_errors
+from iscale.captures.readers.files import byte_lines
+from iscale.captures.tables import CountTable, decode, read_counts
 from iscale.errors import InputError
 
 ID_NAMES = ("spot", "spot_id", "id", "barcode", "cell", "cell_id")
@@ -69,7 +71,7 @@ def read_locations(path: Path) -> Locations:
 
 def read_text_table(path: Path) -> pd.DataFrame:
     """A table of text, tab-separated with a header, every cell as it is written; an InputError where it is none."""
-    rows = [[decode(path, field) for field in line.split(b"\t")] for line in text_lines(path)]
+    rows = [[decode(path, field) for field in line.split(b"\t")] for line in byte_lines(path, None)]
     if not rows:
         raise InputError(f"{path} is empty.", LOCS_REMEDY)
     header, body = rows[0], rows[1:]
@@ -87,10 +89,8 @@ def read_text_table(path: Path) -> pd.DataFrame:
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:
-    try:
+    with parquet_errors(path, "Write it again."):
         table = pd.read_parquet(path)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as Parquet: {error}", "Write it again.") from None
     return table if isinstance(table.index, pd.RangeIndex) else table.reset_index()
 
 
@@ -231,10 +231,9 @@ def _refuse_duplicates(path: Path, names: list[str], what: str, remedy: str) -> 
 
 def _common_spots(name: str, table: CountTable, locations: Locations, counts_path: Path, locs_path: Path) -> Matched:
     """Located spots that have counts, in the order of the locations; their counts; and what was left out."""
-    row_of = {spot: i for i, spot in enumerate(table.rows)}
-    common = [i for i, spot in enumerate(locations.ids) if spot in row_of]
-    located = set(locations.ids)
-    no_counts = [spot for spot in locations.ids if spot not in row_of]
+    rows, common = common_rows(table.rows, locations.ids)
+    counted, located = set(table.rows), set(locations.ids)
+    no_counts = [spot for spot in locations.ids if spot not in counted]
     no_place = [spot for spot in table.rows if spot not in located]
     if len(common) < LEAST_MATCH * min(len(locations.ids), len(table.rows)):
         raise InputError(
@@ -251,6 +250,13 @@ def _common_spots(name: str, table: CountTable, locations: Locations, counts_pat
         )
         if spots
     ]
-    ids = [locations.ids[i] for i in common]
-    counts = take(table.counts, np.array([row_of[spot] for spot in ids], dtype=np.int64))
-    return Matched(Locations(ids, locations.xy[common]), table.columns, counts, tuple(notices))
+    kept = Locations([locations.ids[i] for i in common.tolist()], locations.xy[common])
+    return Matched(kept, table.columns, take(table.counts, rows), tuple(notices))
+
+
+def common_rows(ids: Sequence[str], others: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(common,) where names that both have stand in ``ids``, first, and in ``others``; in the order of these."""
+    row = dict(zip(reversed(ids), reversed(range(len(ids))), strict=True))
+    pairs = [(row[name], i) for i, name in enumerate(others) if name in row]
+    rows, other_rows = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+    return rows, other_rows

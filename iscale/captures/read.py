@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from iscale.captures.counts import Counts, depth_of, take, whole_numbers
-from iscale.captures.locations import Matched, check_on_image, keep_on_image, read_locations, read_matched
+from iscale.captures.locations import Matched, check_on_image, common_rows, keep_on_image, read_locations, read_matched
 from iscale.captures.measured import Measured, unique_names
 from iscale.captures.spots import Capture
 from iscale.engine.machine import give_back
@@ -208,11 +208,9 @@ def _beside_locations(
     if files.locs is None:
         return ()
     locations = read_locations(files.locs)
-    row_of = {name: i for i, name in enumerate(spot_ids)}
-    common = [i for i, name in enumerate(locations.ids) if name in row_of]
-    if not common:
+    rows, common = common_rows(spot_ids, locations.ids)
+    if not len(common):
         return (f"Capture {files.name}: {files.locs.name} names none of the spots measured, and is not used.",)
-    rows = [row_of[locations.ids[i]] for i in common]
     apart_um = float(np.linalg.norm(xy_um[rows] - locations.xy[common] * pixel_size_um, axis=1).mean())
     if apart_um <= radius_um:
         return ()

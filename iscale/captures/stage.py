@@ -11,7 +11,7 @@ import pandas as pd
 import zarr
 from numpy.typing import NDArray
 
-from iscale.captures.counts import AT_ONCE, Counts, blocks
+from iscale.captures.counts import AT_ONCE, Counts, blocks, row_bounds
 from iscale.captures.integrate import mean_counts
 from iscale.captures.spots import Capture, TrainingSpots
 from iscale.engine.ledger import fingerprint
@@ -78,11 +78,8 @@ def dense_genes(group: zarr.Group, genes: Sequence[str]) -> NDArray[np.float32]:
     stored = ad.io.sparse_dataset(group["X"])
     indptr = np.asarray(zarr.open_array(group.store_path, path="X/indptr", mode="r")[...])
     found = np.zeros((len(indptr) - 1, len(columns)), np.float32)
-    start = 0
-    while start < len(found):
-        stop = max(start + 1, int(np.searchsorted(indptr, indptr[start] + AT_ONCE, side="right")) - 1)
+    for start, stop in row_bounds(indptr, AT_ONCE):
         found[start:stop] = stored[start:stop][:, columns].toarray()
-        start = stop
     return found
 
 

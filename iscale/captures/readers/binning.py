@@ -18,6 +18,7 @@ from iscale.errors import InputError
 from iscale.store.scratch import Part, Spill
 
 BIN_UM = 8.0
+PIXEL_UM = (0.05, 2.0)
 PAIRS_AT_ONCE = 1 << 22
 
 MOST_PAIRS = 1 << 23
@@ -186,6 +187,15 @@ class GeneIndex:
             self._index[name] = len(self.names) if gene else -1
             self.names += [name] * gene
         return self._index[name]
+
+
+def check_pixel(um: float, source: str, remedy: str) -> None:
+    """Refuse a side of a pixel, in um, that no instrument has."""
+    if not PIXEL_UM[0] <= um <= PIXEL_UM[1]:
+        raise InputError(
+            f"{source} gives {um:g} um as the side of a pixel; {PIXEL_UM[0]:g} to {PIXEL_UM[1]:g} are plausible.",
+            remedy,
+        )
 
 
 def disc_diameter(area: float) -> float:

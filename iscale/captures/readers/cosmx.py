@@ -10,19 +10,28 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
-from scipy import sparse
 
 from iscale.captures.counts import Counts, CountsWriter, select_genes, take
 from iscale.captures.measured import Measured
-from iscale.captures.readers.binning import BIN_UM, BinCounts, GeneIndex, disc_diameter
-from iscale.captures.readers.blocks import column_named, csv_blocks, csv_header, in_both, number_columns, numbers
-from iscale.captures.readers.files import blocks, find_file, find_optional
+from iscale.captures.readers.binning import BIN_UM, BinCounts, GeneIndex, check_pixel, disc_diameter
+from iscale.captures.readers.blocks import (
+    cell_bounds,
+    cell_numbers,
+    column_named,
+    csv_blocks,
+    csv_header,
+    in_both,
+    number_columns,
+    numbers,
+)
+from iscale.captures.readers.files import byte_lines, find_file, find_optional
 from iscale.errors import InputError
 
 CONTROL = re.compile("NegPrb|Negative|SystemControl|FalseCode")
@@ -58,25 +67,25 @@ def read_matrix(path: Path) -> tuple[list[str], list[str], Counts, tuple[str, ..
         )
     wanted = np.flatnonzero([name.lower() not in NO_GENES and not CONTROL.match(name) for name in header])
     fov_at, cell_at = (header.index(str(name)) for name in at)
-    ids: list[str] = []
+    names: list[str | None] = []
+
+    def rows() -> Iterator[NDArray[np.float32]]:
+        for number, line in enumerate(islice(byte_lines(path), 1, None), 2):
+            starts, ends = cell_bounds(line, b",")
+            if len(ends) != len(header):
+                raise InputError(
+                    f"{path}: line {number} has {len(ends)} cells, the header names {len(header)} columns.",
+                    "Copy the file again; it may have been cut off.",
+                )
+            fov, cell = (line[starts[i] : ends[i]].decode(errors="replace").strip(' "') for i in (fov_at, cell_at))
+            names.append(cell_id(fov, cell))
+            if names[-1] is not None:
+                yield _cells(path, line, starts[wanted], ends[wanted], f"{number} (cell {names[-1]})", genes)
+
     counts = CountsWriter(len(genes))
-    rows: list[NDArray[np.float32]] = []
-    background = 0
-    for number, line in _rows(path):
-        ends = _ends(path, number, line, len(header))
-        starts = np.append(0, ends[:-1] + 1)
-        fov, cell = (line[starts[i] : ends[i]].decode(errors="replace").strip(' "') for i in (fov_at, cell_at))
-        name = cell_id(fov, cell)
-        if name is None:
-            background += 1
-            continue
-        rows.append(_cells(path, line, starts[wanted], ends[wanted], f"{number} (cell {name})", genes))
-        ids.append(name)
-        if len(rows) == ROWS_AT_ONCE:
-            counts.add(sparse.csr_matrix(np.stack(rows)))
-            rows = []
-    if rows:
-        counts.add(sparse.csr_matrix(np.stack(rows)))
+    counts.add_rows(rows(), ROWS_AT_ONCE)
+    ids = [name for name in names if name is not None]
+    background = len(names) - len(ids)
     controls = len([name for name in header if CONTROL.match(name)])
     notices = [f"{controls} of {len(genes) + controls} columns are controls and left out."] * (controls > 0)
     if background:
@@ -84,48 +93,25 @@ def read_matrix(path: Path) -> tuple[list[str], list[str], Counts, tuple[str, ..
     return ids, genes, counts.done(), tuple(notices)
 
 
-def _rows(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Lines after the header that are not blank, with their number in the file, counted without blank ones."""
-    number = 0
-    for block in blocks(path):
-        for line in block.split(b"\n"):
-            if line := line.rstrip(b"\r"):
-                number += 1
-                if number > 1:
-                    yield number, line
-
-
-def _ends(path: Path, number: int, line: bytes, n_columns: int) -> NDArray[np.int64]:
-    """Where the cells of a line end."""
-    ends = np.append(np.flatnonzero(np.frombuffer(line, np.uint8) == ord(",")), len(line))
-    if len(ends) != n_columns:
-        raise InputError(
-            f"{path}: line {number} has {len(ends)} cells, the header names {n_columns} columns.",
-            "Copy the file again; it may have been cut off.",
-        )
-    return ends
-
-
 def _cells(
     path: Path, line: bytes, starts: NDArray[np.int64], ends: NDArray[np.int64], row: str, genes: list[str]
 ) -> NDArray[np.float32]:
-    """Counts of one line. Nearly all cells are one digit, which needs no parser."""
-    text = np.frombuffer(line + b",", np.uint8)
-    digit = text[starts].astype(np.int16) - ord("0")
-    simple = (ends - starts == 1) & (digit >= 0) & (digit <= 9)
-    counts = np.where(simple, digit, 0).astype(np.float32)
-    for at in np.flatnonzero(~simple).tolist():
-        cell = line[starts[at] : ends[at]].decode(errors="replace").strip(' "')
+    """Counts of one line."""
+
+    def number(at: int, raw: bytes) -> float:
+        cell = raw.decode(errors="replace").strip(' "')
         try:
-            counts[at] = float(cell)
+            value = float(cell)
         except ValueError:
-            counts[at] = math.nan
-        if not (np.isfinite(counts[at]) and counts[at] >= 0):
+            value = math.nan
+        if not 0 <= np.float32(value) < math.inf:
             raise InputError(
                 f"{path}: the count in line {row}, column {genes[at]!r} is {cell[:40]!r}.",
                 "Give raw counts: whole numbers, 0 or more, in every cell.",
             )
-    return counts
+        return value
+
+    return cell_numbers(line, starts, ends, number)
 
 
 MATRIX = ("*exprMat_file.csv", "*exprMat_file.csv.gz")
@@ -152,7 +138,7 @@ def read(folder: Path, bin_um: float | None = None, um_per_px: float | None = No
         A file that is needed is missing or damaged, or files do not belong together.
     """
     if um_per_px is not None:
-        check_pixel(um_per_px, "The option")
+        check_pixel(um_per_px, "The option", PIXEL_REMEDY)
     matrix = find_optional(folder, *MATRIX, what="the counts of the cells")
     fov_file = find_optional(folder, *FOVS, what="the positions of the fields of view")
     fovs = None if fov_file is None else read_fovs(fov_file)
@@ -271,7 +257,7 @@ def _survey_transcripts(path: Path, fov: str, header: list[str], fovs: Fovs) -> 
 
 OLD_UM, NEW_UM = 0.18, 0.12028
 OLD_FOV_PX, NEW_FOV_PX = (5472, 3648), (4256, 4256)
-PIXEL_UM = (0.05, 2.0)
+PIXEL_REMEDY = f"It is {NEW_UM:g} for current instruments, {OLD_UM:g} for the first release: give the right one."
 
 SHIFT_PX = 5.0
 """How far global minus local positions may vary in a fov: the centres of cells are rounded, one of them at a time."""
@@ -385,20 +371,11 @@ def read_fovs(path: Path) -> Fovs:
     return Fovs(path, number, values[:, 1:3], values[:, 3:5] if len(names) == 5 else None)
 
 
-def check_pixel(um: float, source: str) -> None:
-    """Refuse a side of a pixel, in um, that no instrument has."""
-    if not PIXEL_UM[0] <= um <= PIXEL_UM[1]:
-        raise InputError(
-            f"{source} gives {um:g} um as the side of a pixel; {PIXEL_UM[0]:g} to {PIXEL_UM[1]:g} are plausible.",
-            f"It is {NEW_UM:g} for current instruments, {OLD_UM:g} for the first release: give the right one.",
-        )
-
-
 def pixel_size(given: float | None, fovs: Fovs | None, frame: Frame) -> tuple[float, str]:
     """Side of a pixel, in um, and where it comes from; an InputError where what the files say is not plausible."""
     derived, how = _derived_pixel(fovs, frame)
     if given is None:
-        check_pixel(derived or NEW_UM, "The files" if fovs is None else str(fovs.path))
+        check_pixel(derived or NEW_UM, "The files" if fovs is None else str(fovs.path), PIXEL_REMEDY)
         return derived or NEW_UM, f"A pixel is {derived or NEW_UM:.5g} um, {how}."
     differs = derived is not None and abs(derived / given - 1) > 0.01
     return given, f"A pixel is {given:.5g} um, as given{f' (the files say {derived:.5g} um, {how})' * differs}."

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -94,13 +95,18 @@ def lines(path: Path, longest: int = LONGEST_LINE) -> Iterator[str]:
     Never holds more than one line of ``longest`` bytes and one block. An InputError where a line is longer, the text is
     not UTF-8, or a gzip file is truncated, none, or unfolds beyond measure.
     """
+    return (_decoded(path, raw) for raw in byte_lines(path, longest))
+
+
+def byte_lines(path: Path, longest: int | None = LONGEST_LINE) -> Iterator[bytes]:
+    """As :func:`lines`, not decoded; of a file that is trusted, where ``longest`` is None, of any length."""
     first = True
     for block in blocks(path, longest):
         for raw in (block.removeprefix(b"\xef\xbb\xbf") if first else block).split(b"\n"):
-            if len(raw) > longest:
+            if longest is not None and len(raw) > longest:
                 _refuse_line(path, longest)
             if stripped := raw.rstrip(b"\r"):
-                yield _decoded(path, stripped)
+                yield stripped
         first = False
 
 
@@ -114,7 +120,7 @@ def _decoded(path: Path, raw: bytes) -> str:
         ) from None
 
 
-def blocks(path: Path, longest: int = LONGEST_LINE) -> Iterator[bytes]:
+def blocks(path: Path, longest: int | None = LONGEST_LINE) -> Iterator[bytes]:
     """Bytes of a text file in blocks of whole lines; through gzip where its name ends in ``.gz``.
 
     Raises
@@ -124,9 +130,9 @@ def blocks(path: Path, longest: int = LONGEST_LINE) -> Iterator[bytes]:
     """
     held: list[bytes] = []
     size = 0
-    for chunk in _chunks(path):
+    for chunk in _chunks(path, is_trusted=longest is None):
         whole, end, rest = chunk.rpartition(b"\n")
-        if size + (chunk.find(b"\n") if end else len(chunk)) > longest:
+        if longest is not None and size + (chunk.find(b"\n") if end else len(chunk)) > longest:
             _refuse_line(path, longest)
         if end:
             yield b"".join([*held, whole, end])
@@ -144,16 +150,16 @@ def _refuse_line(path: Path, longest: int) -> NoReturn:
     )
 
 
-def _chunks(path: Path) -> Iterator[bytes]:
+def _chunks(path: Path, is_trusted: bool) -> Iterator[bytes]:
     """Bytes of a file as they come, at most ``BLOCK`` at once."""
     zipped = path.name.lower().endswith(".gz")
     total = 0
     try:
-        limit = max(BOMB_BYTES, BOMB_RATIO * path.stat().st_size)
+        limit = math.inf if is_trusted or not zipped else max(BOMB_BYTES, BOMB_RATIO * path.stat().st_size)
         with cast(BinaryIO, gzip.open(path, "rb") if zipped else path.open("rb")) as file:
             while chunk := file.read(BLOCK):
                 total += len(chunk)
-                if zipped and total > limit:
+                if total > limit:
                     raise InputError(
                         f"{path} unpacks to more than {total:,} bytes, over {BOMB_RATIO} times its size.",
                         "Copy or download it again, and look at what it unpacks to.",

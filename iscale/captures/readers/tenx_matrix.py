@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -16,7 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
-from iscale.captures.counts import Counts, CountsWriter, Entries, select_genes
+from iscale.captures.counts import Counts, CountsWriter, Entries, row_bounds, select_genes
 from iscale.captures.readers.files import blocks, find_file, lines
 from iscale.errors import InputError
 
@@ -70,15 +72,22 @@ def only_genes(table: TenxMatrix) -> TenxMatrix:
 
 def read_h5(path: Path) -> TenxMatrix:
     """Read ``*_feature_bc_matrix.h5``, of today's layout (group ``matrix``) or the old one (group named by genome)."""
+    with open_h5(path) as file:
+        _refuse_links(file)
+        table = _read_matrix(path, file["matrix"]) if "matrix" in file else _read_old(path, file)
+    return checked(path, table)
+
+
+@contextmanager
+def open_h5(path: Path, remedy: str = REMEDY) -> Iterator[h5py.File]:
+    """Open a matrix in HDF5; what a damaged one raises becomes an InputError."""
     try:
         with h5py.File(path, "r") as file:
-            _refuse_links(file)
-            table = _read_matrix(path, file["matrix"]) if "matrix" in file else _read_old(path, file)
+            yield file
     except H5_ERRORS as error:
         raise InputError(
-            f"{path} cannot be read as a 10x matrix, it may be truncated or damaged: {_message(error)}", REMEDY
+            f"{path} cannot be read as a 10x matrix, it may be truncated or damaged: {_message(error)}", remedy
         ) from None
-    return checked(path, table)
 
 
 def _message(error: Exception) -> str:
@@ -156,9 +165,8 @@ def _h5_counts(path: Path, group: h5py.Group) -> Counts:
         raise ValueError(f"the starts of the barcodes do not go from 0 to {n}")
     if n > min(shape[0] * shape[1], MOST_UNFOLDED * path.stat().st_size):
         raise ValueError(f"it claims {n:,} values of {shape[0]} x {shape[1]} in {path.stat().st_size:,} bytes")
-    writer, first = CountsWriter(shape[0]), 0
-    while first < shape[1]:
-        last = max(first + 1, int(np.searchsorted(indptr, indptr[first] + BLOCK, side="right")) - 1)
+    writer = CountsWriter(shape[0])
+    for first, last in row_bounds(indptr, BLOCK):
         part = np.s_[int(indptr[first]) : int(indptr[last])]
         values, columns = data[part].astype(np.float32), indices[part]
         check_values(path, values, part.start)
@@ -169,7 +177,6 @@ def _h5_counts(path: Path, group: h5py.Group) -> Counts:
         if not block.has_canonical_format:
             raise twice(path)
         writer.add(block)
-        first = last
     return writer.done()
 
 

@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -21,10 +20,10 @@ from numpy.typing import NDArray
 
 from iscale.captures.counts import select_genes, take
 from iscale.captures.measured import Measured
-from iscale.captures.readers.binning import BIN_UM, BinCounts, GeneIndex, disc_diameter
+from iscale.captures.readers.binning import BIN_UM, BinCounts, GeneIndex, check_pixel, disc_diameter
 from iscale.captures.readers.blocks import csv_blocks, csv_header, in_both, numbers, parquet_blocks, parquet_header
 from iscale.captures.readers.files import find_file, find_optional, lines, read_json
-from iscale.captures.readers.tenx_matrix import GENE_TYPE, only_genes, read_h5
+from iscale.captures.readers.tenx_matrix import GENE_TYPE, only_genes, open_h5, read_h5
 from iscale.errors import InputError
 from iscale.transform import checked_matrix
 
@@ -39,7 +38,6 @@ LEAST_QV = 20.0
 """The vendor's own threshold: transcripts below it (probability of a wrong call above 1 %) are in no cell's counts."""
 
 CONTROL_PREFIXES = ("NegControl", "BLANK", "antisense", "UnassignedCodeword", "DeprecatedCodeword")
-PIXEL_UM = (0.05, 2.0)
 
 TEXT_COLUMNS = {"cell_id": pa.string(), "feature_name": pa.string(), "codeword_category": pa.string()}
 UNIT_REMEDY = (
@@ -87,11 +85,7 @@ def _pixel_size(folder: Path) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         shown = "no pixel_size" if value is None else f"the pixel_size {value!r}, which is no number"
         raise InputError(f"{path} has {shown}: the unit is missing, um per pixel is not known.", UNIT_REMEDY)
-    if not PIXEL_UM[0] <= value <= PIXEL_UM[1]:
-        raise InputError(
-            f"{path} gives {value:g} um as the side of a pixel; {PIXEL_UM[0]:g} to {PIXEL_UM[1]:g} are plausible.",
-            UNIT_REMEDY,
-        )
+    check_pixel(value, str(path), UNIT_REMEDY)
     return float(value)
 
 
@@ -202,16 +196,10 @@ def _read_bins(
 
 def _panel(path: Path) -> tuple[list[str], list[str]]:
     """Ids and symbols of the genes of a matrix, without reading its counts."""
-    try:
-        with h5py.File(path, "r") as file:
-            features = file["matrix/features"]
-            columns = [[raw.decode() for raw in features[name][:]] for name in ("id", "name", "feature_type")]
+    with open_h5(path, "Copy it again, or take it out of the folder: bins can be made without it.") as file:
+        features = file["matrix/features"]
+        columns = [[raw.decode() for raw in features[name][:]] for name in ("id", "name", "feature_type")]
         genes = [(i, symbol) for i, symbol, kind in zip(*columns, strict=True) if kind == GENE_TYPE]
-    except (OSError, KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise InputError(
-            f"{path} cannot be read as a 10x matrix, it may be truncated or damaged: {error}",
-            "Copy it again, or take it out of the folder: bins can be made without it.",
-        ) from None
     return [gene for gene, _ in genes], [symbol for _, symbol in genes]
 
 
