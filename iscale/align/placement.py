@@ -53,7 +53,7 @@ def capture_overview(measured: Measured) -> Overview | None:
     return whole.cropped(measured.xy_px.min(axis=0) - margin, measured.xy_px.max(axis=0) + margin)
 
 
-def given(path: Path) -> Transform:
+def by_matrix(path: Path) -> Transform:
     """A matrix that the user has: ``transform.json``, or the CSV that Xenium Explorer exports for an image.
 
     The CSV takes pixels of the aligned H&E image to pixels of the Xenium's morphology image. With that H&E as the

@@ -132,10 +132,7 @@ class _Fixed:
         dy, dx = divmod(place, self.length[1])
         shift = np.array([_signed(dx, self.length[1], self.side), _signed(dy, self.length[0], self.side)])
         middle = np.array([capture.shape[1] / 2, capture.shape[0] / 2])
-        matrix = np.eye(3)
-        matrix[:2, :2] = turn
-        matrix[:2, 2] = shift + self.side / 2 - turn @ middle
-        return matrix
+        return _matrix(turn, shift + self.side / 2, middle)
 
 
 def _signed(index: int, length: int, side: int) -> int:
@@ -186,8 +183,6 @@ LARGEST_STRETCH = 0.15
 DOUBT, PRICE = 0.03, 0.01
 """Neighbouring sections differ in size by some percent; correlations of right and wrong places by more than this."""
 
-_TINY = 1e-6
-
 
 @dataclass(frozen=True)
 class Freedom:
@@ -203,7 +198,7 @@ class Freedom:
     inner: bool = False
 
 
-def refine(
+def ascend(
     capture: Picture, mother: Picture, starts: list[Candidate], freedom: Freedom, known: float | None = None
 ) -> list[Candidate]:
     """Move every candidate to the nearest maximum of the correlation, all at once; in their order.
@@ -291,6 +286,7 @@ class _Comparison:
 
 
 def _matrix(turn: NDArray[np.float64], place: NDArray[np.float64], centre: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(3, 3) that turns about a centre, which it takes to a place."""
     matrix = np.eye(3)
     matrix[:2, :2] = turn
     matrix[:2, 2] = place - turn @ centre

@@ -83,7 +83,7 @@ class StoredCounts:
         indptr = self._starts[start : stop + 1] - begin
         shape = (stop - start, self.shape[1])
         if begin == end:
-            return nothing(*shape)
+            return no_counts(*shape)
         first = int(np.searchsorted(self._part_ends, begin, side="right"))
         last = int(np.searchsorted(self._part_ends, end, side="left"))
         touched = self._parts[first : last + 1]
@@ -146,7 +146,7 @@ class CountsWriter:
         if self._spill is None:
             held, self._held = self._held, []
             if not held:
-                return nothing(0, self._n_genes)
+                return no_counts(0, self._n_genes)
             return held[0] if len(held) == 1 else sparse.csr_matrix(sparse.vstack(held, format="csr"))
         starts = np.append(0, np.cumsum(np.concatenate(self._lengths)))
         return StoredCounts(
@@ -202,10 +202,10 @@ def in_memory(counts: Counts) -> sparse.csr_matrix:
     if not isinstance(counts, StoredCounts):
         return counts
     parts = [block for _, block in blocks(counts)]
-    return sparse.csr_matrix(sparse.vstack(parts, format="csr")) if parts else nothing(*counts.shape)
+    return sparse.csr_matrix(sparse.vstack(parts, format="csr")) if parts else no_counts(*counts.shape)
 
 
-def nothing(n_spots: int, n_genes: int) -> sparse.csr_matrix:
+def no_counts(n_spots: int, n_genes: int) -> sparse.csr_matrix:
     """A table in which every count is 0."""
     indptr = np.zeros(n_spots + 1, np.int32)
     return sparse.csr_matrix((np.empty(0, np.float32), np.empty(0, np.int32), indptr), shape=(n_spots, n_genes))
@@ -261,7 +261,7 @@ class Entries:
 
     def _matrix(self, parts: list[Any], first: int, n_spots: int) -> sparse.csr_matrix:
         if not parts:
-            return nothing(n_spots, self._shape[1])
+            return no_counts(n_spots, self._shape[1])
         spot, gene, count = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         matrix = sparse.coo_matrix((count, (spot - first, gene)), shape=(n_spots, self._shape[1]))
         return sparse.csr_matrix(matrix.tocsr())
@@ -283,10 +283,13 @@ class Entries:
 
 
 def take(counts: Counts, rows: Rows) -> Counts:
-    """Counts of some spots, in that order, as many or few as they are."""
+    """Counts of some spots, in that order, as many or few as they are; the same where they are all, in order."""
+    is_ascending = bool((np.diff(rows) > 0).all())
+    if is_ascending and len(rows) == counts.shape[0]:
+        return counts
     if not isinstance(counts, StoredCounts):
         return sparse.csr_matrix(counts[rows])
-    if (np.diff(rows) > 0).all():
+    if is_ascending:
         return counts.part(rows)
     place = np.full(counts.shape[0], -1, np.int64)
     place[rows] = np.arange(len(rows))
@@ -303,7 +306,7 @@ def gather(counts: Counts, rows: Rows) -> sparse.csr_matrix:
     if not isinstance(counts, StoredCounts):
         return sparse.csr_matrix(counts[rows])
     distinct, inverse = np.unique(rows, return_inverse=True)
-    found = in_memory(counts.part(distinct)) if len(distinct) else nothing(0, counts.shape[1])
+    found = in_memory(counts.part(distinct)) if len(distinct) else no_counts(0, counts.shape[1])
     return sparse.csr_matrix(found[inverse])
 
 

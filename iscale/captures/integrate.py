@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from iscale.captures.agreement import agreements
 from iscale.captures.counts import Counts, blocks
-from iscale.captures.merge import evenly_spread, merge_labels
+from iscale.captures.merge import merge_labels, spatial_subsample
 from iscale.captures.spots import MOST_SPOTS, Capture, TrainingSpots
 from iscale.captures.stacked import StackedSpots, excess_variance, scaled_variance, stack
 from iscale.errors import InputError
@@ -40,7 +40,7 @@ def capture_scales(
     return np.where(known, common / np.where(known, rate, 1.0), 1.0)
 
 
-def told(
+def depth_notices(
     names: Sequence[str], scale: NDArray[np.float64], capture: NDArray[np.int64], depth: NDArray[np.float64]
 ) -> tuple[str, ...]:
     """What to tell the user: nothing, or one sentence with the factors and the (spot,) depths as measured."""
@@ -158,12 +158,12 @@ def integrate(
             f"px, {n_merged - n_inside} of these nearer to the border than their radius.",
             f"At least {LEAST_SPOTS} are needed to train. Add captures, or merge less (--dist-st).",
         )
-    kept = inside[evenly_spread(merged.xy_px[inside], merged.capture[inside], MOST_SPOTS)]
+    kept = inside[spatial_subsample(merged.xy_px[inside], merged.capture[inside], MOST_SPOTS)]
     agreement = agreements(stacked, stacked.xy_px * pixel_size_um)
     notices: tuple[str, ...] = (
         f"{n_measured} spots of {len(captures)} captures became {n_inside} training spots: {n_merged} after merging "
         f"within {dist_st_px:g} px, {n_merged - n_inside} dropped at the border.",
-        *told(stacked.captures, stacked.scale, stacked.capture, stacked.depth),
+        *depth_notices(stacked.captures, stacked.scale, stacked.capture, stacked.depth),
         *(pair.sentence for pair in agreement),
     )
     if len(kept) < n_inside:
@@ -178,11 +178,10 @@ def integrate(
         )
     slot = np.full(n_merged, -1)
     slot[kept] = np.arange(len(kept))
+    columns = _chosen_columns(stacked, chosen)
     return TrainingSpots(
         genes=tuple(stacked.genes[i] for i in chosen),
-        counts=mean_counts(
-            stacked.tables, _places(stacked, chosen), stacked.scale.tolist(), slot[labels], len(kept), len(chosen)
-        ),
+        counts=mean_counts(stacked.tables, columns, stacked.scale.tolist(), slot[labels], len(kept), len(chosen)),
         depth=merged.depth[kept].astype(np.float32),
         xy_px=merged.xy_px[kept],
         radius_um=merged.radius_um[kept],
@@ -240,7 +239,7 @@ def _sums(labels: NDArray[np.int64], values: NDArray[np.float64]) -> NDArray[np.
     return np.asarray(np.bincount(labels, values), np.float64)
 
 
-def _places(stacked: StackedSpots, genes: list[int]) -> list[NDArray[np.int64]]:
+def _chosen_columns(stacked: StackedSpots, genes: list[int]) -> list[NDArray[np.int64]]:
     """Per capture (own gene,) which of the chosen shared genes it is; -1 is none."""
     of_shared = np.full(len(stacked.genes), -1)
     of_shared[genes] = np.arange(len(genes))

@@ -175,7 +175,9 @@ PER_CELL = 8
 """Spots that are chosen in a cell of the grid, about."""
 
 
-def evenly_spread(xy: NDArray[np.float64], capture: NDArray[np.int64], most: int, seed: int = 0) -> NDArray[np.int64]:
+def spatial_subsample(
+    xy: NDArray[np.float64], capture: NDArray[np.int64], most: int, seed: int = 0
+) -> NDArray[np.int64]:
     """(at most ``most``,) ascending indices of spots (spot, 2), of every place and (spot,) capture the same share.
 
     Spots are put into the order of captures, of cells of a grid along a snake within each, and of chance within a cell;

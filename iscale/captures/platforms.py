@@ -15,7 +15,7 @@ import anndata as ad
 import numpy as np
 
 from iscale.captures.measured import EYE, Measured, as_anndata
-from iscale.captures.readers.files import contents, find_optional
+from iscale.captures.readers.files import describe_folder, find_optional
 from iscale.errors import InputError
 from iscale.slide.overview import read_overview
 
@@ -91,7 +91,7 @@ def detect_platform(path: str | PathLike[str]) -> str:
     if not found:
         needs = "; ".join(f"{name}: {platform.needs}" for name, platform in _PLATFORMS.items())
         raise InputError(
-            f"{place} is of no known platform: it {contents(place) if place.is_dir() else 'is a file'}.",
+            f"{place} is of no known platform: it {describe_folder(place) if place.is_dir() else 'is a file'}.",
             f"A capture's folder holds, for {needs}.",
         )
     return found[0]

@@ -107,7 +107,7 @@ def release() -> None:
     give_back()
 
 
-def read_capture(
+def read_aligned_capture(
     files: CaptureFiles,
     *,
     radius_um: float,
@@ -157,9 +157,9 @@ def place_capture(
     xy_px = transform.apply(measured.xy_px) * grid.scale
     where = files.transform or files.aligned
     keep, left_out = keep_on_image(files.name, where, xy_px, grid.content_shape_px)
-    counts = measured.counts if keep.all() else take(measured.counts, np.flatnonzero(keep))
+    counts = take(measured.counts, np.flatnonzero(keep))
     beside = _beside_locations(files, measured.spot_ids, xy_px * grid.pixel_size_um, radius_um, grid.pixel_size_um)
-    told = f"{len(measured.spot_ids)} spots of {measured.platform}, radius {radius_um:.4g} um; {transform}"
+    summary = f"{len(measured.spot_ids)} spots of {measured.platform}, radius {radius_um:.4g} um; {transform}"
     return Capture(
         name=files.name,
         spot_ids=tuple(name for name, kept in zip(measured.spot_ids, keep, strict=True) if kept),
@@ -168,7 +168,7 @@ def place_capture(
         xy_px=xy_px[keep],
         radius_um=radius_um,
         notices=(
-            f"Capture {files.name}: {told}",
+            f"Capture {files.name}: {summary}",
             *(_of_capture(files.name, notice) for notice in measured.notices),
             *left_out,
             *beside,

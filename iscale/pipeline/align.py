@@ -256,7 +256,7 @@ def place(scene: ways.Scene, wishes: Wishes, say: Callable[[str], None]) -> Tran
 
 def _placed(scene: ways.Scene, wishes: Wishes, say: Callable[[str], None]) -> Transform:
     if wishes.matrix:
-        return ways.given(wishes.matrix)
+        return ways.by_matrix(wishes.matrix)
     if wishes.landmarks:
         found = ways.by_landmarks(scene, wishes.landmarks, wishes.kind, say)
         assert found is not None

@@ -18,7 +18,7 @@ from scipy import sparse
 from iscale.captures.counts import Counts, CountsWriter, Entries, row_bounds, select_genes
 from iscale.errors import InputError, IscaleError
 
-PLACES = ("X", "layers/counts", "layers/raw_counts", "raw/X")
+COUNTS_PATHS = ("X", "layers/counts", "layers/raw_counts", "raw/X")
 """Where raw counts are looked for, in this order."""
 
 SYMBOL_COLUMNS = ("gene_symbols", "gene_symbol", "gene_names", "gene_name", "feature_name", "symbol", "symbols")
@@ -48,7 +48,7 @@ class AnnDataTable:
 
 
 @contextmanager
-def readable(source: str) -> Iterator[None]:
+def anndata_errors(source: str) -> Iterator[None]:
     """Turn whatever a damaged AnnData raises into one InputError: h5py, zarr and anndata share no class of errors."""
     try:
         yield
@@ -91,7 +91,7 @@ def read_table(group: Any, source: str) -> AnnDataTable:
 def _raw_counts(group: Any, source: str) -> tuple[str, Counts, str]:
     """The first place that holds raw counts; they; and a notice that says so."""
     looked: list[str] = []
-    for place in PLACES:
+    for place in COUNTS_PATHS:
         if place not in group:
             looked.append(f"there is no {place}")
             continue

@@ -172,7 +172,7 @@ def _read_cells(matrix: Path, cells: Path, fovs: Fovs | None, um_per_px: float |
         spot_ids=spot_ids,
         gene_symbols=genes,
         gene_ids=genes,
-        counts=counts if len(rows) == len(count_ids) else take(counts, rows),
+        counts=take(counts, rows),
         xy_px=frame.pixels(*global_px[places].T),
         spot_diameter_um=None if areas is None else disc_diameter(float(np.median(areas[places]))) * um,
         um_per_px=um,

@@ -40,7 +40,7 @@ def find_file(folder: Path, *names: str, what: str) -> Path:
     found = find_optional(folder, *names, what=what)
     if found is None:
         raise InputError(
-            f"{folder} does not hold {what}: looked for {' or '.join(names)}; the folder {contents(folder)}.",
+            f"{folder} does not hold {what}: looked for {' or '.join(names)}; the folder {describe_folder(folder)}.",
             "Give the folder as the instrument wrote it, with this file in it.",
         )
     return found
@@ -82,7 +82,7 @@ def check_inside(folder: Path, path: Path, *, what: str) -> None:
         )
 
 
-def contents(folder: Path) -> str:
+def describe_folder(folder: Path) -> str:
     """What a folder holds, for messages: ``holds a.h5, spatial/``."""
     there = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
     more = f" and {len(there) - NAMES_SHOWN} more" if len(there) > NAMES_SHOWN else ""

@@ -14,7 +14,7 @@ from anndata.io import read_elem
 from numpy.typing import NDArray
 
 from iscale.captures.measured import Measured
-from iscale.captures.readers.anndata_group import AnnDataTable, read_table, readable
+from iscale.captures.readers.anndata_group import AnnDataTable, anndata_errors, read_table
 from iscale.captures.readers.lattice import Lattice, visium_lattice
 from iscale.captures.readers.own_image import IMAGE_SETTING, PIXEL_SIZE_SETTING, OwnImage, find_image, open_image
 from iscale.errors import InputError
@@ -40,7 +40,7 @@ def read(path: Path, *, pixel_size_um: float | None = None) -> Measured:
     """
     file_path = _file(path)
     source = str(file_path)
-    with readable(source), h5py.File(file_path, "r") as file:
+    with anndata_errors(source), h5py.File(file_path, "r") as file:
         factors = _scalefactors(file, source)
         table = read_table(file, source)
         found = positions_of(file, table.obs, source)
@@ -48,10 +48,10 @@ def read(path: Path, *, pixel_size_um: float | None = None) -> Measured:
     beside, notices = _image_beside(file_path), found.notices
     if found.in_um:
         stated_um = pixel_size_um or stated_um
-        found, told = _in_pixels(found, stated_um)
+        found, more = _in_pixels(found, stated_um)
         beside, stated_um = (None, 1.0) if stated_um is None else (beside, stated_um)
-        notices += told
-    xy, image, told = fit_image(found, beside, factors)
+        notices += more
+    xy, image, more = fit_image(found, beside, factors)
     return assemble(
         "h5ad",
         table,
@@ -59,7 +59,7 @@ def read(path: Path, *, pixel_size_um: float | None = None) -> Measured:
         factors,
         image=image,
         um_per_px=stated_um,
-        notices=(*notices, *told),
+        notices=(*notices, *more),
     )
 
 
@@ -228,8 +228,8 @@ def positions_of(group: Any, obs: pd.DataFrame, source: str) -> Positions:
         if set(pair) <= set(obs.columns):
             field = f"obs {pair[0]}, {pair[1]}"
             xy, _ = _two_columns(obs[list(pair)].to_numpy(), len(obs), field, source)
-            told = (f"Positions are {field}, taken for full-resolution pixels.",) if pair == ("x", "y") else ()
-            return Positions(_finite(xy, obs, field, source), field, pair == UM_COLUMNS, told)
+            more = (f"Positions are {field}, taken for full-resolution pixels.",) if pair == ("x", "y") else ()
+            return Positions(_finite(xy, obs, field, source), field, pair == UM_COLUMNS, more)
     columns = ", ".join(str(name) for name in obs.columns[:8]) or "nothing"
     raise InputError(
         f"{source} holds no positions: obsm has {', '.join(keys) or 'nothing'}, obs has {columns}.", POSITIONS_REMEDY

@@ -15,7 +15,7 @@ from iscale.slide.reader import SUFFIXES, open_slide
 IMAGE_SETTING = "image in [capture.NAME] of iscale.toml, or image= in Python"
 PIXEL_SIZE_SETTING = "pixel_size_um in [capture.NAME] of iscale.toml, or pixel_size_um= in Python"
 
-ENOUGH = 0.95
+LEAST_ON_IMAGE = 0.95
 """An image on which a smaller share of the spots lies is not in the pixels that their positions count in."""
 
 
@@ -34,7 +34,7 @@ class OwnImage:
 
     def is_of(self, xy_px: NDArray[np.float64]) -> bool:
         """Whether positions (spot, 2) may count in its pixels."""
-        return self.share_on(xy_px) >= ENOUGH
+        return self.share_on(xy_px) >= LEAST_ON_IMAGE
 
     def mismatch(self, xy_px: NDArray[np.float64]) -> str:
         """What is wrong where positions (spot, 2) do not lie on it."""

@@ -22,7 +22,7 @@ from iscale.captures.readers.files import (
     blocks,
     check_folder,
     check_inside,
-    contents,
+    describe_folder,
     find_file,
     find_optional,
     read_json,
@@ -186,7 +186,8 @@ def read_visium_hd(folder: Path, bin_um: float | None = None) -> Measured:
     bins = _bin_folders(folder)
     if not bins:
         raise InputError(
-            f"{folder} is not of Visium HD: no binned_outputs/square_008um or the like; it {contents(folder)}.", REMEDY
+            f"{folder} is not of Visium HD: no binned_outputs/square_008um or the like; it {describe_folder(folder)}.",
+            REMEDY,
         )
     is_itself = list(bins.values()) == [folder]
     side = bin_um if bin_um is not None else next(iter(bins)) if is_itself else DEFAULT_BIN_UM
@@ -262,16 +263,15 @@ def _measured(
     positions = read_positions(positions_file, table.barcodes, step_um)
     _check_found(root, positions_file, table.barcodes, positions.found)
     kept = np.flatnonzero(positions.found)
-    whole = len(kept) == len(table.barcodes)
-    spot_ids = table.barcodes if whole else [table.barcodes[i] for i in kept.tolist()]
-    told = "microns_per_pixel" in factors
-    um_per_px = _positive(factors_file, factors, "microns_per_pixel") if told else positions.um_per_px
+    spot_ids = [table.barcodes[i] for i in kept.tolist()]
+    is_stated = "microns_per_pixel" in factors
+    um_per_px = _positive(factors_file, factors, "microns_per_pixel") if is_stated else positions.um_per_px
     return Measured(
         platform=platform,
         spot_ids=spot_ids,
         gene_symbols=table.gene_symbols,
         gene_ids=table.gene_ids,
-        counts=table.counts if whole else take(table.counts, kept),
+        counts=take(table.counts, kept),
         xy_px=positions.xy_px[kept],
         spot_diameter_um=diameter_um,
         um_per_px=um_per_px,
@@ -323,10 +323,10 @@ def _notices(
     unplaced = f"{missing} of {n} barcodes have no position in {path.name} and are left out"
     if missing / n > MOST_UNPLACED:
         unplaced = f"Warning: {unplaced}: check that both are of the same sample and bin size"
-    told = {
+    notices = {
         f"{unplaced}.": missing,
         f"{off} of {n - missing} spots are off the tissue by in_tissue; they are kept, as scanpy does.": off,
         f"{others} features that are not gene expression are left out.": others,
         f"The positions in {path.name} form no lattice: the size of a pixel is not known.": um_per_px is None,
     }
-    return tuple(text for text, is_so in told.items() if is_so)
+    return tuple(text for text, is_so in notices.items() if is_so)

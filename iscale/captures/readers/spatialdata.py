@@ -17,7 +17,7 @@ import zarr
 from numpy.typing import NDArray
 
 from iscale.captures.measured import Measured
-from iscale.captures.readers.anndata_group import AnnDataTable, read_table, readable
+from iscale.captures.readers.anndata_group import AnnDataTable, anndata_errors, read_table
 from iscale.captures.readers.blocks import parquet_errors
 from iscale.captures.readers.files import check_inside, find_file
 from iscale.captures.readers.h5ad import assemble, positions_of
@@ -135,7 +135,7 @@ def read(path: Path, table: str | None = None) -> Measured:
     name = _table_name(store, table)
     check_inside(store, store / "tables" / name, what="the table")
     source = f"{store}/tables/{name}"
-    with readable(source):
+    with anndata_errors(source):
         group = zarr.open_group(store / "tables" / name, mode="r")
         found = read_table(group, source)
         attributes = dict(group.attrs)

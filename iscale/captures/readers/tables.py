@@ -114,13 +114,13 @@ def _scale(folder: Path, image: OwnImage | None, is_raw: bool, lattice: Lattice 
         return Scale(lattice.um_per_px, lattice.pitch_um, lattice.diameter_um, (notice,))
     else:
         return Scale(None, None, None, ())
-    told = (f"The pixel size, {um:.4g} um, is the one that {source} states.",)
+    notices = (f"The pixel size, {um:.4g} um, is the one that {source} states.",)
     if lattice is None:
-        return Scale(um, None, None, told)
+        return Scale(um, None, None, notices)
     if abs(lattice.um_per_px / um - 1) <= DISAGREE:
-        return Scale(um, lattice.pitch_um, lattice.diameter_um, told)
+        return Scale(um, lattice.pitch_um, lattice.diameter_um, notices)
     doubt = (
         f"Warning: spots of such names are {lattice.pitch_um:g} um apart on the usual array, at a pixel size of "
         f"{lattice.um_per_px:.4g} um, not {um:.4g} um: check {source}."
     )
-    return Scale(um, None, None, (*told, doubt))
+    return Scale(um, None, None, (*notices, doubt))

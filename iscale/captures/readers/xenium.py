@@ -10,6 +10,7 @@ from __future__ import annotations
 import glob
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -72,9 +73,11 @@ def read(folder: Path, bin_um: float | None = None) -> Measured:
         notices += (f"There is no {MATRIX}: transcripts are counted in square bins of {bin_um:g} um.",)
     if bin_um is None:
         assert matrix is not None
-        return _read_cells(folder, matrix, um_per_px, image, image_from_full, notices)
-    source = transcripts or find_file(folder, *TRANSCRIPTS, what="the transcripts, which bins are made of")
-    return _read_bins(source, matrix, bin_um, um_per_px, image, image_from_full, notices)
+        found = _read_cells(folder, matrix, um_per_px)
+    else:
+        source = transcripts or find_file(folder, *TRANSCRIPTS, what="the transcripts, which bins are made of")
+        found = _read_bins(source, matrix, bin_um, um_per_px)
+    return replace(found, image=image, image_from_full=image_from_full, notices=(*notices, *found.notices))
 
 
 def _pixel_size(folder: Path) -> float:
@@ -100,40 +103,29 @@ def _header(path: Path) -> list[str]:
     return parquet_header(path) if path.name.endswith(".parquet") else csv_header(path)
 
 
-def _read_cells(
-    folder: Path,
-    matrix: Path,
-    um_per_px: float,
-    image: Path | None,
-    image_from_full: NDArray[np.float64],
-    notices: tuple[str, ...],
-) -> Measured:
+def _read_cells(folder: Path, matrix: Path, um_per_px: float) -> Measured:
     source = find_file(folder, *CELLS, what=f"the positions of the cells that {MATRIX} counts")
     ids, xy_um, areas = _cell_table(source)
     every = read_h5(matrix)
     table = only_genes(every)
     dropped = Counter(kind for kind in every.feature_types or () if kind != GENE_TYPE)
-    if dropped:
-        of_each = ", ".join(f"{number:,} {kind}" for kind, number in sorted(dropped.items()))
-        notices += (f"{dropped.total():,} of {len(every.gene_ids):,} features are no genes and left out: {of_each}.",)
+    of_each = ", ".join(f"{number:,} {kind}" for kind, number in sorted(dropped.items()))
+    no_genes = f"{dropped.total():,} of {len(every.gene_ids):,} features are no genes and left out: {of_each}."
     rows, places, unmatched = in_both(matrix, table.barcodes, source, ids)
     spot_ids = [table.barcodes[row] for row in rows.tolist()]
-    whole = len(rows) == len(table.barcodes)
     return Measured(
         platform="xenium",
         spot_ids=spot_ids,
         gene_symbols=table.gene_symbols,
         gene_ids=table.gene_ids,
-        counts=table.counts if whole else take(table.counts, rows),
+        counts=take(table.counts, rows),
         xy_px=xy_um[places] / um_per_px,
         spot_diameter_um=None if areas is None else disc_diameter(float(np.median(areas[places]))),
         um_per_px=um_per_px,
-        image=image,
-        image_from_full=image_from_full,
         obs=None
         if areas is None
         else pd.DataFrame({"cell_area_um2": areas[places]}, index=pd.Index(spot_ids, dtype=object)),
-        notices=(*notices, *unmatched),
+        notices=(*[no_genes] * bool(dropped), *unmatched),
     )
 
 
@@ -161,15 +153,7 @@ def _text(value: object, path: Path) -> str:
     return str(value)
 
 
-def _read_bins(
-    source: Path,
-    matrix: Path | None,
-    bin_um: float,
-    um_per_px: float,
-    image: Path | None,
-    image_from_full: NDArray[np.float64],
-    notices: tuple[str, ...],
-) -> Measured:
+def _read_bins(source: Path, matrix: Path | None, bin_um: float, um_per_px: float) -> Measured:
     gene_ids, symbols = _panel(matrix) if matrix is not None else ([], [])
     index = GeneIndex(symbols, is_gene=lambda name: not name.startswith(CONTROL_PREFIXES))
     bins = BinCounts(bin_um, source)
@@ -188,9 +172,7 @@ def _read_bins(
         spot_diameter_um=disc_diameter(bin_um**2),
         um_per_px=um_per_px,
         pitch_um=bin_um,
-        image=image,
-        image_from_full=image_from_full,
-        notices=(*notices, left_out),
+        notices=(left_out,),
     )
 
 
