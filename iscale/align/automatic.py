@@ -71,15 +71,6 @@ def align_automatically(
 def refine_by_images(capture: Overview, mother: Overview, start: Transform, *, kind: Kind = "similarity") -> Transform:
     """Move a capture from where it is, by landmarks or a matrix, to the nearest place where the images agree most.
 
-    Parameters
-    ----------
-    capture, mother
-        Overviews.
-    start
-        Where it is.
-    kind
-        ``similarity`` or ``affine``.
-
     Returns
     -------
     Transform

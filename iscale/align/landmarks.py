@@ -309,11 +309,8 @@ def _no_geojson(path: Path) -> Table:
 
 
 def _of_pairs(table: Table, prefixes: tuple[str, ...], um_per_px: float | None, image: str) -> _Points:
-    x, y = (table.find(*(name for p in prefixes for name in (p + axis, axis + p))) for axis in "xy")
-    if x is None or y is None:
-        found = ", ".join(name or "(no name)" for name in table.columns[:6])
-        raise InputError(f"{table.path} has no columns for x and y of the {image} (it has: {found}).", REMEDY)
-    return _points(table, x, y, um_per_px, image)
+    x_names, y_names = ([name for p in prefixes for name in (p + axis, axis + p)] for axis in "xy")
+    return _points(table, *_xy_columns(table, x_names, y_names, f"for x and y of the {image}"), um_per_px, image)
 
 
 def _of_one_image(path: Path, um_per_px: float | None, image: str) -> _Points:
@@ -321,10 +318,7 @@ def _of_one_image(path: Path, um_per_px: float | None, image: str) -> _Points:
         names, xy = read_geojson(path)
         return _checked(_Points(path, names if any(names) else None, xy))
     table = read_table(path)
-    x, y = table.find("x", "centroidx"), table.find("y", "centroidy")
-    if x is None or y is None:
-        found = ", ".join(name or "(no name)" for name in table.columns[:6])
-        raise InputError(f"{path} has no columns x and y (it has: {found}).", REMEDY)
+    x, y = _xy_columns(table, ["x", "centroidx"], ["y", "centroidy"], "x and y")
     several = table.find("numpoints")
     if several is not None and table.numbers(several).max() > 1:
         raise InputError(
@@ -332,6 +326,14 @@ def _of_one_image(path: Path, um_per_px: float | None, image: str) -> _Points:
             "Export the points as GeoJSON, or set each as an annotation of its own.",
         )
     return _points(table, x, y, um_per_px, image)
+
+
+def _xy_columns(table: Table, x_names: list[str], y_names: list[str], what: str) -> tuple[int, int]:
+    x, y = table.find(*x_names), table.find(*y_names)
+    if x is None or y is None:
+        found = ", ".join(name or "(no name)" for name in table.columns[:6])
+        raise InputError(f"{table.path} has no columns {what} (it has: {found}).", REMEDY)
+    return x, y
 
 
 def _points(table: Table, x: int, y: int, um_per_px: float | None, image: str) -> _Points:
