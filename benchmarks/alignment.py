@@ -22,7 +22,7 @@ from PIL import Image
 from benchmarks.report import machine, publish, table
 from iscale.align.automatic import AlignmentRefusedError, align_automatically
 from iscale.align.fit import fit_landmarks, fit_pairs
-from iscale.align.outline import tissue_mask
+from iscale.align.structure import tissue_mask
 from iscale.slide.overview import Overview, read_overview
 from iscale.transform import Kind, Transform
 

@@ -19,9 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.report import machine, publish, table
-from iscale.captures.mean_counts import SHARED_COUNTS, SHARED_GENES, shared_layout
 from iscale.captures.spots import TrainingSpots
-from iscale.captures.stage import write_training
+from iscale.captures.stage import SHARED_COUNTS, SHARED_GENES, shared_layout, write_training
 from iscale.encoders.base import FeatureGroup
 from iscale.engine.plan import Resources, parse_bytes
 from iscale.errors import MemoryBudgetError

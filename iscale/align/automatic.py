@@ -11,12 +11,10 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from iscale.align.ascent import Freedom
 from iscale.align.candidates import FINE_GROWTH, Placed, Placing
-from iscale.align.outline import Stain, stain_of
-from iscale.align.search import Candidate
+from iscale.align.search import Candidate, Freedom
+from iscale.align.structure import Stain, stain_of
 from iscale.errors import InputError
 from iscale.slide.overview import Overview
 from iscale.transform import Kind, Transform
@@ -73,15 +71,6 @@ def align_automatically(
 def refine_by_images(capture: Overview, mother: Overview, start: Transform, *, kind: Kind = "similarity") -> Transform:
     """Move a capture from where it is, by landmarks or a matrix, to the nearest place where the images agree most.
 
-    Parameters
-    ----------
-    capture, mother
-        Overviews.
-    start
-        Where it is.
-    kind
-        ``similarity`` or ``affine``.
-
     Returns
     -------
     Transform
@@ -95,7 +84,7 @@ def refine_by_images(capture: Overview, mother: Overview, start: Transform, *, k
     """
     stains = _stains(capture, mother)
     matrix = np.linalg.inv(mother.to_full) @ start.matrix @ capture.to_full
-    placing = Placing(*stains, _scale(matrix), known=True)
+    placing = Placing(*stains, Transform(matrix).scale, known=True)
     (before,) = placing.judged([Candidate(matrix, 0.0)])
     coarse = placing.refined([before.candidate], 1, Freedom(growth=FINE_GROWTH))[0]
     inner = coarse.agreement.value >= LEAST_AGREEMENT
@@ -136,10 +125,6 @@ def _transform(capture: Overview, mother: Overview, place: Placed, measures: dic
     return Transform(matrix, "automatic", measures | found)
 
 
-def _scale(matrix: NDArray[np.float64]) -> float:
-    return math.sqrt(abs(float(np.linalg.det(matrix[:2, :2]))))
-
-
 def _first_decided(stains: tuple[Stain, Stain], scales: list[Expected], kind: Kind) -> tuple[Placed, float]:
     """The first expected scale around which a place stands out."""
     refusals: list[AlignmentRefusedError] = []
@@ -162,7 +147,7 @@ def _doubting_the_scale(
         best, _ = _decide(_place(stains, others, "similarity"))
     except AlignmentRefusedError:
         return refusal
-    found = _scale(best.candidate.matrix) / scale
+    found = Transform(best.candidate.matrix).scale / scale
     return AlignmentRefusedError(
         f"At the scale that the pixel sizes of both images give, no place on the mother image stands out. At "
         f"{found:.2f} times that scale a place would stand out.",

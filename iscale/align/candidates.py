@@ -11,11 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from iscale.align.ascent import Freedom, refine
-from iscale.align.outline import Stain
-from iscale.align.search import Candidate, Picture, search
-from iscale.align.structure import Agreement, Structures, agreement, channels
+from iscale.align.search import Candidate, Freedom, Picture, ascend, search
+from iscale.align.structure import Agreement, Stain, Structures, agreement, channels
 from iscale.geometry import Region
+from iscale.transform import Transform
 
 MARGIN = 0.2
 """Glass around the tissue that is compared too, as a share of its extent."""
@@ -38,22 +37,16 @@ class Level:
 
 
 class Pyramid:
-    """Pictures of a stain at any resolution.
-
-    Parameters
-    ----------
-    stain
-        The stain.
-    cropped
-        Whether only the tissue with a margin is pictured.
-    """
+    """Pictures of a stain at any resolution; ``cropped`` to the tissue with a margin."""
 
     def __init__(self, stain: Stain, *, cropped: bool = False) -> None:
         strength = np.sqrt((stain.density**2).sum(-1))
         dense = float(np.quantile(strength[stain.mask], 0.9))
         # Half of the value is the outline, half the stain: neither alone tells all tissues.
         values = stain.mask * (0.5 + 0.5 * np.clip(strength / max(dense, 1e-3), 0, 1.5))
-        window = _tissue_window(stain.mask) if cropped else Region(0, stain.mask.shape[0], 0, stain.mask.shape[1])
+        h, w = stain.mask.shape
+        margin = int(MARGIN * (max(stain.box.shape) - 1)) + 1
+        window = stain.box.grown(margin, (h, w)) if cropped else Region(0, h, 0, w)
         self.corner = window.x0, window.y0
         layers = [values, stain.mask, *channels(stain)]
         self.layers = torch.from_numpy(np.stack([a[window.slices].astype(np.float32) for a in layers]))[None]
@@ -65,19 +58,12 @@ class Pyramid:
         return Level(Picture(values, tissue, torch.stack(inner)), times, self.corner)
 
 
-def _tissue_window(mask: NDArray[np.bool_]) -> Region:
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    margin = int(MARGIN * max(np.ptp(rows), np.ptp(columns))) + 1
-    box = Region(int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1)
-    return box.grown(margin, (mask.shape[0], mask.shape[1]))
-
-
-def between(candidate: Candidate, own: Level, theirs: Level) -> Candidate:
+def to_overviews(candidate: Candidate, own: Level, theirs: Level) -> Candidate:
     """From pixels of pictures to pixels of overviews."""
     return Candidate(theirs.to_overview @ candidate.matrix @ np.linalg.inv(own.to_overview), candidate.score)
 
 
-def onto(candidate: Candidate, own: Level, theirs: Level) -> Candidate:
+def to_pictures(candidate: Candidate, own: Level, theirs: Level) -> Candidate:
     """From pixels of overviews to pixels of pictures."""
     return Candidate(np.linalg.inv(theirs.to_overview) @ candidate.matrix @ own.to_overview, candidate.score)
 
@@ -97,7 +83,7 @@ CANDIDATES, FINALISTS = 48, 4
 FINE_GROWTH = 0.03
 """How much the last refinement may change the scale, relatively."""
 
-APART = 0.15
+LEAST_MOVE = 0.15
 """Places are distinct where they move the capture's corners by this share of its diagonal, in the mean."""
 
 
@@ -115,17 +101,7 @@ class Placed:
 
 
 class Placing:
-    """A capture and the mother image, pictured for one expected scale.
-
-    Parameters
-    ----------
-    capture, mother
-        The two as tissue.
-    scale
-        Mother overview pixels per capture overview pixel, about.
-    known
-        Whether that is known.
-    """
+    """A capture and the mother image, pictured for one expected scale: mother per capture overview pixels."""
 
     def __init__(self, capture: Stain, mother: Stain, scale: float, known: bool) -> None:
         self.scale, self.known = scale, known
@@ -144,7 +120,7 @@ class Placing:
         """The places of a search over the mother image, at the expected scale times each of some factors."""
         a, b = self.own.at(self.coarse / self.scale), self.theirs.at(self.coarse)
         scales = [self.scale * factor * a.factor / b.factor for factor in factors]
-        found = [between(c, a, b) for c in search(a.picture, b.picture, scales)]
+        found = [to_overviews(c, a, b) for c in search(a.picture, b.picture, scales)]
         placed = self.refined(distinct(found, self.shape, CANDIDATES), 1, Freedom())
         first = self.refined([p.candidate for p in placed[:FINALISTS]], FINE, Freedom(growth=FINE_GROWTH))
         return ordered([*first, *placed[FINALISTS:]], self.shape)
@@ -153,8 +129,8 @@ class Placing:
         """Candidates moved to where they correlate most, at ``level`` times the resolution of the search."""
         a, b = self.own.at(self.coarse / self.scale / level), self.theirs.at(self.coarse / level)
         known = self.scale * a.factor / b.factor if self.known else None
-        moved = refine(a.picture, b.picture, [onto(c, a, b) for c in candidates], freedom, known)
-        return self.judged([between(c, a, b) for c in moved])
+        moved = ascend(a.picture, b.picture, [to_pictures(c, a, b) for c in candidates], freedom, known)
+        return self.judged([to_overviews(c, a, b) for c in moved])
 
     def polished(self, place: Placed, freedom: Freedom) -> Placed:
         """One place refined to the end; its score stays comparable with those of other places."""
@@ -173,16 +149,15 @@ def distinct(candidates: list[Candidate], shape: tuple[int, ...], most: int) -> 
     """The first of every group of candidates that are about the same place."""
     kept: list[Candidate] = []
     for candidate in candidates:
-        if all(_apart(candidate, other, shape) for other in kept):
+        if all(_are_distinct(candidate, other, shape) for other in kept):
             kept.append(candidate)
         if len(kept) == most:
             break
     return kept
 
 
-def _apart(one: Candidate, other: Candidate, shape: tuple[int, ...]) -> bool:
+def _are_distinct(one: Candidate, other: Candidate, shape: tuple[int, ...]) -> bool:
     h, w = shape[:2]
     corners = np.array([[0, 0, 1], [w, 0, 1], [0, h, 1], [w, h, 1]], dtype=np.float64)
     moved = (corners @ one.matrix.T - corners @ other.matrix.T)[:, :2]
-    scale = math.sqrt(abs(np.linalg.det(one.matrix[:2, :2])))
-    return bool(np.hypot(*moved.T).mean() > APART * math.hypot(h, w) * scale)
+    return bool(np.hypot(*moved.T).mean() > LEAST_MOVE * math.hypot(h, w) * Transform(one.matrix).scale)

@@ -18,21 +18,10 @@ COLLINEAR = 0.01
 
 
 def fit_points(source: Points, target: Points, *, penalty: float = math.inf, mirrored: bool = False) -> Points:
-    """Least squares of ``p z + q conj(z) + t`` with a penalty of ``penalty |q|^2``.
+    """(3, 3) least squares of ``p z + q conj(z) + t`` over pairs (pair, 2), with a penalty of ``penalty |q|^2``.
 
-    Parameters
-    ----------
-    source, target
-        (pair, 2): x, y of the same points in both images, not all at one place.
-    penalty
-        In squared units of the source: a similarity at infinity, an affine at 0.
-    mirrored
-        Whether the similarity, or that towards which an affine is drawn, is mirrored.
-
-    Returns
-    -------
-    matrix
-        (3, 3) float64: takes (x, y, 1) of the source to the target.
+    The penalty is in squared units of the source: infinite gives a similarity, 0 an affine. ``mirrored`` is the
+    similarity, or that towards which an affine is drawn. Points must not all be at one place.
     """
     s_mean, t_mean = source.mean(axis=0), target.mean(axis=0)
     s, t = as_complex(source - s_mean, mirrored), as_complex(target - t_mean)
@@ -49,22 +38,7 @@ def fit_points(source: Points, target: Points, *, penalty: float = math.inf, mir
 
 
 def leverage(source: Points, at: Points, *, penalty: float = math.inf, mirrored: bool = False) -> Points:
-    """How uncertain a fit to points is elsewhere: variance of the prediction over that of one point's noise.
-
-    Parameters
-    ----------
-    source
-        (pair, 2): the points that are fitted.
-    at
-        (place, 2): where predictions are made.
-    penalty, mirrored
-        As for :func:`fit_points`.
-
-    Returns
-    -------
-    leverage
-        (place,) float64.
-    """
+    """(place,) how uncertain a fit to ``source`` is at ``at``: variance of the prediction over a point's noise."""
     mean = source.mean(axis=0)
     s, z = as_complex(source - mean, mirrored), as_complex(at - mean, mirrored)
     if math.isinf(penalty):
@@ -141,16 +115,9 @@ MOST_STARTS, REFINED = 2000, 10
 
 @dataclass(frozen=True)
 class Problem:
-    """Landmarks in pixels, and what is to be fitted to them.
+    """Landmarks (landmark, 2), x, y in full-resolution pixels, and what is to be fitted to them.
 
-    Attributes
-    ----------
-    source, target
-        (landmark, 2) float64: x, y in full-resolution pixels of the capture and of the mother image.
-    kind
-        What is fitted; an affine is drawn towards a similarity as far as its noise asks.
-    um_per_px
-        Side of a pixel of the mother image, in um.
+    An affine is drawn towards a similarity as far as its noise asks; ``um_per_px`` is of the mother image.
     """
 
     source: Points
@@ -204,18 +171,9 @@ class Problem:
 class Fit:
     """A fit to some landmarks.
 
-    Attributes
-    ----------
-    matrix
-        (3, 3) float64.
-    residual
-        (landmark,) of all landmarks, in pixels of the mother image.
-    squares
-        Sum of the squared residuals of the fitted landmarks, and what an unusual stretch costs.
-    noise, weight
-        Variance of the fitted landmarks' noise per axis, in px^2, and its degrees of freedom.
-    penalty
-        See :func:`iscale.align.consensus.fit_points`.
+    ``residual`` is (landmark,) of all of them, in pixels of the mother image; ``squares`` the sum over the fitted ones,
+    and what an unusual stretch costs; ``noise`` their variance per axis in px^2, of ``weight`` degrees of freedom;
+    ``penalty`` that of :func:`fit_points`.
     """
 
     matrix: Points
@@ -228,18 +186,9 @@ class Fit:
 
 @dataclass(frozen=True)
 class Consensus:
-    """Landmarks that agree, and the fit to them.
+    """Landmarks that agree (landmark,), the fit to them, and the residuals of all, in pixels of the mother image.
 
-    Attributes
-    ----------
-    matrix
-        (3, 3) float64.
-    kept
-        (landmark,) bool.
-    residual
-        (landmark,) of all landmarks, in pixels of the mother image.
-    misfit
-        Root mean square of the residuals of those kept, an unusual stretch counted in, in pixels of the mother image.
+    ``misfit`` is the root mean square of the residuals of those kept, an unusual stretch counted in.
     """
 
     matrix: Points
@@ -260,14 +209,8 @@ def majority(n: int) -> int:
 def consensus(problem: Problem, *, mirrored: bool, seed: int) -> Consensus:
     """The largest set of landmarks that agree; fewer than a majority where there is no such set.
 
-    Parameters
-    ----------
-    problem
-        The landmarks, as many as determine the transform or more.
-    mirrored
-        Whether one of the images is seen from its back.
-    seed
-        Chooses the pairs to start from where landmarks are too many to try all.
+    ``mirrored``: one of the images is seen from its back. ``seed`` chooses the pairs to start from where there are too
+    many.
     """
     n = len(problem.source)
     chosen = np.arange(n) if n <= ALL_NEEDED else _least_trimmed(problem, mirrored, seed)

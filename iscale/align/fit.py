@@ -31,20 +31,10 @@ DECISIVE = 3.0
 
 @dataclass(frozen=True)
 class LandmarkFit:
-    """A transform fitted to landmarks.
+    """A transform fitted to landmarks: (3, 3), from full-resolution pixels of the capture to those of the mother image.
 
-    Attributes
-    ----------
-    matrix
-        (3, 3) float64: takes (x, y, 1) in full-resolution pixels of the capture to those of the mother image.
-    kind
-        What was fitted.
-    names
-        (landmark,) names.
-    inlier
-        (landmark,) bool: landmarks that the transform was fitted to; the others do not agree with them.
-    residual_um
-        (landmark,) float64: distance on the mother image between where a landmark is and where the transform puts it.
+    Landmarks that are no ``inlier`` (landmark,) do not agree with the others, and were left out; ``residual_um`` is the
+    distance on the mother image between where a landmark is and where the transform puts it.
     """
 
     matrix: Points
@@ -78,27 +68,11 @@ class LandmarkFit:
 
 
 def fit_pairs(source: Points, target: Points, kind: Kind) -> Points:
-    """Fit a transform to all pairs by least squares.
+    """(3, 3) transform fitted by least squares to all pairs (pair, 2), x, y of the same points in both images.
 
     A similarity (Umeyama, "Least-squares estimation of transformation parameters between two point patterns", 1991) is
-    mirrored only where there are four or more pairs and that makes residuals three times smaller.
-
-    Parameters
-    ----------
-    source, target
-        (pair, 2): x, y of the same points in both images.
-    kind
-        ``similarity`` (turn, scale, shift) or ``affine``.
-
-    Returns
-    -------
-    matrix
-        (3, 3) float64: takes (x, y, 1) of the source to the target.
-
-    Raises
-    ------
-    InputError
-        Too few pairs, all at one place, or (affine) on one line.
+    mirrored only where there are four or more pairs and that makes residuals three times smaller. An InputError where
+    pairs are too few, all at one place, or (affine) on one line.
     """
     source, target = _checked(source, target, kind)
     if kind == "affine":

@@ -32,16 +32,9 @@ REMEDY = (
 class Table:
     """A text table with named columns.
 
-    Attributes
-    ----------
-    path
-        Its file.
-    columns
-        (column,) names in small letters without blanks, signs and units: ``Centroid X µm`` is ``centroidx``.
-    units
-        (column,): the unit that a column's name states, or None.
-    rows
-        Cells of every row that is not blank, and the number of its line in the file.
+    Columns are in small letters without blanks, signs and units (``Centroid X µm`` is ``centroidx``), their units
+    beside them where the name states one; rows are the cells of every row that is not blank, after the number of its
+    line.
     """
 
     path: Path
@@ -54,13 +47,7 @@ class Table:
         return [row[column].strip() for _, row in self.rows]
 
     def numbers(self, column: int) -> NDArray[np.float64]:
-        """Cells of a column as finite numbers.
-
-        Raises
-        ------
-        InputError
-            A cell is none.
-        """
+        """Cells of a column as numbers; an InputError where one is not finite."""
         values = np.empty(len(self.rows))
         for i, (line, row) in enumerate(self.rows):
             try:
@@ -76,13 +63,7 @@ class Table:
         return values
 
     def in_um(self, column: int) -> NDArray[np.bool_]:
-        """(row,) whether positions in a column are in um: its name says so, or a column ``unit`` does.
-
-        Raises
-        ------
-        InputError
-            ``unit`` says something else.
-        """
+        """(row,) whether positions in a column are in um: its name says so, or a column ``unit`` does."""
         stated = self.find("unit", "units")
         if stated is None:
             return np.full(len(self.rows), self.units[column] == "um")
@@ -140,10 +121,7 @@ def numbered(names: list[str]) -> list[str]:
 def read_table(path: Path) -> Table:
     """Read a table whose cells are separated by commas, semicolons or tabs; lines from ``#`` on are comments.
 
-    Raises
-    ------
-    InputError
-        The file is no text, has no header and rows, or a row has another number of cells than the header.
+    An InputError where it has no header and rows, or a row has another number of cells than the header.
     """
     lines = [(n, line) for n, line in enumerate(read_text(path).splitlines(), start=1)]
     lines = [(n, line) for n, line in lines if line.strip(" ,;\t") and not line.lstrip().startswith("#")]
@@ -174,20 +152,10 @@ def _column(text: str) -> tuple[str, Unit | None]:
 
 
 def read_geojson(path: Path) -> tuple[list[str], NDArray[np.float64]]:
-    """Read the points of a GeoJSON file as QuPath exports them: features, a collection of them, or only one.
+    """Names, empty where there is none, and (point, 2) x, y of a GeoJSON file as QuPath exports points.
 
-    Points are named by ``properties.name``, or else by the classification; those of a MultiPoint are numbered. QuPath
-    counts in full-resolution pixels.
-
-    Returns
-    -------
-    names, xy
-        (point,) names, empty where there is none, and (point, 2) x, y.
-
-    Raises
-    ------
-    InputError
-        The file is no such file, or holds no points.
+    It holds features, a collection of them, or only one. Points are named by ``properties.name``, or else by the
+    classification; those of a MultiPoint are numbered. QuPath counts in full-resolution pixels.
     """
     try:
         document = json.loads(read_text(path))
@@ -228,13 +196,7 @@ def _feature_names(feature: dict[str, Any]) -> tuple[str, str]:
 
 
 def read_text(path: Path) -> str:
-    """Text of a file.
-
-    Raises
-    ------
-    InputError
-        It cannot be read, or is no text.
-    """
+    """Text of a file; an InputError where it cannot be read, or is no text."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
@@ -283,10 +245,7 @@ class _Points:
 def find_landmarks(folder: Path) -> tuple[Path, ...]:
     """Files of landmarks in a folder: one of pairs, or the capture's and the mother image's; none, if empty.
 
-    Raises
-    ------
-    InputError
-        More than one file could be meant, or one of two is missing.
+    An InputError where more than one file could be meant, or one of two is missing.
     """
     found = {stem: _with_stem(folder, stem) for stem in (STEM, CAPTURE_STEM, MOTHER_STEM)}
     files = [path for paths in found.values() for path in paths]
@@ -350,11 +309,8 @@ def _no_geojson(path: Path) -> Table:
 
 
 def _of_pairs(table: Table, prefixes: tuple[str, ...], um_per_px: float | None, image: str) -> _Points:
-    x, y = (table.find(*(name for p in prefixes for name in (p + axis, axis + p))) for axis in "xy")
-    if x is None or y is None:
-        found = ", ".join(name or "(no name)" for name in table.columns[:6])
-        raise InputError(f"{table.path} has no columns for x and y of the {image} (it has: {found}).", REMEDY)
-    return _points(table, x, y, um_per_px, image)
+    x_names, y_names = ([name for p in prefixes for name in (p + axis, axis + p)] for axis in "xy")
+    return _points(table, *_xy_columns(table, x_names, y_names, f"for x and y of the {image}"), um_per_px, image)
 
 
 def _of_one_image(path: Path, um_per_px: float | None, image: str) -> _Points:
@@ -362,10 +318,7 @@ def _of_one_image(path: Path, um_per_px: float | None, image: str) -> _Points:
         names, xy = read_geojson(path)
         return _checked(_Points(path, names if any(names) else None, xy))
     table = read_table(path)
-    x, y = table.find("x", "centroidx"), table.find("y", "centroidy")
-    if x is None or y is None:
-        found = ", ".join(name or "(no name)" for name in table.columns[:6])
-        raise InputError(f"{path} has no columns x and y (it has: {found}).", REMEDY)
+    x, y = _xy_columns(table, ["x", "centroidx"], ["y", "centroidy"], "x and y")
     several = table.find("numpoints")
     if several is not None and table.numbers(several).max() > 1:
         raise InputError(
@@ -373,6 +326,14 @@ def _of_one_image(path: Path, um_per_px: float | None, image: str) -> _Points:
             "Export the points as GeoJSON, or set each as an annotation of its own.",
         )
     return _points(table, x, y, um_per_px, image)
+
+
+def _xy_columns(table: Table, x_names: list[str], y_names: list[str], what: str) -> tuple[int, int]:
+    x, y = table.find(*x_names), table.find(*y_names)
+    if x is None or y is None:
+        found = ", ".join(name or "(no name)" for name in table.columns[:6])
+        raise InputError(f"{table.path} has no columns {what} (it has: {found}).", REMEDY)
+    return x, y
 
 
 def _points(table: Table, x: int, y: int, um_per_px: float | None, image: str) -> _Points:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from iscale.align.fit import fit_landmarks, fit_pairs
 from iscale.align.landmarks import find_landmarks, read_landmarks
-from iscale.captures.locations import read_locations
+from iscale.captures.locations import common_rows, read_locations
 from iscale.captures.measured import Measured
 from iscale.errors import InputError
 from iscale.geometry import SlideGrid
@@ -32,19 +32,7 @@ LEAST_SPOTS = 8
 
 @dataclass(frozen=True)
 class Scene:
-    """What an alignment is between: a capture as measured, and the mother image.
-
-    Attributes
-    ----------
-    files, measured
-        The capture.
-    mother_image
-        The mother image's file.
-    mother
-        Its overview.
-    grid
-        Its grids.
-    """
+    """What an alignment is between: a capture as measured, and the mother image, its file, overview and grids."""
 
     files: CaptureFiles
     measured: Measured
@@ -65,16 +53,11 @@ def capture_overview(measured: Measured) -> Overview | None:
     return whole.cropped(measured.xy_px.min(axis=0) - margin, measured.xy_px.max(axis=0) + margin)
 
 
-def given(path: Path) -> Transform:
+def by_matrix(path: Path) -> Transform:
     """A matrix that the user has: ``transform.json``, or the CSV that Xenium Explorer exports for an image.
 
     The CSV takes pixels of the aligned H&E image to pixels of the Xenium's morphology image. With that H&E as the
-    mother image its inverse places the capture.
-
-    Raises
-    ------
-    InputError
-        The file holds no matrix that can place a capture.
+    mother image its inverse places the capture. An InputError where it holds no matrix that can place a capture.
     """
     if not path.is_file():
         raise InputError(f"{path} does not exist.", "Check the path of the matrix.")
@@ -101,24 +84,19 @@ def by_own_image(scene: Scene) -> Transform | None:
 def by_tables(scene: Scene) -> Transform | None:
     """From ``AllignedToMother/<capture>/locs.*``: the affine that takes the measured positions there.
 
-    Raises
-    ------
-    InputError
-        Too few spots are in both, or they do not follow one transform.
+    An InputError where too few spots are in both, or they do not follow one transform.
     """
     files, measured = scene.files, scene.measured
     if files.locs is None:
         return None
     aligned = read_locations(files.locs)
-    row = {name: i for i, name in enumerate(measured.spot_ids)}
-    pairs = [(row[name], i) for i, name in enumerate(aligned.ids) if name in row]
-    if len(pairs) < LEAST_SPOTS:
+    own, theirs = common_rows(measured.spot_ids, aligned.ids)
+    if len(own) < LEAST_SPOTS:
         raise InputError(
-            f"{files.locs} has {len(pairs)} of the {len(row)} spots that were measured in {files.source}; at least "
-            f"{LEAST_SPOTS} are needed to tell the transform.",
+            f"{files.locs} has {len(own)} of the {len(measured.spot_ids)} spots that were measured in {files.source}; "
+            f"at least {LEAST_SPOTS} are needed to tell the transform.",
             "Use the same spot ids in both.",
         )
-    own, theirs = np.array(pairs).T
     source, target = measured.xy_px[own], aligned.xy[theirs] / scene.grid.scale
     matrix = fit_pairs(source, target, "affine")
     transform = Transform(matrix, "tables")
@@ -127,13 +105,7 @@ def by_tables(scene: Scene) -> Transform | None:
 
 
 def by_landmarks(scene: Scene, path: Path | None, kind: Kind, tell: Callable[[str], None]) -> Transform | None:
-    """From landmarks: a file that is named, or one in the capture's folders; None where there is none.
-
-    Raises
-    ------
-    InputError
-        The landmarks cannot be read, or do not determine a transform.
-    """
+    """From landmarks: a file that is named, or one in the capture's folders; None where there is none."""
     folders = [folder for folder in (scene.files.aligned, scene.files.source) if folder and folder.is_dir()]
     paths = (path,) if path else next((found for folder in folders if (found := find_landmarks(folder))), ())
     if not paths:
@@ -157,13 +129,7 @@ def by_landmarks(scene: Scene, path: Path | None, kind: Kind, tell: Callable[[st
 
 
 def by_images(scene: Scene, kind: Kind) -> Transform:
-    """From the capture's own image, searched for on the whole mother image.
-
-    Raises
-    ------
-    InputError
-        The capture has no image of its own, or no place stands out.
-    """
+    """From the capture's own image, searched for on the whole mother image; an InputError where no place stands out."""
     from iscale.align.automatic import align_automatically
 
     return align_automatically(_image(scene), scene.mother, kind=kind)
@@ -172,10 +138,7 @@ def by_images(scene: Scene, kind: Kind) -> Transform:
 def refined(scene: Scene, kind: Kind, start: Transform) -> Transform:
     """From where landmarks or a matrix put it, to the nearest place where the images agree most.
 
-    Raises
-    ------
-    InputError
-        The capture has no image of its own, or the images agree no better elsewhere.
+    An InputError where the capture has no image of its own, or the images agree no better elsewhere.
     """
     from iscale.align.automatic import refine_by_images
 

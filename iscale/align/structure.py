@@ -1,17 +1,65 @@
-"""Do structures inside of the tissue agree where a transform puts one image on the other? The proof of an alignment."""
+"""What two sections have in common: tissue and stain, whatever their glass and light, and structures inside of it.
+
+Whether structures agree where a transform puts one image on the other is the proof of an alignment.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, signal
 
-from iscale.align.outline import Stain
+from iscale.geometry import Region
+from iscale.slide.colour import density, strength
 from iscale.slide.overview import Overview
+from iscale.slide.tissue_overview import EDGE, TISSUE, learn_tissue
 from iscale.transform import Transform
+
+ASSUMED_WIDTH_UM = 10_000.0
+"""Width of an image whose pixel size is not known: thresholds on texture only need its order of magnitude."""
+
+
+@dataclass(frozen=True)
+class Stain:
+    """An overview seen as tissue: (y, x) bool, and (y, x, 3) float32 optical density over glass, 0 off the tissue."""
+
+    mask: NDArray[np.bool_]
+    density: NDArray[np.float32]
+
+    @property
+    def share(self) -> float:
+        """Share of the image that is tissue."""
+        return float(self.mask.mean())
+
+    @property
+    def box(self) -> Region:
+        """The rows and columns with tissue, of which there must be some."""
+        rows, columns = np.flatnonzero(self.mask.any(axis=1)), np.flatnonzero(self.mask.any(axis=0))
+        return Region(int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1)
+
+
+def stain_of(overview: Overview) -> Stain:
+    """Find the tissue of an overview, and its density relative to the glass beside it."""
+    rgb = overview.rgb
+    h, w = rgb.shape[:2]
+    um = overview.um_per_px or ASSUMED_WIDTH_UM / max(h, w)
+    model, classes = learn_tissue(rgb, um, 1)
+    at = np.repeat(np.repeat(classes, model.coarse_px, 0), model.coarse_px, 1)[:h, :w]
+    at = np.pad(at, ((0, h - at.shape[0]), (0, w - at.shape[1])), mode="edge")
+    glass = model.glass.density((np.arange(h) + 0.5) / h, (np.arange(w) + 0.5) / w)
+    relative = np.maximum(density(rgb) - glass, 0)
+    mask = (at == TISSUE) | ((at == EDGE) & (strength(relative) > model.edge_density))
+    return Stain(mask, np.where(mask[..., None], relative, np.float32(0)).astype(np.float32))
+
+
+def tissue_mask(overview: Overview) -> NDArray[np.bool_]:
+    """Where an overview shows tissue: (y, x) bool."""
+    return stain_of(overview).mask
+
 
 SHIFT_UM = 600.0
 """Wrong places are off by this, farther than structures of tissue reach as a rule ..."""
@@ -54,24 +102,12 @@ def overlaps(
 ) -> tuple[float | None, float | None]:
     """Share of the capture's tissue on the mother's, and intersection over union, of what lands on the mother image.
 
-    Parameters
-    ----------
-    capture, own
-        Overview of the capture's own image, and its stain.
-    mother, seen
-        Overview of the mother image, and its stain.
-    transform
-        From the capture's full-resolution pixels to the mother's.
-
-    Returns
-    -------
-    overlap, iou
-        Each None where there is no tissue to judge by on the mother image.
+    Each is None where there is no tissue to judge by on the mother image.
     """
     h, w = own.mask.shape
     step = max(1.0, math.sqrt(h * w / MOST_PLACES))
     y, x = np.meshgrid(np.arange(0.5, h / step) * step, np.arange(0.5, w / step) * step, indexing="ij")
-    full = _to_full(capture, np.stack([x.ravel(), y.ravel()], axis=-1))
+    full = Transform(capture.to_full).apply(np.stack([x.ravel(), y.ravel()], axis=-1))
     placed = transform.apply(full)
     inside = lies_inside(mother, placed)
     ours, theirs = lies_on_tissue(capture, own, full)[inside], lies_on_tissue(mother, seen, placed)[inside]
@@ -81,40 +117,34 @@ def overlaps(
 def compare_structures(
     capture: Overview, own: Stain, mother: Overview, seen: Stain, transform: Transform, um: float
 ) -> tuple[float | None, float | None]:
-    """Correlation of structures where the transform puts the capture, and the largest at wrong places.
+    """Correlation of structures, 0 to 1, where the transform puts the capture, and the largest at wrong places.
 
-    Parameters
-    ----------
-    capture, own
-        Overview of the capture's own image, and its stain.
-    mother, seen
-        Overview of the mother image, and its stain.
-    transform
-        From the capture's full-resolution pixels to the mother's.
-    um
-        Side of a full-resolution pixel of the mother image.
-
-    Returns
-    -------
-    here, elsewhere
-        0 to 1; None where too little tissue of both lies upon each other.
+    None where too little tissue of both lies upon each other; ``um`` is the side of a full-resolution mother pixel.
     """
     if not own.mask.any():
         return None, None
     compared = _Compared(capture, own, mother, seen, um, transform.scale)
-    here, n = compared.correlation(transform)
     middle = compared.full[compared.tissue].mean(axis=0)
-    elsewhere = (compared.correlation(place) for place in wrong_places(transform, middle, um))
-    return here, largest([value for value, there in elsewhere if there > n / 2])
+    return here_and_elsewhere(compared.correlation, transform, middle, um)
+
+
+def here_and_elsewhere(
+    correlation: Callable[[Transform], tuple[float | None, int]],
+    transform: Transform,
+    middle: NDArray[np.float64],
+    um_per_px: float,
+) -> tuple[float | None, float | None]:
+    """A correlation and of how many points it is, asked at a transform and, its largest, at wrong places."""
+    here, n = correlation(transform)
+    elsewhere = [correlation(place) for place in wrong_places(transform, middle, um_per_px)]
+    return here, max((value for value, there in elsewhere if there > n / 2 and value is not None), default=None)
 
 
 class _Compared:
     """Both images at places on a grid over the capture's tissue, smoothed; the transform is free."""
 
     def __init__(self, capture: Overview, own: Stain, mother: Overview, seen: Stain, um: float, scale: float) -> None:
-        rows, columns = np.nonzero(own.mask)
-        low = np.array([columns.min(), rows.min()])
-        extent = np.array([columns.max(), rows.max()]) + 1 - low
+        low, extent = np.array([own.box.x0, own.box.y0]), np.array(own.box.shape[::-1])
         own_um = capture.full_per_px * scale * um
         step = max(STEP_UM / own_um, math.sqrt(extent.prod() / MOST_PLACES))
         w, h = np.maximum(1, extent // step).astype(int)
@@ -123,7 +153,7 @@ class _Compared:
         self.step_um = step * own_um
         self.tissue = value_at(own.mask.astype(np.float32), at) > 0.5
         self.own = [value_at(layer, at) for layer in _smoothed(own, SMOOTH_UM / own_um)]
-        self.full = _to_full(capture, at)
+        self.full = Transform(capture.to_full).apply(at)
         self.mother = mother
         self.total = np.sum(_smoothed(seen, SMOOTH_UM / (mother.full_per_px * um)), axis=0)
         self.mask = seen.mask.astype(np.float32)
@@ -204,19 +234,9 @@ def lies_on_tissue(overview: Overview, stain: Stain, xy: NDArray[np.float64]) ->
     return inside
 
 
-def _to_full(overview: Overview, xy: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Full-resolution positions (..., 2) of positions in an overview."""
-    return np.asarray(xy @ overview.to_full[:2, :2].T + overview.to_full[:2, 2])
-
-
 def share_of(which: NDArray[np.bool_]) -> float | None:
     """Share of what is true, None of nothing."""
     return float(which.mean()) if which.size else None
-
-
-def largest(values: list[float | None]) -> float | None:
-    """The largest of those that are known, None where none is."""
-    return max((v for v in values if v is not None), default=None)
 
 
 FINEST, COARSEST = 0.04, 0.16
@@ -236,15 +256,9 @@ Layer = NDArray[np.float64]
 class Agreement:
     """How structures agree where both images show tissue.
 
-    Attributes
-    ----------
-    value
-        Correlation of band-passed structures, the mean over density and hue, -1 to 1; 0 where too little tissue is
-        common.
-    strength
-        The mean of the absolute correlations: another stain may be dark where this one is pale.
-    common
-        Share of the capture's tissue that lies on the mother's tissue.
+    ``value`` is the correlation of band-passed structures, the mean over density and hue, -1 to 1, 0 where too little
+    tissue is common; ``strength`` the mean of the absolute correlations, as another stain may be dark where this one is
+    pale; ``common`` the share of the capture's tissue that lies on the mother's.
     """
 
     value: float
@@ -253,17 +267,11 @@ class Agreement:
 
 
 class Structures:
-    """What lies inside the tissue of an image, averaged to any resolution once.
-
-    Parameters
-    ----------
-    stain
-        The image.
-    """
+    """What lies inside the tissue of an image, averaged to any resolution once."""
 
     def __init__(self, stain: Stain) -> None:
         self.mask = stain.mask
-        self.box = _bounds(stain.mask)
+        self.box = stain.box
         self._layers = (stain.mask.astype(np.float32), *channels(stain))
         self._reduced: dict[int, list[Layer]] = {}
 
@@ -288,24 +296,14 @@ def channels(stain: Stain) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
 
 
 def agreement(capture: Structures, mother: Structures, matrix: NDArray[np.float64]) -> Agreement:
-    """Correlate what lies inside of both tissues.
-
-    Parameters
-    ----------
-    capture, mother
-        What is compared.
-    matrix
-        (3, 3): takes x, y, 1 in pixels of the capture to pixels of the mother.
-    """
+    """Correlate what lies inside of both tissues, where (3, 3) takes pixels of the capture to pixels of the mother."""
     extent = math.sqrt(capture.mask.sum())
     step = max(1.0, extent / CELLS)
-    (y0, y1), (x0, x1) = capture.box
-    h, w = max(1, int((y1 - y0) / step)), max(1, int((x1 - x0) / step))
+    h, w = (max(1, int(n / step)) for n in capture.box.shape)
     y, x = np.mgrid[:h, :w] + 0.5
-    at = np.stack([x0 + x.ravel() * step, y0 + y.ravel() * step, np.ones(h * w)])
-    scale = math.sqrt(abs(np.linalg.det(matrix[:2, :2])))
+    at = np.stack([capture.box.x0 + x.ravel() * step, capture.box.y0 + y.ravel() * step, np.ones(h * w)])
     own = capture.sampled(at[:2], step, (h, w))
-    theirs = mother.sampled((matrix @ at)[:2], step * scale, (h, w))
+    theirs = mother.sampled((matrix @ at)[:2], step * Transform(matrix).scale, (h, w))
     tissue = own[0] > 0.9
     both = tissue & (theirs[0] > 0.9)
     common = float(both.sum() / max(1, tissue.sum()))
@@ -317,12 +315,6 @@ def agreement(capture: Structures, mother: Structures, matrix: NDArray[np.float6
         bands = [_band(layer, both, FINEST * size, COARSEST * size)[both] for layer in (a, b)]
         found.append(_correlation(*bands))
     return Agreement(float(np.mean(found)), float(np.mean(np.abs(found))), common)
-
-
-def _bounds(mask: NDArray[np.bool_]) -> tuple[tuple[int, int], tuple[int, int]]:
-    """First and last + 1 row, and column, with tissue."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return (int(rows[0]), int(rows[-1]) + 1), (int(columns[0]), int(columns[-1]) + 1)
 
 
 def _reduced(values: NDArray[np.float32], times: int) -> Layer:

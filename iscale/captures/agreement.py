@@ -51,22 +51,10 @@ Values = NDArray[np.float64]
 class Agreement:
     """How far two captures agree where they overlap.
 
-    Attributes
-    ----------
-    captures
-        Names of the two.
-    places
-        Places that both measured.
-    genes
-        Number of genes that were compared.
-    correlation
-        Median over the genes of the correlation over the places; NaN where there are too few.
-    share
-        Share of the genes with a correlation above 0.3.
-    ceiling
-        What ``correlation`` would be if only the noise of counting parted the two.
-    chance
-        What it is with places paired at random: the upper end, exceeded by one pairing in 20.
+    ``places`` is how many both measured. ``correlation`` is the median over the genes of that over the places, NaN
+    where there are too few; ``share`` that of the genes with more than 0.3; ``ceiling`` what the correlation would be
+    if only the noise of counting parted the two; ``chance`` what it is with places paired at random: the upper end,
+    exceeded by one pairing in 20.
     """
 
     captures: tuple[str, str]
@@ -107,15 +95,7 @@ class Agreement:
 
 
 def agreements(stacked: StackedSpots, xy_um: Values) -> tuple[Agreement, ...]:
-    """Compare all pairs of captures that overlap.
-
-    Parameters
-    ----------
-    stacked
-        The captures; counts are compared as measured.
-    xy_um
-        (spot, 2): where the spots lie on the mother image, in um.
-    """
+    """Compare all pairs of captures that overlap, by counts as measured, at (spot, 2) um on the mother image."""
     found = []
     for pair in combinations(range(len(stacked.captures)), 2):
         rows = [stacked.rows_of(index) for index in pair]

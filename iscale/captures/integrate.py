@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iscale.captures.agreement import agreements
-from iscale.captures.mean_counts import mean_counts
-from iscale.captures.merge import evenly_spread, merge_labels
+from iscale.captures.counts import Counts, blocks
+from iscale.captures.merge import merge_labels, spatial_subsample
 from iscale.captures.spots import MOST_SPOTS, Capture, TrainingSpots
 from iscale.captures.stacked import StackedSpots, excess_variance, scaled_variance, stack
 from iscale.errors import InputError
@@ -23,23 +23,10 @@ CLEAR_DIFFERENCE = 1.5
 def capture_scales(
     depth: NDArray[np.float64], capture: NDArray[np.int64], radius_um: NDArray[np.float64], n_captures: int
 ) -> NDArray[np.float64]:
-    """What the counts of each capture are to be multiplied by.
+    """(capture,) what the counts of each capture are to be multiplied by; all 1 where depths do not differ clearly.
 
-    Parameters
-    ----------
-    depth
-        (spot,): counts of the genes that the captures share.
-    capture
-        (spot,): index of the capture.
-    radius_um
-        (spot,): the captures' spots may differ in size, and then in depth without differing in sensitivity.
-    n_captures
-        Number of captures.
-
-    Returns
-    -------
-    scale
-        (capture,) float64; all 1 where depths do not differ clearly. Empty spots do not count, empty captures have 1.
+    ``depth`` (spot,) is that of the genes that captures share. Spots of different radius differ in depth without
+    differing in sensitivity. Empty spots do not count, empty captures have 1.
     """
     rate, total = np.full(n_captures, np.nan), np.zeros(n_captures)
     for index in range(n_captures):
@@ -53,7 +40,7 @@ def capture_scales(
     return np.where(known, common / np.where(known, rate, 1.0), 1.0)
 
 
-def told(
+def depth_notices(
     names: Sequence[str], scale: NDArray[np.float64], capture: NDArray[np.int64], depth: NDArray[np.float64]
 ) -> tuple[str, ...]:
     """What to tell the user: nothing, or one sentence with the factors and the (spot,) depths as measured."""
@@ -80,12 +67,8 @@ def choose_genes(stacked: StackedSpots, captures: Sequence[Capture], n_genes: in
     """Columns of the ``n_genes`` most variable genes, then of the ones that the user named besides.
 
     Variance is that of the counts, less what multiplying them added to it. Genes with the same count in every spot are
-    never among the most variable, so there may be fewer than ``n_genes``.
-
-    Raises
-    ------
-    InputError
-        Where a named gene was not measured by all captures, or never varies.
+    never among the most variable, so there may be fewer than ``n_genes``. An InputError where a named gene was not
+    measured by all captures, or never varies.
     """
     variance = scaled_variance(stacked.moments, stacked.scale)
     ranked = variance - excess_variance(stacked.moments, stacked.scale)
@@ -175,12 +158,12 @@ def integrate(
             f"px, {n_merged - n_inside} of these nearer to the border than their radius.",
             f"At least {LEAST_SPOTS} are needed to train. Add captures, or merge less (--dist-st).",
         )
-    kept = inside[evenly_spread(merged.xy_px[inside], merged.capture[inside], MOST_SPOTS)]
+    kept = inside[spatial_subsample(merged.xy_px[inside], merged.capture[inside], MOST_SPOTS)]
     agreement = agreements(stacked, stacked.xy_px * pixel_size_um)
     notices: tuple[str, ...] = (
         f"{n_measured} spots of {len(captures)} captures became {n_inside} training spots: {n_merged} after merging "
         f"within {dist_st_px:g} px, {n_merged - n_inside} dropped at the border.",
-        *told(stacked.captures, stacked.scale, stacked.capture, stacked.depth),
+        *depth_notices(stacked.captures, stacked.scale, stacked.capture, stacked.depth),
         *(pair.sentence for pair in agreement),
     )
     if len(kept) < n_inside:
@@ -195,11 +178,10 @@ def integrate(
         )
     slot = np.full(n_merged, -1)
     slot[kept] = np.arange(len(kept))
+    columns = _chosen_columns(stacked, chosen)
     return TrainingSpots(
         genes=tuple(stacked.genes[i] for i in chosen),
-        counts=mean_counts(
-            stacked.tables, _places(stacked, chosen), stacked.scale.tolist(), slot[labels], len(kept), len(chosen)
-        ),
+        counts=mean_counts(stacked.tables, columns, stacked.scale.tolist(), slot[labels], len(kept), len(chosen)),
         depth=merged.depth[kept].astype(np.float32),
         xy_px=merged.xy_px[kept],
         radius_um=merged.radius_um[kept],
@@ -257,7 +239,7 @@ def _sums(labels: NDArray[np.int64], values: NDArray[np.float64]) -> NDArray[np.
     return np.asarray(np.bincount(labels, values), np.float64)
 
 
-def _places(stacked: StackedSpots, genes: list[int]) -> list[NDArray[np.int64]]:
+def _chosen_columns(stacked: StackedSpots, genes: list[int]) -> list[NDArray[np.int64]]:
     """Per capture (own gene,) which of the chosen shared genes it is; -1 is none."""
     of_shared = np.full(len(stacked.genes), -1)
     of_shared[genes] = np.arange(len(genes))
@@ -272,3 +254,37 @@ def _places(stacked: StackedSpots, genes: list[int]) -> list[NDArray[np.int64]]:
 def _clear_of_border(spots: _Merged, shape_px: tuple[int, int], pixel_size_um: float) -> NDArray[np.bool_]:
     radius = (spots.radius_um / pixel_size_um)[:, None]
     return np.asarray(np.all((spots.xy_px >= radius) & (spots.xy_px <= np.array(shape_px[::-1]) - radius), axis=1))
+
+
+def mean_counts(
+    tables: Sequence[Counts],
+    places: Sequence[NDArray[np.int64]],
+    scales: Sequence[float],
+    slot: NDArray[np.int64],
+    n_slots: int,
+    n_genes: int,
+) -> NDArray[np.float32]:
+    """(slot, gene) float32 means of the scaled counts of the spots that go into each slot.
+
+    Counts are added one by one in the order of the spots, so the sums do not depend on how these are cut into blocks.
+
+    Parameters
+    ----------
+    tables, places, scales
+        Per capture its (spot, own gene) counts; (own gene,) which of the genes it is, -1 is none; its factor.
+    slot
+        (spot,) of all captures, one after the other; -1 is none.
+    """
+    sums = np.zeros(n_slots * n_genes, np.float32)
+    first = 0
+    for counts, place, scale in zip(tables, places, scales, strict=True):
+        own = slot[first : first + counts.shape[0]]
+        first += counts.shape[0]
+        for spots, block in blocks(counts):
+            row, column = np.repeat(own[spots], np.diff(block.indptr)), place[block.indices]
+            known = (row >= 0) & (column >= 0)
+            values = (block.data[known].astype(np.float64) * scale).astype(np.float32)
+            np.add.at(sums, row[known] * n_genes + column[known], values)
+    means = sums.reshape(n_slots, n_genes)
+    means /= np.bincount(slot[slot >= 0], minlength=n_slots)[:, None].astype(np.float32)
+    return means

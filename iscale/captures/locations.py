@@ -1,16 +1,21 @@
-"""Spot locations: reading ``locs.*``, and whether the spots lie on the image."""
+"""Spot locations: read from ``locs.*``, brought together with counts by their ids, and checked against the image."""
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 from numpy.typing import NDArray
 
-from iscale.captures.tables import decode, text_lines
+from iscale.captures.counts import Counts, take, transposed
+from iscale.captures.readers.blocks import parquet_errors
+from iscale.captures.readers.files import byte_lines
+from iscale.captures.tables import CountTable, decode, read_counts
 from iscale.errors import InputError
 
 ID_NAMES = ("spot", "spot_id", "id", "barcode", "cell", "cell_id")
@@ -19,15 +24,7 @@ LOCS_REMEDY = "Write it with three columns separated by tabs: spot, x, y."
 
 @dataclass(frozen=True)
 class Locations:
-    """Spots and where they lie.
-
-    Attributes
-    ----------
-    ids
-        Spot ids, unique.
-    xy
-        (spot, 2) float64: x, y in the file's own pixels; finite.
-    """
+    """Spots and where they lie: unique ids, and (spot, 2) float64 x, y in the file's own pixels, finite."""
 
     ids: list[str]
     xy: NDArray[np.float64]
@@ -73,14 +70,8 @@ def read_locations(path: Path) -> Locations:
 
 
 def read_text_table(path: Path) -> pd.DataFrame:
-    """A table of text, tab-separated with a header, every cell as it is written.
-
-    Raises
-    ------
-    InputError
-        Where it is empty, not separated by tabs, or a row has too few or too many cells.
-    """
-    rows = [[decode(path, field) for field in line.split(b"\t")] for line in text_lines(path)]
+    """A table of text, tab-separated with a header, every cell as it is written; an InputError where it is none."""
+    rows = [[decode(path, field) for field in line.split(b"\t")] for line in byte_lines(path, None)]
     if not rows:
         raise InputError(f"{path} is empty.", LOCS_REMEDY)
     header, body = rows[0], rows[1:]
@@ -98,33 +89,17 @@ def read_text_table(path: Path) -> pd.DataFrame:
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:
-    try:
+    with parquet_errors(path, "Write it again."):
         table = pd.read_parquet(path)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as Parquet: {error}", "Write it again.") from None
     return table if isinstance(table.index, pd.RangeIndex) else table.reset_index()
 
 
 def check_on_image(
     path: Path, xy_px: NDArray[np.float64], shape_px: tuple[int, int], raw_to_analysis: float | None
 ) -> None:
-    """Refuse spots that lie outside of the analysis image, with a guess at why.
+    """Refuse spots (spot, 2) that lie outside of the analysis image, with a guess at why.
 
-    Parameters
-    ----------
-    path
-        The file they come from, for the message.
-    xy_px
-        (spot, 2): x, y in pixels of the analysis image.
-    shape_px
-        Height and width of the analysis image.
-    raw_to_analysis
-        Analysis pixels per pixel of the raw image, tried as the cause; None where there is no raw image.
-
-    Raises
-    ------
-    InputError
-        Where a spot's centre is not on the image.
+    ``raw_to_analysis``, analysis pixels per pixel of the raw image where there is one, is tried as the cause.
     """
     inside = _inside(xy_px, shape_px)
     if inside.all():
@@ -141,32 +116,10 @@ def check_on_image(
 def keep_on_image(
     name: str, path: Path, xy_px: NDArray[np.float64], shape_px: tuple[int, int]
 ) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
-    """Which spots of a capture lie on the analysis image, where a transform took them there.
+    """(spot,) which spots of a capture lie on the analysis image, where a transform took them there; what is left out.
 
-    A capture may reach beyond the mother image: its section is another, and its glass is larger than the tissue.
-
-    Parameters
-    ----------
-    name
-        The capture.
-    path
-        Where its transform is from, for the message.
-    xy_px
-        (spot, 2): x, y in pixels of the analysis image.
-    shape_px
-        Height and width of the analysis image.
-
-    Returns
-    -------
-    keep
-        (spot,): whether the spot's centre is on the image.
-    notices
-        What is left out.
-
-    Raises
-    ------
-    InputError
-        Where half of the spots or more are not on the image.
+    A capture may reach beyond the mother image: its section is another, and its glass is larger than the tissue. But an
+    InputError where half of the spots or more do.
     """
     keep = _inside(xy_px, shape_px)
     outside, total = int((~keep).sum()), len(keep)
@@ -204,3 +157,106 @@ def _guess(xy: NDArray[np.float64], shape: tuple[int, int], raw_to_analysis: flo
             "pixels of the analysis image, and its pixel size."
         )
     return "Check the alignment, and take spots that lie beside the image out of the file."
+
+
+LEAST_MATCH = 0.5
+"""Below this share of common spot ids, of the smaller of counts and locations, the two are taken for different sets."""
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Spots that have both counts and a place, in the order of the locations' file.
+
+    Names of genes are unique; counts are (spot, gene) float32, finite, 0 or more; notices say what was left out.
+    """
+
+    locations: Locations
+    genes: list[str]
+    counts: Counts
+    notices: tuple[str, ...]
+
+
+def read_matched(name: str, counts_path: Path, locs_path: Path) -> Matched:
+    """Read ``cnts.*`` and ``locs.*`` of the capture ``name``, and keep the spots that both have.
+
+    The counts may be spots x genes or genes x spots: they are turned by the ids of the locations. Spots that only one
+    of the two files has are dropped with a notice where at least half of the smaller set match. An InputError where a
+    file cannot be used, names a spot or a gene twice, or fewer are in both.
+    """
+    locations = read_locations(locs_path)
+    table = _spots_by_genes(read_counts(counts_path), locations.ids, counts_path, locs_path)
+    _refuse_duplicates(counts_path, table.rows, "spots", "Give every spot one row.")
+    _refuse_duplicates(
+        counts_path, table.columns, "genes", "Sum them or rename them, so that every name stands for one."
+    )
+    return _common_spots(name, table, locations, counts_path, locs_path)
+
+
+def _spots_by_genes(table: CountTable, ids: list[str], counts_path: Path, locs_path: Path) -> CountTable:
+    """Turn the table so that its rows are spots: the axis of which more names are among the locations."""
+    known = set(ids)
+    in_rows, in_columns = (len(known.intersection(names)) for names in (table.rows, table.columns))
+    if in_rows == in_columns == 0:
+        raise _no_common_ids(table, ids, counts_path, locs_path)
+    if in_rows >= in_columns:
+        return table
+    return CountTable(table.columns, table.rows, transposed(table.counts))
+
+
+def _no_common_ids(table: CountTable, ids: list[str], counts_path: Path, locs_path: Path) -> InputError:
+    stems = {_stem(name) for name in ids}
+    suffix = (
+        " They match without the suffix after '-'." if stems & {_stem(n) for n in table.rows + table.columns} else ""
+    )
+    return InputError(
+        f"{counts_path} and {locs_path.name} have no spot id in common: the rows of the counts are "
+        f"{_some(table.rows)}, its columns {_some(table.columns)}, the {len(ids)} located spots {_some(ids)}.",
+        f"Use the same spot ids in both files.{suffix}",
+    )
+
+
+def _stem(name: str) -> str:
+    return re.sub(r"-\d+$", "", name)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(repr(name) for name in names[:3]) + (" ..." if len(names) > 3 else "")
+
+
+def _refuse_duplicates(path: Path, names: list[str], what: str, remedy: str) -> None:
+    twice = [name for name, times in Counter(names).items() if times > 1]
+    if twice:
+        raise InputError(f"{path} names {len(twice)} {what} more than once: {', '.join(twice[:5])}.", remedy)
+
+
+def _common_spots(name: str, table: CountTable, locations: Locations, counts_path: Path, locs_path: Path) -> Matched:
+    """Located spots that have counts, in the order of the locations; their counts; and what was left out."""
+    rows, common = common_rows(table.rows, locations.ids)
+    counted, located = set(table.rows), set(locations.ids)
+    no_counts = [spot for spot in locations.ids if spot not in counted]
+    no_place = [spot for spot in table.rows if spot not in located]
+    if len(common) < LEAST_MATCH * min(len(locations.ids), len(table.rows)):
+        raise InputError(
+            f"Only {len(common)} spots are in both {counts_path} ({len(table.rows)} spots) and {locs_path.name} "
+            f"({len(locations.ids)} spots). Only in the counts: {_some(no_place)}; only located: {_some(no_counts)}.",
+            "Use the same spot ids in both files.",
+        )
+    notices = [
+        f"Capture {name}: {len(spots)} of {total} spots in {path.name} are not in {other.name} and were left "
+        f"out: {_some(spots)}."
+        for spots, total, path, other in (
+            (no_counts, len(locations.ids), locs_path, counts_path),
+            (no_place, len(table.rows), counts_path, locs_path),
+        )
+        if spots
+    ]
+    kept = Locations([locations.ids[i] for i in common.tolist()], locations.xy[common])
+    return Matched(kept, table.columns, take(table.counts, rows), tuple(notices))
+
+
+def common_rows(ids: Sequence[str], others: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(common,) where names that both have stand in ``ids``, first, and in ``others``; in the order of these."""
+    row = dict(zip(reversed(ids), reversed(range(len(ids))), strict=True))
+    pairs = [(row[name], i) for i, name in enumerate(others) if name in row]
+    rows, other_rows = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+    return rows, other_rows

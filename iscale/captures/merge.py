@@ -27,22 +27,10 @@ FINEST = 2.0**-31
 
 
 def merge_labels(xy_px: NDArray[np.float64], dist_px: float) -> NDArray[np.int64]:
-    """Label the spots that merge into one with the same number.
+    """(spot,) int64 labels: spots that merge into one have the same number; spots at most ``dist_px`` apart are linked.
 
-    Memory is proportional to the number of spots. The result does not depend on anything but the positions; labels
-    count up in the order in which clusters first appear.
-
-    Parameters
-    ----------
-    xy_px
-        (spot, 2): x, y in pixels.
-    dist_px
-        Spots at most this far apart are linked, in pixels.
-
-    Returns
-    -------
-    labels
-        (spot,) int64, 0 .. number of clusters - 1.
+    Memory is proportional to the number of spots. The result does not depend on anything but the positions (spot, 2);
+    labels count up from 0 in the order in which clusters first appear.
     """
     if len(xy_px) == 0:
         return np.zeros(0, dtype=np.int64)
@@ -187,27 +175,13 @@ PER_CELL = 8
 """Spots that are chosen in a cell of the grid, about."""
 
 
-def evenly_spread(xy: NDArray[np.float64], capture: NDArray[np.int64], most: int, seed: int = 0) -> NDArray[np.int64]:
-    """Choose at most so many spots, from every place and capture the same share.
+def spatial_subsample(
+    xy: NDArray[np.float64], capture: NDArray[np.int64], most: int, seed: int = 0
+) -> NDArray[np.int64]:
+    """(at most ``most``,) ascending indices of spots (spot, 2), of every place and (spot,) capture the same share.
 
     Spots are put into the order of captures, of cells of a grid along a snake within each, and of chance within a cell;
     then every n-th is taken. The choice depends on nothing but the spots and the seed.
-
-    Parameters
-    ----------
-    xy
-        (spot, 2): x, y in any unit.
-    capture
-        (spot,): the capture of each.
-    most
-        Number of spots; where there are no more than that, all are chosen.
-    seed
-        Of the order within a cell.
-
-    Returns
-    -------
-    chosen
-        (at most ``most``,) indices, ascending.
     """
     if len(xy) <= most:
         return np.arange(len(xy))

@@ -15,7 +15,7 @@ import anndata as ad
 import numpy as np
 
 from iscale.captures.measured import EYE, Measured, as_anndata
-from iscale.captures.readers.files import contents, find_optional
+from iscale.captures.readers.files import describe_folder, find_optional
 from iscale.errors import InputError
 from iscale.slide.overview import read_overview
 
@@ -33,16 +33,9 @@ LARGEST_IMAGE_PX = 8000
 class Platform:
     """What is known of a platform before its reader is imported.
 
-    Attributes
-    ----------
-    module
-        Name of its module in ``iscale.captures.readers``.
-    looks_like, read
-        Names of two functions there.
-    needs
-        What a folder of it holds, for people.
-    takes
-        Keywords of this module's functions that its reader takes, and what it calls them.
+    ``module`` is one of ``iscale.captures.readers``, ``looks_like`` and ``read`` two functions there; ``needs`` says
+    what its folder holds; ``takes`` are keywords of this module's functions that its reader takes, and what it calls
+    them.
     """
 
     module: str
@@ -81,17 +74,7 @@ PLATFORMS = tuple(_PLATFORMS)
 
 
 def detect_platform(path: str | PathLike[str]) -> str:
-    """Tell the platform of a capture by the names of its files.
-
-    Parameters
-    ----------
-    path
-        Folder or file of a capture.
-
-    Returns
-    -------
-    str
-        One of :data:`PLATFORMS`.
+    """Tell the platform of a capture, one of :data:`PLATFORMS`, by the names of its files.
 
     Raises
     ------
@@ -108,7 +91,7 @@ def detect_platform(path: str | PathLike[str]) -> str:
     if not found:
         needs = "; ".join(f"{name}: {platform.needs}" for name, platform in _PLATFORMS.items())
         raise InputError(
-            f"{place} is of no known platform: it {contents(place) if place.is_dir() else 'is a file'}.",
+            f"{place} is of no known platform: it {describe_folder(place) if place.is_dir() else 'is a file'}.",
             f"A capture's folder holds, for {needs}.",
         )
     return found[0]

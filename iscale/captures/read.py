@@ -10,11 +10,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from iscale.captures.counts import Counts, depth_of, whole_numbers
-from iscale.captures.locations import check_on_image, keep_on_image, read_locations
-from iscale.captures.match import Matched, read_matched
+from iscale.captures.counts import Counts, depth_of, take, whole_numbers
+from iscale.captures.locations import Matched, check_on_image, common_rows, keep_on_image, read_locations, read_matched
 from iscale.captures.measured import Measured, unique_names
-from iscale.captures.rearrange import take
 from iscale.captures.spots import Capture
 from iscale.engine.machine import give_back
 from iscale.errors import InputError
@@ -34,22 +32,10 @@ def spot_radius_um(
 ) -> float:
     """Spot radius of a capture in um: its own ``radius.txt``, else what the measurement says, else the project's.
 
-    ``radius-raw.txt`` counts in pixels of ``he-raw.*``, ``radius.txt`` in pixels of the analysis image. Where
-    the project has both they must agree to one analysis pixel (the latter is rounded in published projects).
-
-    Parameters
-    ----------
-    project, capture
-        The files.
-    raw_pixel_size_um, pixel_size_um
-        Side of a pixel of ``he-raw.*`` (None where there is no such image), and of the analysis image, in um.
-    measured_um
-        The radius that the capture's platform, or its files, state; None where they do not.
-
-    Raises
-    ------
-    InputError
-        Where no radius is given, two contradict each other, or the pixel size of the raw image is not known.
+    ``radius-raw.txt`` counts in pixels of ``he-raw.*`` (``raw_pixel_size_um``, None where there is no such image),
+    ``radius.txt`` in pixels of the analysis image. Where the project has both they must agree to one analysis pixel
+    (the latter is rounded in published projects). An InputError where no radius is given, two contradict each other, or
+    the pixel size of the raw image is not known.
     """
     if capture.radius is not None:
         return read_number(capture.radius) * pixel_size_um
@@ -102,7 +88,7 @@ class Readings:
         return self._measured[key]
 
     def matched(self, name: str, counts: Path, locs: Path) -> Matched:
-        """As :func:`iscale.captures.match.read_matched`."""
+        """As :func:`iscale.captures.locations.read_matched`."""
         key = repr((name, counts.absolute(), locs.absolute()))
         if key not in self._matched:
             self._matched[key] = read_matched(name, counts, locs)
@@ -120,7 +106,7 @@ def release() -> None:
     give_back()
 
 
-def read_capture(
+def read_aligned_capture(
     files: CaptureFiles,
     *,
     radius_um: float,
@@ -132,32 +118,9 @@ def read_capture(
 ) -> Capture:
     """Read counts and locations of a capture that is given by tables aligned to the mother image.
 
-    Its own pixels are those of the mother image.
-
-    The counts may be spots x genes or genes x spots: they are turned by the ids of the locations. Spots that only one
-    of the two files has are dropped with a notice where at least half of the smaller set match.
-
-    Parameters
-    ----------
-    files
-        The capture's files.
-    radius_um
-        Radius of its spots, in um.
-    pixel_size_um
-        Side of an analysis pixel, in um.
-    analysis_shape_px
-        Height and width of the analysis image.
-    to_analysis
-        Analysis pixels per pixel of ``locs.*``.
-    raw_to_analysis
-        Analysis pixels per pixel of the raw image; None where the mother image is at the analysis resolution.
-    read
-        What reads the tables, or has read them before.
-
-    Raises
-    ------
-    InputError
-        Where anything in the files cannot be used; the message names file, numbers and remedy.
+    Its own pixels are those of the mother image. ``to_analysis`` is analysis pixels per pixel of ``locs.*``,
+    ``raw_to_analysis`` per pixel of the raw image, None where the mother image is at the analysis resolution; ``read``
+    reads the tables, or has read them before. An InputError where anything in the files cannot be used.
     """
     check_radius(files.name, radius_um, pixel_size_um, analysis_shape_px)
     assert files.locs is not None
@@ -183,37 +146,19 @@ def read_capture(
 def place_capture(
     files: CaptureFiles, measured: Measured, transform: Transform, grid: SlideGrid, *, radius_um: float
 ) -> Capture:
-    """A capture as its instrument measured it, placed on the mother image by its transform.
+    """A capture as its instrument measured it, placed on the mother image by its transform (of full-resolution pixels).
 
     Spots that fall outside of the mother image are left out with a notice where they are fewer than half. Where there
     are aligned locations beside the transform the transform counts; that the two disagree by more than a spot's radius
     is told.
-
-    Parameters
-    ----------
-    files
-        The capture's files; ``transform`` is where the transform is from.
-    measured
-        What the reader of the capture's platform found.
-    transform
-        From its own full-resolution pixels to the mother image's.
-    grid
-        Grids of the mother image.
-    radius_um
-        Radius of its spots, in um.
-
-    Raises
-    ------
-    InputError
-        Where half of the spots or more are not on the mother image, there are no counts, or the radius is impossible.
     """
     check_radius(files.name, radius_um, grid.pixel_size_um, grid.content_shape_px)
     xy_px = transform.apply(measured.xy_px) * grid.scale
     where = files.transform or files.aligned
     keep, left_out = keep_on_image(files.name, where, xy_px, grid.content_shape_px)
-    counts = measured.counts if keep.all() else take(measured.counts, np.flatnonzero(keep))
+    counts = take(measured.counts, np.flatnonzero(keep))
     beside = _beside_locations(files, measured.spot_ids, xy_px * grid.pixel_size_um, radius_um, grid.pixel_size_um)
-    told = f"{len(measured.spot_ids)} spots of {measured.platform}, radius {radius_um:.4g} um; {transform}"
+    summary = f"{len(measured.spot_ids)} spots of {measured.platform}, radius {radius_um:.4g} um; {transform}"
     return Capture(
         name=files.name,
         spot_ids=tuple(name for name, kept in zip(measured.spot_ids, keep, strict=True) if kept),
@@ -222,7 +167,7 @@ def place_capture(
         xy_px=xy_px[keep],
         radius_um=radius_um,
         notices=(
-            f"Capture {files.name}: {told}",
+            f"Capture {files.name}: {summary}",
             *(_of_capture(files.name, notice) for notice in measured.notices),
             *left_out,
             *beside,
@@ -262,11 +207,9 @@ def _beside_locations(
     if files.locs is None:
         return ()
     locations = read_locations(files.locs)
-    row_of = {name: i for i, name in enumerate(spot_ids)}
-    common = [i for i, name in enumerate(locations.ids) if name in row_of]
-    if not common:
+    rows, common = common_rows(spot_ids, locations.ids)
+    if not len(common):
         return (f"Capture {files.name}: {files.locs.name} names none of the spots measured, and is not used.",)
-    rows = [row_of[locations.ids[i]] for i in common]
     apart_um = float(np.linalg.norm(xy_um[rows] - locations.xy[common] * pixel_size_um, axis=1).mean())
     if apart_um <= radius_um:
         return ()

@@ -159,14 +159,10 @@ class TrainingSpots:
 
 @dataclass(frozen=True)
 class DiscFeatures:
-    """What the model sees of the training spots: the features of the tissue superpixels in each spot's disc.
+    """What the model sees of the training spots: features of the tissue superpixels in each spot's disc.
 
-    Attributes
-    ----------
-    features
-        (row, feature) float32, rows sorted by spot; only superpixels that have features. In memory, or in a file.
-    spot
-        (row,) int64: index of the spot in the training spots. A spot without any row is not trained on.
+    ``features`` (row, feature) float32 are sorted by spot, in memory or in a file; ``spot`` (row,) int64 is its index
+    in the training spots. A spot without any row is not trained on.
     """
 
     features: NDArray[np.float32] | RowFile

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from iscale.captures.counts import Counts, blocks
-from iscale.captures.rearrange import take
+from iscale.captures.counts import Counts, blocks, take
 from iscale.captures.spots import Capture
 from iscale.errors import InputError
 
@@ -23,15 +22,7 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Moments:
-    """Sums of the counts of one capture.
-
-    Attributes
-    ----------
-    n_spots
-        Spots that were summed over.
-    sums, squares
-        (gene,) sums of the counts and of their squares; exact where counts are whole numbers, up to 2^53.
-    """
+    """(gene,) sums of the counts of one capture and of their squares; exact for whole numbers, up to 2^53."""
 
     n_spots: int
     sums: Values
@@ -83,22 +74,10 @@ def scaled_variance(of_captures: list[Moments], scale: Values) -> Values:
 
 
 def excess_variance(of_captures: list[Moments], scale: Values) -> Values:
-    """What multiplying added to the variance of genes, over the Poisson noise that such counts would have.
+    """(gene,) what multiplying by ``scale`` (capture,) added to the variance, over the Poisson noise of such counts.
 
     A Poisson count of mean m, multiplied by s, has the variance ``s^2 m``, where one of the mean ``s m`` has ``s m``.
     Below 1 it is negative: such counts have less noise than they would have.
-
-    Parameters
-    ----------
-    of_captures
-        Sums of every capture's counts as measured.
-    scale
-        (capture,): what the counts are multiplied by.
-
-    Returns
-    -------
-    excess
-        (gene,) float64.
     """
     n = sum(moments.n_spots for moments in of_captures)
     sums = np.stack([moments.sums for moments in of_captures])
@@ -109,28 +88,11 @@ def excess_variance(of_captures: list[Moments], scale: Values) -> Values:
 class StackedSpots:
     """Spots of all captures over the genes that they share; their counts stay where the captures have them.
 
-    Attributes
-    ----------
-    genes
-        (gene,) names, in the order of the first capture.
-    tables
-        Per capture its (spot, gene) counts, of all of its genes.
-    columns
-        Per capture (gene,) the columns of the shared genes; None where these are all, in this order.
-    moments
-        Per capture the sums of its counts.
-    xy_px
-        (spot, 2) float64: x, y in pixels of the analysis image.
-    radius_um
-        (spot,) float64.
-    depth
-        (spot,) float64: counts of all shared genes, as measured.
-    capture
-        (spot,) int64: index in ``captures``.
-    captures
-        Names of the captures.
-    scale
-        (capture,) float64: what the counts of each capture are to be multiplied by.
+    Per capture there are ``tables``, its (spot, gene) counts of all of its genes; ``columns``, those of the shared
+    genes, None where these are all, in this order; ``moments``, the sums of its counts; and the ``scale`` that its
+    counts are to be multiplied by. Genes are in the order of the first capture. ``xy_px`` (spot, 2) are in pixels of
+    the analysis image, ``depth`` (spot,) counts all shared genes, as measured; ``capture`` (spot,) is the index in
+    ``captures``.
     """
 
     genes: tuple[str, ...]
@@ -164,13 +126,7 @@ def _over(counts: Counts, columns: NDArray[np.int64] | None) -> Iterator[tuple[s
 
 
 def stack(captures: Sequence[Capture]) -> StackedSpots:
-    """Stack captures over the genes that all of them measured; every count is read once.
-
-    Raises
-    ------
-    InputError
-        Where they share no gene.
-    """
+    """Stack captures over the genes that all measured, an InputError where there is none; every count is read once."""
     shared = set(captures[0].genes).intersection(*(capture.genes for capture in captures[1:]))
     if not shared:
         raise _no_shared_gene(captures)

@@ -11,15 +11,17 @@ import pandas as pd
 import zarr
 from numpy.typing import NDArray
 
-from iscale.captures.counts import AT_ONCE, Counts, blocks
-from iscale.captures.mean_counts import HELD_BYTES, SHARED_COUNTS, shared_layout, write_shared_counts
+from iscale.captures.counts import AT_ONCE, Counts, blocks, row_bounds
+from iscale.captures.integrate import mean_counts
 from iscale.captures.spots import Capture, TrainingSpots
 from iscale.engine.ledger import fingerprint
 from iscale.engine.plan import Resources, single_task
+from iscale.engine.progress import tell
 from iscale.engine.step import Step, nothing
 from iscale.errors import InputError
 from iscale.geometry import SlideGrid
 from iscale.store.anndata_file import InChunks, encoding
+from iscale.store.layout import FILE_GENES, ArrayLayout
 from iscale.store.run_store import RunStore
 from iscale.transform import Transform
 
@@ -35,6 +37,13 @@ SPOTS = 1 << 20
 
 MOST_READ = 1 << 25
 """A capture with more counts is opened without them."""
+
+
+SHARED_GENES, SHARED_COUNTS = "training/shared_gene", "training/shared_counts"
+"""Where names and counts of the genes that all captures measured are stored."""
+
+HELD_BYTES = 128 * 2**20
+"""Of a block of genes, whose counts of all spots are added up at once: so often are all counts read."""
 
 
 def write_counts(group: zarr.Group, counts: Counts) -> None:
@@ -75,11 +84,8 @@ def dense_genes(group: zarr.Group, genes: Sequence[str]) -> NDArray[np.float32]:
     stored = ad.io.sparse_dataset(group["X"])
     indptr = np.asarray(zarr.open_array(group.store_path, path="X/indptr", mode="r")[...])
     found = np.zeros((len(indptr) - 1, len(columns)), np.float32)
-    start = 0
-    while start < len(found):
-        stop = max(start + 1, int(np.searchsorted(indptr, indptr[start] + AT_ONCE, side="right")) - 1)
+    for start, stop in row_bounds(indptr, AT_ONCE):
         found[start:stop] = stored[start:stop][:, columns].toarray()
-        start = stop
     return found
 
 
@@ -242,3 +248,43 @@ def check(job: Job, alone: bool) -> None:
 def steps(job: Job, workers: Workers, made: Mapping[str, str]) -> Iterator[Step]:
     """Steps of the stage for a job (:class:`iscale.stages.Stage`)."""
     yield integrate_step(job.store, job.captures, job.spots, job.grid, job.workers.of("here"))
+
+
+def shared_layout(spots: TrainingSpots) -> ArrayLayout:
+    """Counts of all shared genes: (spot, shared_gene) float32."""
+    shape = len(spots.depth), len(spots.shared_genes)
+    chunk = shape[0], min(FILE_GENES, shape[1])
+    return ArrayLayout(SHARED_COUNTS, ("spot", "shared_gene"), shape, "float32", chunk, chunk)
+
+
+def write_shared_counts(store: RunStore, captures: Sequence[Capture], spots: TrainingSpots) -> None:
+    """Write the training spots' counts of every gene that all captures measured, blocks of genes at a time."""
+    store.put(SHARED_GENES, spots.shared_genes, ("shared_gene",))
+    layout = shared_layout(spots)
+    store.make(layout, {"long_name": "counts of every gene that all captures measured"})
+    array = store.array(SHARED_COUNTS, "r+")
+    column = {gene: i for i, gene in enumerate(spots.shared_genes)}
+    of_capture = [np.array([column.get(gene, -1) for gene in capture.genes]) for capture in captures]
+    for genes in _gene_blocks(*layout.shape):
+        places = [_within(columns, genes) for columns in of_capture]
+        array[:, genes] = mean_counts(
+            [capture.counts for capture in captures],
+            places,
+            spots.capture_scale,
+            spots.slot,
+            len(spots.depth),
+            genes.stop - genes.start,
+        )
+        tell(genes.stop, layout.shape[1])
+
+
+def _gene_blocks(n_spots: int, n_genes: int) -> Iterator[slice]:
+    """Blocks of genes that are whole files."""
+    step = max(1, HELD_BYTES // (4 * max(n_spots, 1) * FILE_GENES)) * FILE_GENES
+    for start in range(0, n_genes, step):
+        yield slice(start, min(start + step, n_genes))
+
+
+def _within(columns: NDArray[np.int64], genes: slice) -> NDArray[np.int64]:
+    inside = (columns >= genes.start) & (columns < genes.stop)
+    return np.where(inside, columns - genes.start, -1)

@@ -7,13 +7,12 @@ AnnData by groups of rows.
 
 from __future__ import annotations
 
-import gzip
 import json
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn, cast
+from typing import Any, NoReturn
 
 import h5py
 import numpy as np
@@ -23,9 +22,10 @@ from anndata.io import read_elem
 from numpy.typing import NDArray
 from scipy import sparse
 
-from iscale.captures.counts import Counts, CountsWriter
-from iscale.captures.readers.anndata_group import read_sparse
-from iscale.captures.rearrange import Entries
+from iscale.captures.counts import Counts, CountsWriter, Entries
+from iscale.captures.readers.anndata_group import read_matrix
+from iscale.captures.readers.blocks import cell_bounds, cell_numbers, parquet_errors
+from iscale.captures.readers.files import byte_lines
 from iscale.errors import InputError
 
 ROWS_AT_ONCE = 64
@@ -36,14 +36,9 @@ COUNTS_REMEDY = "Give raw counts: whole numbers, 0 or more, in every cell."
 
 @dataclass(frozen=True)
 class CountTable:
-    """A table of counts as it lies in its file.
+    """A table of counts as it lies in its file: names as written, not checked for duplicates; (row, column) float32.
 
-    Attributes
-    ----------
-    rows, columns
-        Names, as written; not checked for duplicates.
-    counts
-        (row, column) float32; finite and not negative.
+    Counts are finite and not negative.
     """
 
     rows: list[str]
@@ -54,10 +49,7 @@ class CountTable:
 def read_counts(path: Path) -> CountTable:
     """Read ``cnts.tsv``, ``cnts.tsv.gz``, ``cnts.parquet`` or ``cnts.h5ad``.
 
-    Raises
-    ------
-    InputError
-        Where the file is damaged or not such a table, or a cell is no finite number of 0 or more.
+    An InputError where the file is damaged or not such a table, or a cell is no finite number of 0 or more.
     """
     if path.name.lower().endswith(".parquet"):
         table = _read_parquet(path)
@@ -73,40 +65,8 @@ def read_counts(path: Path) -> CountTable:
     return table
 
 
-def open_text(path: Path) -> BinaryIO:
-    """Open a text file, through gzip where its name ends in ``.gz``."""
-    return cast(BinaryIO, gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb"))
-
-
-def text_lines(path: Path) -> Iterator[bytes]:
-    """Lines of a text file that are not blank, without their ends.
-
-    Raises
-    ------
-    InputError
-        Where a gzip file is truncated or none.
-    """
-    count = 0
-    try:
-        with open_text(path) as file:
-            for line in file:
-                count += 1
-                if stripped := line.rstrip(b"\r\n"):
-                    yield stripped.removeprefix(b"\xef\xbb\xbf") if count == 1 else stripped
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(
-            f"{path} is truncated or no gzip file: {count} lines could be read ({error}).", "Copy or compress it again."
-        ) from None
-
-
 def decode(path: Path, raw: bytes) -> str:
-    """Text of a field, without the quotes that R writes.
-
-    Raises
-    ------
-    InputError
-        Where the bytes are not UTF-8.
-    """
+    """Text of a field, without the quotes that R writes; an InputError where it is not UTF-8."""
     try:
         return raw.decode().strip().strip('"')
     except UnicodeDecodeError:
@@ -114,7 +74,7 @@ def decode(path: Path, raw: bytes) -> str:
 
 
 def _read_tsv(path: Path) -> CountTable:
-    lines = text_lines(path)
+    lines = byte_lines(path, None)
     header, first = next(lines, None), next(lines, None)
     if header is None or first is None:
         raise InputError(f"{path} holds no counts: it ends after {header is not None:d} lines.", "Write it again.")
@@ -132,40 +92,35 @@ def _read_tsv(path: Path) -> CountTable:
 
 def _tsv_rows(path: Path, columns: list[str], first: bytes, lines: Iterator[bytes]) -> CountTable:
     rows: list[str] = []
+
+    def cells() -> Iterator[NDArray[np.float32]]:
+        for line in chain([first], lines):
+            name, _, rest = line.partition(b"\t")
+            rows.append(decode(path, name))
+            yield _parse_cells(path, rest, rows, columns)
+
     counts = CountsWriter(len(columns))
-    held: list[NDArray[np.float32]] = []
-    for line in (line for part in ([first], lines) for line in part):
-        name, _, rest = line.partition(b"\t")
-        rows.append(decode(path, name))
-        held.append(_parse_cells(path, rest, rows, columns))
-        if len(held) == ROWS_AT_ONCE:
-            counts.add(sparse.csr_matrix(np.stack(held)))
-            held = []
-    if held:
-        counts.add(sparse.csr_matrix(np.stack(held)))
+    counts.add_rows(cells(), ROWS_AT_ONCE)
     return CountTable(rows, columns, counts.done())
 
 
 def _parse_cells(path: Path, line: bytes, rows: list[str], columns: list[str]) -> NDArray[np.float32]:
-    """Numbers of one line. Nearly all cells of a count table are one digit, which needs no parser."""
-    text = np.frombuffer(line + b"\t", dtype=np.uint8)
-    ends = np.flatnonzero(text == ord("\t"))
+    """Numbers of one line."""
+    starts, ends = cell_bounds(line, b"\t")
     if len(ends) != len(columns):
         raise InputError(
             f"{path}: row {len(rows)} ({rows[-1]!r}) has {len(ends)} cells, the header names {len(columns)} columns.",
             "Write the table again; it may have been cut off.",
         )
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    digit = text[starts].astype(np.int16) - ord("0")
-    simple = (ends - starts == 1) & (digit >= 0) & (digit <= 9)
-    row = np.where(simple, digit, 0).astype(np.float32)
-    for at in np.flatnonzero(~simple).tolist():
-        cell = line[starts[at] : ends[at]]
+
+    def number(at: int, cell: bytes) -> float:
         try:
-            row[at] = float(cell)
+            return float(cell)
         except ValueError:
             shown = repr(cell.decode(errors="replace")[:40]) if cell.strip() else "empty"
             _refuse_cell(path, rows[-1], columns[at], f"{shown}, not a number")
+
+    row = cell_numbers(line, starts, ends, number)
     _check_cells(path, row[None], rows[-1:], columns)
     return row
 
@@ -185,7 +140,7 @@ def _refuse_cell(path: Path, row: str, column: str, shown: str) -> NoReturn:
 
 
 def _read_parquet(path: Path) -> CountTable:
-    try:
+    with parquet_errors(path, "Write it again."):
         file = pq.ParquetFile(path)
         names = list(file.schema_arrow.names)
         id_column = _parquet_id_column(file.schema_arrow)
@@ -197,8 +152,6 @@ def _read_parquet(path: Path) -> CountTable:
             part = columns[at : at + step]
             block = sparse.coo_matrix(_parquet_block(path, file.read(columns=part), rows, part))
             counts.add(block.row, block.col + at, block.data)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path} cannot be read as Parquet: {error}", "Write it again.") from None
     if not columns:
         raise InputError(f"{path} has no columns beside the ids.", "Give a table of counts with spots and genes.")
     return CountTable(rows, columns, counts.counts())
@@ -221,22 +174,6 @@ def _parquet_block(path: Path, block: pa.Table, rows: list[str], columns: list[s
 
 
 def _read_h5ad(path: Path) -> CountTable:
-    try:
-        with h5py.File(path, "r") as file:
-            rows, columns = ([str(name) for name in read_elem(file[axis]).index] for axis in ("obs", "var"))
-            node = file["X"]
-            sparsely = isinstance(node, h5py.Group)
-            counts = _h5ad_sparse(path, node, rows, columns) if sparsely else _h5ad_dense(path, node, rows, columns)
-    except (OSError, KeyError, AttributeError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{path} cannot be read as AnnData: {error}", "Write it with anndata, with the counts in X."
-        ) from None
-    if counts.shape != (len(rows), len(columns)):
-        raise InputError(f"{path}: X is {counts.shape}, obs x var is {(len(rows), len(columns))}.", "Write it again.")
-    return CountTable(rows, columns, counts)
-
-
-def _h5ad_sparse(path: Path, node: h5py.Group, rows: list[str], columns: list[str]) -> Counts:
     def check(values: NDArray[Any], row: NDArray[Any], column: NDArray[Any]) -> NDArray[np.float32]:
         bad = np.flatnonzero(~(np.isfinite(values) & (values >= 0)))
         if len(bad):
@@ -244,14 +181,14 @@ def _h5ad_sparse(path: Path, node: h5py.Group, rows: list[str], columns: list[st
             _refuse_cell(path, rows[row[bad[0]]], columns[column[bad[0]]], f"{values[bad[0]]:g}{more}")
         return values.astype(np.float32)
 
-    return read_sparse(node, check)
-
-
-def _h5ad_dense(path: Path, node: h5py.Dataset, rows: list[str], columns: list[str]) -> Counts:
-    step = max(1, CELLS_AT_ONCE // max(1, len(columns)))
-    counts = CountsWriter(len(columns))
-    for at in range(0, len(rows), step):
-        values = node[at : at + step]
-        _check_cells(path, values, rows[at : at + step], columns)
-        counts.add(sparse.csr_matrix(values.astype(np.float32)))
-    return counts.done()
+    try:
+        with h5py.File(path, "r") as file:
+            rows, columns = ([str(name) for name in read_elem(file[axis]).index] for axis in ("obs", "var"))
+            counts = read_matrix(file["X"], check)
+    except (OSError, KeyError, AttributeError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path} cannot be read as AnnData: {error}", "Write it with anndata, with the counts in X."
+        ) from None
+    if counts.shape != (len(rows), len(columns)):
+        raise InputError(f"{path}: X is {counts.shape}, obs x var is {(len(rows), len(columns))}.", "Write it again.")
+    return CountTable(rows, columns, counts)

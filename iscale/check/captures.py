@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.spatial import cKDTree
 
-from iscale.captures.counts import Counts, blocks, depth_of
-from iscale.captures.rearrange import gather
+from iscale.captures.counts import Counts, blocks, depth_of, gather
 from iscale.captures.stacked import gene_variance
 from iscale.check.finding import Finding
 from iscale.check.positions import Verdict

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage, signal
 from scipy.stats import rankdata
 
-from iscale.align.outline import stain_of
+from iscale.align.structure import stain_of
 from iscale.check.pitch import Pitch
 from iscale.slide.overview import Overview
 

@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from iscale.captures.counts import gather
 from iscale.captures.locations import read_locations
-from iscale.captures.rearrange import gather
 from iscale.captures.tables import read_counts
 from iscale.demo.synthetic import refuse_project
 from iscale.errors import InputError

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from iscale.captures.mean_counts import SHARED_COUNTS, SHARED_GENES
 from iscale.captures.spots import TrainingSpots
-from iscale.captures.stage import read_training
+from iscale.captures.stage import SHARED_COUNTS, SHARED_GENES, read_training
 from iscale.encoders import get_encoder
 from iscale.encoders.base import FeatureGroup
 from iscale.engine.ledger import fingerprint

@@ -10,9 +10,9 @@ from typing import Any, cast, get_args
 
 import numpy as np
 
-from iscale.align import placement as ways
-from iscale.align.outline import Stain, stain_of
+from iscale.align import placement
 from iscale.align.quality import BAD, Quality, measure, quality_table, quality_text, verdict
+from iscale.align.structure import Stain, stain_of
 from iscale.errors import InputError, IscaleError
 from iscale.options import Options, recall_options
 from iscale.plan.job import Job
@@ -161,7 +161,7 @@ def align_captures(job: Job, names: tuple[str, ...] | None, wishes: Wishes, watc
             f"One file of landmarks, or one matrix, places one capture; there are {len(captures)}.",
             f"Name it: --captures {captures[0].name}.",
         )
-    mother = read_overview(job.files.mother_image, ways.MOTHER_PX, job.grid.raw_pixel_size_um)
+    mother = read_overview(job.files.mother_image, placement.MOTHER_PX, job.grid.raw_pixel_size_um)
     mother_stain = stain_of(mother)
     watcher.start("align", len(captures), 0)
     done: list[Aligned] = []
@@ -205,11 +205,11 @@ def _align(
 
     assert files.source is not None
     measured = read_measured(files.source, **job.options.reading(files.name, job.project))
-    scene = ways.Scene(files, measured, job.files.mother_image, mother, job.grid)
+    scene = placement.Scene(files, measured, job.files.mother_image, mother, job.grid)
     after = place(scene, wishes, lambda text: say(f"{files.name}: {text}"))
     radius_um = measured_radius_um(measured, after, job.grid) or job.grid.superpixel_um
     radius_px = radius_um / job.grid.raw_pixel_size_um / after.scale
-    capture = ways.capture_overview(measured)
+    capture = placement.capture_overview(measured)
     depth = depth_of(measured.counts)
     residual_um = after.measures.get("residual_um")
     quality = measure(
@@ -241,7 +241,7 @@ def _bad(reasons: list[str], found: Transform, figure: Path) -> InputError:
     )
 
 
-def place(scene: ways.Scene, wishes: Wishes, say: Callable[[str], None]) -> Transform:
+def place(scene: placement.Scene, wishes: Wishes, say: Callable[[str], None]) -> Transform:
     """Place one capture by the first way that is open to it, and refine that where it is wished.
 
     Raises
@@ -250,29 +250,29 @@ def place(scene: ways.Scene, wishes: Wishes, say: Callable[[str], None]) -> Tran
         By that way it cannot be placed, or not be refined.
     """
     found = _placed(scene, wishes, say)
-    return ways.refined(scene, wishes.kind, found) if wishes.refine else found
+    return placement.refined(scene, wishes.kind, found) if wishes.refine else found
 
 
-def _placed(scene: ways.Scene, wishes: Wishes, say: Callable[[str], None]) -> Transform:
+def _placed(scene: placement.Scene, wishes: Wishes, say: Callable[[str], None]) -> Transform:
     if wishes.matrix:
-        return ways.given(wishes.matrix)
+        return placement.by_matrix(wishes.matrix)
     if wishes.landmarks:
-        found = ways.by_landmarks(scene, wishes.landmarks, wishes.kind, say)
+        found = placement.by_landmarks(scene, wishes.landmarks, wishes.kind, say)
         assert found is not None
         return found
     if wishes.automatic:
-        return ways.by_images(scene, wishes.kind)
+        return placement.by_images(scene, wishes.kind)
     if scene.files.transform is not None and not wishes.again:
         return read_transform(scene.files.transform)
     return (
-        ways.by_own_image(scene)
-        or ways.by_landmarks(scene, None, wishes.kind, say)
-        or ways.by_tables(scene)
-        or ways.by_images(scene, wishes.kind)
+        placement.by_own_image(scene)
+        or placement.by_landmarks(scene, None, wishes.kind, say)
+        or placement.by_tables(scene)
+        or placement.by_images(scene, wishes.kind)
     )
 
 
-def unplaced(scene: ways.Scene) -> Transform:
+def unplaced(scene: placement.Scene) -> Transform:
     """Where a capture would lie if nobody aligned it: upright, at the scale of the pixel sizes, middle on middle."""
     own_um, mother_um = scene.measured.um_per_px, scene.grid.raw_pixel_size_um
     matrix = np.diag([own_um / mother_um, own_um / mother_um, 1.0]) if own_um else np.eye(3)

@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from iscale.captures.integrate import integrate
-from iscale.captures.read import Readings, measured_radius_um, place_capture, read_capture, release, spot_radius_um
+from iscale.captures.read import (
+    Readings,
+    measured_radius_um,
+    place_capture,
+    read_aligned_capture,
+    release,
+    spot_radius_um,
+)
 from iscale.captures.spots import Capture, TrainingSpots
 from iscale.encoders.spec import EncoderSpec
 from iscale.errors import InputError
@@ -120,7 +127,7 @@ class Job:
         return sum(capture.held_bytes for capture in self.__dict__.get("captures", ()))
 
     def _read_tables(self, files: CaptureFiles) -> Capture:
-        return read_capture(
+        return read_aligned_capture(
             files,
             radius_um=self._radius_um(files),
             pixel_size_um=self.grid.pixel_size_um,

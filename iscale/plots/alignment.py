@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from iscale.align.outline import tissue_mask
 from iscale.align.quality import BAD, DOUBTFUL, GOOD, Quality, figures_of, verdict
+from iscale.align.structure import tissue_mask
 from iscale.plots.draw import hull_of, scale_bar_um
 from iscale.slide.overview import Overview, block_mean
 from iscale.transform import Transform

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from iscale.captures.integrate import LEAST_SPOTS
-from iscale.captures.merge import evenly_spread, merge_labels
+from iscale.captures.merge import merge_labels, spatial_subsample
 from iscale.captures.spots import MOST_SPOTS, Capture, TrainingSpots
 from iscale.captures.stacked import StackedSpots, stack
 from iscale.errors import InputError
@@ -51,7 +51,7 @@ def merge_within_captures(
     margin = (radius_um / pixel_size_um)[:, None]
     clear = ((xy_px >= margin) & (xy_px <= np.array(analysis_shape_px[::-1]) - margin)).all(axis=1)
     inside = np.flatnonzero(clear)
-    kept = inside[evenly_spread(xy_px[inside], capture[inside], MOST_SPOTS)]
+    kept = inside[spatial_subsample(xy_px[inside], capture[inside], MOST_SPOTS)]
     slot = np.full(len(members), -1)
     slot[kept] = np.arange(len(kept))
     return SpotsByCapture(

@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from iscale.captures.counts import Counts, StoredCounts
-from iscale.captures.rearrange import gather, select_genes, transposed
+from iscale.captures.counts import Counts, StoredCounts, gather, select_genes, transposed
 from iscale.geometry import SUPERPIXEL_PX, Region
 from iscale.model.discs import disc_rows, disc_sizes
 from iscale.store.layout import GENES_PER_CHUNK, SHARD_SUPERPIXELS, genes_by_chunk

@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.ndimage import binary_closing
 
-from iscale.captures.counts import Counts, StoredCounts, blocks
+from iscale.captures.counts import Counts, Entries, StoredCounts, blocks, gather, select_genes, transposed
 from iscale.captures.measured import Measured
 from iscale.captures.platforms import detect_platform, read_measured
-from iscale.captures.read import measured_radius_um, place_capture, read_capture, release, spot_radius_um
-from iscale.captures.rearrange import Entries, gather, select_genes, transposed
+from iscale.captures.read import measured_radius_um, place_capture, read_aligned_capture, release, spot_radius_um
 from iscale.captures.spots import Capture
 from iscale.errors import InputError
 from iscale.geometry import SUPERPIXEL_PX, Region, SlideGrid
@@ -220,7 +219,7 @@ def open_capture_truth(path: Path, grid: SlideGrid, reading: Reading) -> Truth:
                 radius_um = _radius_um(files, project, grid, None)
             except InputError as error:
                 lacking = error
-        capture = read_capture(
+        capture = read_aligned_capture(
             files,
             radius_um=radius_um or grid.superpixel_um / 2,
             pixel_size_um=grid.pixel_size_um,

@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from iscale.align.outline import Stain, stain_of
 from iscale.align.quality import BAD, GOOD, Quality, measure, verdict
-from iscale.align.structure import haematoxylin
+from iscale.align.structure import Stain, haematoxylin, stain_of
 from iscale.slide.overview import Overview, read_overview
 from iscale.transform import Transform
 

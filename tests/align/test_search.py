@@ -9,8 +9,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from iscale.align.ascent import Freedom, refine
-from iscale.align.search import Candidate, Picture, search, turned
+from iscale.align.search import Candidate, Freedom, Picture, ascend, search, turned
 
 TO_A_PIXEL = 0.8
 """Shifts are whole pixels of the search, rotations are about the middle of a picture, which may be half of one."""
@@ -69,7 +68,7 @@ def test_refinement_reaches_the_place() -> None:
     near = np.eye(3)
     near[:2, :2] = turned(math.radians(3), 1.02, False)
     near[:2, 2] = [4, -2]
-    moved = refine(picture(mother), picture(mother), [Candidate(near, 0.0)], Freedom(growth=0.1))[0]
+    moved = ascend(picture(mother), picture(mother), [Candidate(near, 0.0)], Freedom(growth=0.1))[0]
     assert corners_apart(moved.matrix, np.eye(3), (130, 120)) < 0.5
     assert moved.score > 0.99
 
@@ -79,7 +78,7 @@ def test_a_known_scale_holds_where_the_outline_does_not_tell() -> None:
     corner, mother = picture(wedge[:50, :50]), picture(wedge)
     start = Candidate(np.diag([0.94, 0.94, 1.0]), 0.0)
     free, kept = (
-        abs(math.log(np.linalg.det(refine(corner, mother, [start], Freedom(), known)[0].matrix[:2, :2])) / 2)
+        abs(math.log(np.linalg.det(ascend(corner, mother, [start], Freedom(), known)[0].matrix[:2, :2])) / 2)
         for known in (None, 1.0)
     )
     assert kept < 0.02 < free

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from iscale.captures.agreement import LEAST_PLACES, Agreement, agreements
-from iscale.captures.read import read_capture
+from iscale.captures.read import read_aligned_capture
 from iscale.captures.spots import Capture
 from iscale.captures.stacked import stack
 from iscale.demo.her2st import PIXEL_SIZE_UM, lay_out_her2st
@@ -127,7 +127,7 @@ def test_genes_that_never_vary_and_empty_spots_are_no_trouble() -> None:
 def test_neighbouring_sections_agree_only_where_they_lie_right(data_dir: Path, tmp_path: Path) -> None:
     project = find_project(lay_out_her2st(data_dir / "her2st", tmp_path / "case").project)
     a, b = (
-        read_capture(files, radius_um=50, pixel_size_um=PIXEL_SIZE_UM, analysis_shape_px=(9100, 8600))
+        read_aligned_capture(files, radius_um=50, pixel_size_um=PIXEL_SIZE_UM, analysis_shape_px=(9100, 8600))
         for files in project.captures
     )
     middle = b.xy_px.mean(axis=0)

@@ -9,8 +9,20 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from iscale.captures import counts as module
-from iscale.captures.counts import Counts, CountsWriter, StoredCounts, blocks, depth_of, in_memory, whole_numbers
-from iscale.captures.rearrange import Entries, gather, select_genes, take, transposed
+from iscale.captures.counts import (
+    Counts,
+    CountsWriter,
+    Entries,
+    StoredCounts,
+    blocks,
+    depth_of,
+    gather,
+    in_memory,
+    select_genes,
+    take,
+    transposed,
+    whole_numbers,
+)
 
 EXPECTED = sparse.random(300, 40, 0.2, "csr", np.float32, np.random.default_rng(0), lambda n: np.arange(n) % 300 + 1.0)
 
@@ -101,7 +113,7 @@ def test_entries_in_any_order_are_sorted_and_summed(n: int, n_spots: int, seed: 
     expected = np.zeros((n_spots, 9))
     np.add.at(expected, (spot, gene), count)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("iscale.captures.rearrange.AT_ONCE", 50)
+        patch.setattr("iscale.captures.counts.AT_ONCE", 50)
         entries = Entries((n_spots, 9))
         for at in range(0, n, 37):
             entries.add(spot[at : at + 37], gene[at : at + 37], count[at : at + 37])

@@ -10,7 +10,7 @@ import pytest
 from scipy import sparse
 
 from iscale.captures.integrate import capture_scales, integrate
-from iscale.captures.read import read_capture
+from iscale.captures.read import read_aligned_capture
 from iscale.captures.spots import Capture, TrainingSpots
 from iscale.captures.stacked import Moments, excess_variance, gene_variance, scaled_variance, stack
 from iscale.captures.stage import read_training, write_training
@@ -217,7 +217,7 @@ def test_a_deep_and_a_shallow_capture_rank_genes_as_two_equal_ones(data_dir: Pat
     shape = (9100, 8600)
     project = find_project(lay_out_her2st(data_dir / "her2st", tmp_path / "case").project)
     a, b = (
-        read_capture(files, radius_um=50, pixel_size_um=PIXEL_SIZE_UM, analysis_shape_px=shape)
+        read_aligned_capture(files, radius_um=50, pixel_size_um=PIXEL_SIZE_UM, analysis_shape_px=shape)
         for files in project.captures
     )
 

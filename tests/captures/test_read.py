@@ -13,7 +13,7 @@ import pytest
 from scipy import sparse
 
 from iscale.captures.measured import Measured
-from iscale.captures.read import measured_radius_um, place_capture, read_capture
+from iscale.captures.read import measured_radius_um, place_capture, read_aligned_capture
 from iscale.captures.spots import Capture
 from iscale.errors import InputError
 from iscale.geometry import SlideGrid
@@ -43,7 +43,7 @@ def write_tsv(table: pd.DataFrame, path: Path) -> Path:
 def read(folder: Path, counts_name: str = "cnts.tsv", **options: object) -> Capture:
     files = CaptureFiles("D1", folder / counts_name, folder / "locs.tsv", None)
     settings = {"radius_um": 27.5, "pixel_size_um": 0.5, "analysis_shape_px": (512, 1024)} | options
-    return read_capture(files, **settings)  # type: ignore[arg-type]
+    return read_aligned_capture(files, **settings)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -356,7 +356,7 @@ def test_real_counts_are_read_as_pandas_reads_them(data_dir: Path, tmp_path: Pat
     )
     table.to_csv(tmp_path / "locs.tsv", sep="\t", index=False)
     files = CaptureFiles("C3", path, tmp_path / "locs.tsv", None)
-    capture = read_capture(files, radius_um=50, pixel_size_um=0.688, analysis_shape_px=(9936, 9270))
+    capture = read_aligned_capture(files, radius_um=50, pixel_size_um=0.688, analysis_shape_px=(9936, 9270))
     expected = pd.read_csv(path, sep="\t", index_col=0).loc[list(capture.spot_ids)]
     assert capture.genes == tuple(expected.columns)
     np.testing.assert_array_equal(capture.counts.toarray(), expected.to_numpy())
@@ -370,6 +370,6 @@ def test_real_anndata(data_dir: Path, tmp_path: Path) -> None:
         tmp_path / "locs.tsv", sep="\t"
     )
     files = CaptureFiles("cells", path, tmp_path / "locs.tsv", None)
-    capture = read_capture(files, radius_um=5, pixel_size_um=0.5, analysis_shape_px=(60000, 60000))
+    capture = read_aligned_capture(files, radius_um=5, pixel_size_um=0.5, analysis_shape_px=(60000, 60000))
     assert capture.counts.shape == (200, 338)
     np.testing.assert_array_equal(capture.counts.toarray(), np.asarray(cells.X))

@@ -17,7 +17,7 @@ from iscale.captures import counts as counting
 from iscale.captures import integrate as integrating
 from iscale.captures.counts import Counts, CountsWriter, StoredCounts
 from iscale.captures.integrate import integrate
-from iscale.captures.merge import evenly_spread
+from iscale.captures.merge import spatial_subsample
 from iscale.captures.spots import Capture, TrainingSpots
 from iscale.captures.stage import files_of, spots_fingerprint, write_capture
 from iscale.geometry import SlideGrid
@@ -113,7 +113,7 @@ def test_of_very_many_spots_a_part_is_trained_on(monkeypatch: pytest.MonkeyPatch
 def test_a_part_is_spread_evenly_over_places_and_captures() -> None:
     rng = np.random.default_rng(0)
     xy, capture = rng.random((40_000, 2)) * [2000, 1000], (rng.random(40_000) < 0.05).astype(np.int64)
-    chosen = evenly_spread(xy, capture, 4000)
+    chosen = spatial_subsample(xy, capture, 4000)
     assert len(set(chosen.tolist())) == 4000
     assert (np.diff(chosen) > 0).all()
     assert (capture[chosen] == 1).sum() == pytest.approx((capture == 1).sum() / 10, abs=1)
@@ -124,8 +124,8 @@ def test_a_part_is_spread_evenly_over_places_and_captures() -> None:
     off = per_square(xy[chosen]) - per_square(xy) / 10
     by_chance = per_square(xy[rng.choice(len(xy), 4000, replace=False)]) - per_square(xy) / 10
     assert off.std() < 0.75 * by_chance.std()
-    np.testing.assert_array_equal(evenly_spread(xy, capture, 4000), chosen)
-    np.testing.assert_array_equal(evenly_spread(xy, capture, 40_000), np.arange(40_000))
+    np.testing.assert_array_equal(spatial_subsample(xy, capture, 4000), chosen)
+    np.testing.assert_array_equal(spatial_subsample(xy, capture, 40_000), np.arange(40_000))
 
 
 @pytest.mark.parametrize("per_spot", [40, 160])

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from iscale.captures.integrate import integrate
-from iscale.captures.read import read_capture, spot_radius_um
+from iscale.captures.read import read_aligned_capture, spot_radius_um
 from iscale.demo.her2st import PIXEL_SIZE_UM, RAW_PIXEL_SIZE_UM, lay_out_her2st
 from iscale.errors import InputError
 from iscale.geometry import SlideGrid
@@ -30,7 +30,7 @@ def test_covered_case_is_a_project_that_can_be_read(data_dir: Path, tmp_path: Pa
         radius = spot_radius_um(files, capture, **sizes)
         assert radius == pytest.approx(50)
         captures.append(
-            read_capture(
+            read_aligned_capture(
                 capture, radius_um=radius, pixel_size_um=PIXEL_SIZE_UM, analysis_shape_px=GRID.content_shape_px
             )
         )
@@ -41,7 +41,7 @@ def test_covered_case_is_a_project_that_can_be_read(data_dir: Path, tmp_path: Pa
     )
     assert spots.counts.shape[1] == 100
     assert not [p for p in layout.project.rglob("*") if "C4" in p.name]
-    truth = read_capture(
+    truth = read_aligned_capture(
         CaptureFiles("C4", layout.truth / "cnts.tsv.gz", layout.truth / "locs.tsv", None),
         radius_um=50,
         pixel_size_um=PIXEL_SIZE_UM,

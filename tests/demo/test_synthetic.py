@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from iscale.captures.integrate import integrate
-from iscale.captures.read import read_capture, spot_radius_um
+from iscale.captures.read import read_aligned_capture, spot_radius_um
 from iscale.captures.spots import Capture
 from iscale.demo.her2st import disc_sums
 from iscale.demo.synthetic import GENES, HOUSEKEEPING, MARKERS, PIXEL_SIZE_UM, DemoTruth, read_truth, write_demo
@@ -28,7 +28,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> DemoTruth:
 def captures_of(files: ProjectFiles) -> list[Capture]:
     sizes = {"raw_pixel_size_um": PIXEL_SIZE_UM, "pixel_size_um": PIXEL_SIZE_UM}
     return [
-        read_capture(
+        read_aligned_capture(
             capture,
             radius_um=spot_radius_um(files, capture, **sizes),
             pixel_size_um=PIXEL_SIZE_UM,

@@ -15,11 +15,10 @@ from anndata.io import read_elem, sparse_dataset
 from numpy.typing import NDArray
 from scipy import sparse
 
-from iscale.captures.counts import Counts, CountsWriter
-from iscale.captures.rearrange import Entries, select_genes
+from iscale.captures.counts import Counts, CountsWriter, Entries, row_bounds, select_genes
 from iscale.errors import InputError, IscaleError
 
-PLACES = ("X", "layers/counts", "layers/raw_counts", "raw/X")
+COUNTS_PATHS = ("X", "layers/counts", "layers/raw_counts", "raw/X")
 """Where raw counts are looked for, in this order."""
 
 SYMBOL_COLUMNS = ("gene_symbols", "gene_symbol", "gene_names", "gene_name", "feature_name", "symbol", "symbols")
@@ -31,22 +30,14 @@ CELLS_AT_ONCE = 8 << 20
 ENTRIES_AT_ONCE = 2 << 20
 
 Values = NDArray[Any]
+Checked = Callable[[Values, Values, Values], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
 class AnnDataTable:
-    """What is read of an AnnData.
+    """What is read of an AnnData: spots (its index, their ids, are unique strings), genes, (spot, gene) float32 counts.
 
-    Attributes
-    ----------
-    obs
-        Per spot; its index, the spots' ids, are unique strings.
-    symbols, ids
-        Per gene.
-    counts
-        (spot, gene) float32; whole numbers, 0 or more.
-    notices
-        Where the counts are from, and what was left out.
+    Counts are whole numbers, 0 or more; notices say where they are from, and what was left out.
     """
 
     obs: pd.DataFrame
@@ -57,7 +48,7 @@ class AnnDataTable:
 
 
 @contextmanager
-def readable(source: str) -> Iterator[None]:
+def anndata_errors(source: str) -> Iterator[None]:
     """Turn whatever a damaged AnnData raises into one InputError: h5py, zarr and anndata share no class of errors."""
     try:
         yield
@@ -71,19 +62,9 @@ def readable(source: str) -> Iterator[None]:
 
 
 def read_table(group: Any, source: str) -> AnnDataTable:
-    """Read spots, genes and raw counts.
+    """Read spots, genes and raw counts of an AnnData's root, ``h5py.Group`` or ``zarr.Group``; ``source`` names it.
 
-    Parameters
-    ----------
-    group
-        The AnnData's root: ``h5py.Group`` or ``zarr.Group``.
-    source
-        Its name, for messages.
-
-    Raises
-    ------
-    InputError
-        Where no raw counts are in any of the places, ids are given twice, or sizes do not fit.
+    An InputError where there are no raw counts, ids are given twice, or sizes do not fit.
     """
     obs = read_elem(group["obs"])
     obs.index = pd.Index([str(name) for name in obs.index], dtype=object)
@@ -110,7 +91,7 @@ def read_table(group: Any, source: str) -> AnnDataTable:
 def _raw_counts(group: Any, source: str) -> tuple[str, Counts, str]:
     """The first place that holds raw counts; they; and a notice that says so."""
     looked: list[str] = []
-    for place in PLACES:
+    for place in COUNTS_PATHS:
         if place not in group:
             looked.append(f"there is no {place}")
             continue
@@ -137,7 +118,7 @@ def _counts(node: Any) -> tuple[Counts | None, str]:
     if len(first):  # so that no time goes by over a large one
         return None, f"holds {first[0]:.6g}"
     try:
-        return (read_sparse(node, _checked) if is_sparse else _dense(node)), ""
+        return read_matrix(node, _checked), ""
     except _NoCountError as error:
         return None, f"holds {error}"
 
@@ -153,29 +134,29 @@ def _checked(values: Values, *_: Values) -> NDArray[np.float32]:
     return values.astype(np.float32)
 
 
-def _dense(node: Any) -> Counts:
+def read_matrix(node: Any, checked: Checked) -> Counts:
+    """Read a matrix as anndata writes it, dense, CSR or CSC, block by block; a ValueError where it is damaged.
+
+    ``checked`` makes float32 counts (entry,) of numbers that are not 0, the indices of their spots and of their genes,
+    or refuses them.
+    """
+    return _read_sparse(node, checked) if hasattr(node, "keys") else _read_dense(node, checked)
+
+
+def _read_dense(node: Any, checked: Checked) -> Counts:
+    if len(node.shape) != 2:
+        raise ValueError(f"a matrix of the shape {node.shape}")
     writer = CountsWriter(node.shape[1])
     step = max(1, CELLS_AT_ONCE // max(1, node.shape[1]))
     for at in range(0, node.shape[0], step):
-        writer.add(sparse.csr_matrix(_checked(np.asarray(node[at : at + step]))))
+        block = np.asarray(node[at : at + step])
+        rows, columns = np.nonzero(block)
+        values = checked(block[rows, columns], at + rows, columns)
+        writer.add(sparse.csr_matrix((values, (rows, columns)), shape=block.shape))
     return writer.done()
 
 
-def read_sparse(node: Any, checked: Callable[[Values, Values, Values], NDArray[np.float32]]) -> Counts:
-    """Read a CSR or CSC matrix by blocks of its rows or columns.
-
-    Parameters
-    ----------
-    node
-        ``h5py.Group`` or ``zarr.Group``, as anndata writes it.
-    checked
-        What makes float32 counts (entry,) of numbers, the indices of their spots and of their genes, or refuses them.
-
-    Raises
-    ------
-    ValueError
-        It is damaged.
-    """
+def _read_sparse(node: Any, checked: Checked) -> Counts:
     shape, by_spot = sparse_dataset(node).shape, sparse_dataset(node).format == "csr"
     n_rows, n_columns = shape if by_spot else shape[::-1]
     indptr = np.asarray(node["indptr"][:]).astype(np.int64)
@@ -183,9 +164,8 @@ def read_sparse(node: Any, checked: Callable[[Values, Values, Values], NDArray[n
     fits = len(indptr) == n_rows + 1 and node["indices"].shape[0] == n
     if not fits or indptr[0] != 0 or indptr[-1] != n or (np.diff(indptr) < 0).any():
         raise ValueError(f"the {len(indptr)} starts of {n_rows} rows do not go from 0 to {n}")
-    writer, entries, first = CountsWriter(n_columns), Entries((n_columns, n_rows)), 0
-    while first < n_rows:
-        last = max(first + 1, int(np.searchsorted(indptr, indptr[first] + ENTRIES_AT_ONCE, side="right")) - 1)
+    writer, entries = CountsWriter(n_columns), Entries((n_columns, n_rows))
+    for first, last in row_bounds(indptr, ENTRIES_AT_ONCE):
         part = slice(int(indptr[first]), int(indptr[last]))
         columns = np.asarray(node["indices"][part])
         if len(columns) and not 0 <= columns.min() <= columns.max() < n_columns:
@@ -198,7 +178,6 @@ def read_sparse(node: Any, checked: Callable[[Values, Values, Values], NDArray[n
             writer.add(block)
         else:
             entries.add(columns, rows, values)
-        first = last
     return writer.done() if by_spot else entries.counts()
 
 

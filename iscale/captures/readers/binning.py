@@ -18,6 +18,7 @@ from iscale.errors import InputError
 from iscale.store.scratch import Part, Spill
 
 BIN_UM = 8.0
+PIXEL_UM = (0.05, 2.0)
 PAIRS_AT_ONCE = 1 << 22
 
 MOST_PAIRS = 1 << 23
@@ -33,16 +34,10 @@ INDEX_HALF = 1 << (INDEX_BITS - 1)
 
 @dataclass(frozen=True)
 class Binned:
-    """Square bins with at least one transcript, sorted by row, then column.
+    """Square bins with at least one transcript, sorted by row, then column; (bin, gene) float32 counts.
 
-    Attributes
-    ----------
-    ids
-        ``y_x``: row and column of the bin, counted from the origin of the positions; negative where those are.
-    xy_um
-        (bin, 2) float64: x, y of the centres, in um.
-    counts
-        (bin, gene) float32.
+    Ids are ``y_x``: row and column of the bin, counted from the origin of the positions, negative where those are;
+    ``xy_um`` (bin, 2) float64 are the centres.
     """
 
     ids: list[str]
@@ -53,22 +48,9 @@ class Binned:
 class BinCounts:
     """Counts of transcripts per square bin and gene, gathered block by block.
 
-    The bins' borders are whole multiples of ``bin_um``, so neither the blocks nor the extent of the data move them.
-
-    Parameters
-    ----------
-    bin_um
-        Side of a bin, in um.
-    source
-        The file of the transcripts, for messages.
-    pairs_at_once
-        Pairs of bin and gene that are gathered before they are merged. At most this many, or half as many as are
-        merged already if that is more (or merging would take time quadratic in them), are held beside these.
-
-    Raises
-    ------
-    InputError
-        ``bin_um`` is not a finite number above 0.
+    The bins' borders are whole multiples of ``bin_um``, so neither the blocks nor the extent of the data move them. Of
+    pairs of bin and gene at most ``pairs_at_once`` are gathered before they are merged, or half as many as are merged
+    already if that is more (or merging would take time quadratic in them). ``source`` names the file in messages.
     """
 
     def __init__(self, bin_um: float, source: Path, pairs_at_once: int = PAIRS_AT_ONCE) -> None:
@@ -84,13 +66,7 @@ class BinCounts:
         self._aside: dict[int, list[tuple[Part, Part]]] = {}
 
     def add(self, gene: NDArray[np.integer], x_um: NDArray[np.floating], y_um: NDArray[np.floating]) -> None:
-        """Count a block of transcripts, each (transcript,): index of the gene (0 or more), x and y in um.
-
-        Raises
-        ------
-        InputError
-            Positions so large that they are no um, or more genes than any panel has.
-        """
+        """Count a block of transcripts, each (transcript,): index of the gene (0 or more), x and y in um."""
         if len(gene) == 0:
             return
         if int(gene.max()) >= 1 << GENE_BITS:
@@ -174,14 +150,9 @@ def _summed(keys: NDArray[np.int64], counts: NDArray[np.int64]) -> tuple[NDArray
 
 
 class GeneIndex:
-    """Indices of gene names, given in the order in which names are met.
+    """Indices of gene names: those given from the start (of one that comes twice the first), then as names are met.
 
-    Parameters
-    ----------
-    names
-        Names that have their index from the start; of those that come twice the first counts.
-    is_gene
-        Whether a name is a gene's; others have the index -1. None: all are.
+    Names that are not ``is_gene`` have the index -1.
     """
 
     def __init__(self, names: Sequence[str] = (), is_gene: Callable[[str], bool] | None = None) -> None:
@@ -197,13 +168,7 @@ class GeneIndex:
         return [*range(self._given), *sorted(range(self._given, len(self.names)), key=self.names.__getitem__)]
 
     def codes(self, column: pa.ChunkedArray, source: Path) -> NDArray[np.int64]:
-        """Indices (transcript,) of a column of names, as text or as bytes.
-
-        Raises
-        ------
-        InputError
-            A transcript has no name, or one that is no text.
-        """
+        """Indices (transcript,) of a column of names, text or bytes; an InputError where a transcript has none."""
         encoded = column.combine_chunks()
         encoded = encoded if pa.types.is_dictionary(encoded.type) else encoded.dictionary_encode()
         if encoded.null_count:
@@ -222,6 +187,15 @@ class GeneIndex:
             self._index[name] = len(self.names) if gene else -1
             self.names += [name] * gene
         return self._index[name]
+
+
+def check_pixel(um: float, source: str, remedy: str) -> None:
+    """Refuse a side of a pixel, in um, that no instrument has."""
+    if not PIXEL_UM[0] <= um <= PIXEL_UM[1]:
+        raise InputError(
+            f"{source} gives {um:g} um as the side of a pixel; {PIXEL_UM[0]:g} to {PIXEL_UM[1]:g} are plausible.",
+            remedy,
+        )
 
 
 def disc_diameter(area: float) -> float:

@@ -1,4 +1,4 @@
-"""Tables of imaging platforms in blocks of rows, from CSV or Parquet, and their cells matched between files.
+"""Tables of any length in blocks of rows, from CSV or Parquet, and their cells matched between files.
 
 A table of transcripts has up to billions of rows and is never held: memory is that of one block.
 """
@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -40,13 +41,7 @@ def column_named(header: list[str], *names: str) -> str | None:
 
 
 def csv_blocks(path: Path, columns: Mapping[str, pa.DataType]) -> Iterator[pa.Table]:
-    """Some columns of a CSV file with a header (``.gz`` too), in blocks of rows.
-
-    Raises
-    ------
-    InputError
-        A column is not there, a line is cut off, or a cell is not of its column's type.
-    """
+    """Some columns of a CSV file with a header (``.gz`` too), in blocks of rows; all cells are of their type."""
     header = csv_header(path)
     _check_columns(path, header, list(columns))
     parse = pa_csv.ConvertOptions(column_types=dict(columns), include_columns=list(columns))
@@ -66,44 +61,49 @@ def csv_blocks(path: Path, columns: Mapping[str, pa.DataType]) -> Iterator[pa.Ta
 
 
 def parquet_blocks(path: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
-    """Some columns of a Parquet file, in blocks of rows.
-
-    Raises
-    ------
-    InputError
-        The file is damaged, or a column is not there.
-    """
+    """Some columns of a Parquet file, in blocks of rows."""
     _check_columns(path, parquet_header(path), list(columns))
-    try:
-        with pq.ParquetFile(path, pre_buffer=False) as file:
-            for batch in file.iter_batches(batch_size=ROWS_AT_ONCE, columns=list(columns), use_threads=False):
-                yield pa.Table.from_batches([batch])
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path} cannot be read as Parquet: {error}", AGAIN) from None
+    with parquet_errors(path), pq.ParquetFile(path, pre_buffer=False) as file:
+        for batch in file.iter_batches(batch_size=ROWS_AT_ONCE, columns=list(columns), use_threads=False):
+            yield pa.Table.from_batches([batch])
 
 
 def parquet_header(path: Path) -> list[str]:
-    """Names of the columns of a Parquet file.
-
-    Raises
-    ------
-    InputError
-        The file is damaged or none.
-    """
-    try:
+    """Names of the columns of a Parquet file."""
+    with parquet_errors(path):
         return list(pq.read_schema(path).names)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path} cannot be read as Parquet: {error}", AGAIN) from None
+
+
+@contextmanager
+def parquet_errors(path: Path, remedy: str = AGAIN) -> Iterator[None]:
+    """Turn what a damaged Parquet file raises into an InputError."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as Parquet: {error}", remedy) from None
+
+
+def cell_bounds(line: bytes, separator: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where the cells of a line begin and end."""
+    ends = np.append(np.flatnonzero(np.frombuffer(line, np.uint8) == ord(separator)), len(line))
+    return np.append(0, ends[:-1] + 1), ends
+
+
+def cell_numbers(
+    line: bytes, starts: NDArray[np.int64], ends: NDArray[np.int64], number: Callable[[int, bytes], float]
+) -> NDArray[np.float32]:
+    """(cell,) numbers of a line's cells, of which nearly all are one digit; ``number`` reads the others."""
+    text = np.frombuffer(line + b" ", np.uint8)
+    digit = text[starts].astype(np.int16) - ord("0")
+    simple = (ends - starts == 1) & (digit >= 0) & (digit <= 9)
+    values = np.where(simple, digit, 0).astype(np.float32)
+    for at in np.flatnonzero(~simple).tolist():
+        values[at] = number(at, line[starts[at] : ends[at]])
+    return values
 
 
 def numbers(table: pa.Table, name: str, source: Path) -> NDArray[np.float64]:
-    """A column (row,) of finite numbers.
-
-    Raises
-    ------
-    InputError
-        Cells are empty, not finite or not numbers.
-    """
+    """A column (row,) of numbers; an InputError where cells are empty, not finite or not numbers."""
     column = table.column(name)
     if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
         raise InputError(f"{source}: column {name!r} holds {column.type}, not numbers.", AGAIN)
@@ -141,17 +141,9 @@ def _where(message: str, header: list[str], before: int) -> str:
 def in_both(
     counts_file: Path, count_ids: list[str], cells_file: Path, cell_ids: list[str]
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], tuple[str, ...]]:
-    """Cells that have both counts and a position.
+    """Rows of cells that have both counts and a position, in the two files and the counts' order; what is left out.
 
-    Returns
-    -------
-    tuple
-        Their rows in the counts and in the table of cells, in the order of the counts, and notices of what is left out.
-
-    Raises
-    ------
-    InputError
-        A cell comes twice in one of the files, or more than half of either file's cells are not in the other.
+    An InputError where a cell comes twice in a file, or more than half of either file's cells are not in the other.
     """
     for path, ids in ((counts_file, count_ids), (cells_file, cell_ids)):
         if len(set(ids)) < len(ids):

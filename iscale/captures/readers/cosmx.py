@@ -1,25 +1,37 @@
-"""CosMx: the flat files of a run, as cells or, from the transcripts, as square bins."""
+"""CosMx: the flat files of a run, as cells or, from the transcripts, as square bins.
+
+A section lies in fields of view (fovs), whose global pixels have a corner, a direction and a size: 0.18 um in the first
+release (a fov of 5472 x 3648 px), 0.12028 um since (4256 x 4256 px).
+"""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
-from scipy import sparse
 
-from iscale.captures.counts import Counts, CountsWriter
+from iscale.captures.counts import Counts, CountsWriter, select_genes, take
 from iscale.captures.measured import Measured
-from iscale.captures.readers.binning import BIN_UM, BinCounts, GeneIndex, disc_diameter
-from iscale.captures.readers.blocks import column_named, csv_blocks, csv_header, in_both, number_columns, numbers
-from iscale.captures.readers.cosmx_frame import AGAIN, Fovs, Frame, Survey, check_pixel, pixel_size, read_fovs
-from iscale.captures.readers.files import blocks, find_file, find_optional
-from iscale.captures.rearrange import select_genes, take
+from iscale.captures.readers.binning import BIN_UM, BinCounts, GeneIndex, check_pixel, disc_diameter
+from iscale.captures.readers.blocks import (
+    cell_bounds,
+    cell_numbers,
+    column_named,
+    csv_blocks,
+    csv_header,
+    in_both,
+    number_columns,
+    numbers,
+)
+from iscale.captures.readers.files import byte_lines, find_file, find_optional
 from iscale.errors import InputError
 
 CONTROL = re.compile("NegPrb|Negative|SystemControl|FalseCode")
@@ -44,18 +56,7 @@ def cell_id(fov: str, cell: str) -> str | None:
 
 
 def read_matrix(path: Path) -> tuple[list[str], list[str], Counts, tuple[str, ...]]:
-    """Read a matrix of cells, one line of the file at a time.
-
-    Returns
-    -------
-    tuple
-        Ids of the cells, genes, (cell, gene) float32 counts, and notices of what is left out.
-
-    Raises
-    ------
-    InputError
-        It has no genes or no columns that name the cells, a line is cut off, or a count is not finite or below 0.
-    """
+    """Read a matrix of cells line by line: ids, genes, (cell, gene) float32 counts, and notices of what is left out."""
     header = csv_header(path)
     at = [column_named(header, name) for name in ("fov", "cell_ID")]
     genes = genes_of(header)
@@ -66,25 +67,25 @@ def read_matrix(path: Path) -> tuple[list[str], list[str], Counts, tuple[str, ..
         )
     wanted = np.flatnonzero([name.lower() not in NO_GENES and not CONTROL.match(name) for name in header])
     fov_at, cell_at = (header.index(str(name)) for name in at)
-    ids: list[str] = []
+    names: list[str | None] = []
+
+    def rows() -> Iterator[NDArray[np.float32]]:
+        for number, line in enumerate(islice(byte_lines(path), 1, None), 2):
+            starts, ends = cell_bounds(line, b",")
+            if len(ends) != len(header):
+                raise InputError(
+                    f"{path}: line {number} has {len(ends)} cells, the header names {len(header)} columns.",
+                    "Copy the file again; it may have been cut off.",
+                )
+            fov, cell = (line[starts[i] : ends[i]].decode(errors="replace").strip(' "') for i in (fov_at, cell_at))
+            names.append(cell_id(fov, cell))
+            if names[-1] is not None:
+                yield _cells(path, line, starts[wanted], ends[wanted], f"{number} (cell {names[-1]})", genes)
+
     counts = CountsWriter(len(genes))
-    rows: list[NDArray[np.float32]] = []
-    background = 0
-    for number, line in _rows(path):
-        ends = _ends(path, number, line, len(header))
-        starts = np.append(0, ends[:-1] + 1)
-        fov, cell = (line[starts[i] : ends[i]].decode(errors="replace").strip(' "') for i in (fov_at, cell_at))
-        name = cell_id(fov, cell)
-        if name is None:
-            background += 1
-            continue
-        rows.append(_cells(path, line, starts[wanted], ends[wanted], f"{number} (cell {name})", genes))
-        ids.append(name)
-        if len(rows) == ROWS_AT_ONCE:
-            counts.add(sparse.csr_matrix(np.stack(rows)))
-            rows = []
-    if rows:
-        counts.add(sparse.csr_matrix(np.stack(rows)))
+    counts.add_rows(rows(), ROWS_AT_ONCE)
+    ids = [name for name in names if name is not None]
+    background = len(names) - len(ids)
     controls = len([name for name in header if CONTROL.match(name)])
     notices = [f"{controls} of {len(genes) + controls} columns are controls and left out."] * (controls > 0)
     if background:
@@ -92,48 +93,25 @@ def read_matrix(path: Path) -> tuple[list[str], list[str], Counts, tuple[str, ..
     return ids, genes, counts.done(), tuple(notices)
 
 
-def _rows(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Lines after the header that are not blank, with their number in the file, counted without blank ones."""
-    number = 0
-    for block in blocks(path):
-        for line in block.split(b"\n"):
-            if line := line.rstrip(b"\r"):
-                number += 1
-                if number > 1:
-                    yield number, line
-
-
-def _ends(path: Path, number: int, line: bytes, n_columns: int) -> NDArray[np.int64]:
-    """Where the cells of a line end."""
-    ends = np.append(np.flatnonzero(np.frombuffer(line, np.uint8) == ord(",")), len(line))
-    if len(ends) != n_columns:
-        raise InputError(
-            f"{path}: line {number} has {len(ends)} cells, the header names {n_columns} columns.",
-            "Copy the file again; it may have been cut off.",
-        )
-    return ends
-
-
 def _cells(
     path: Path, line: bytes, starts: NDArray[np.int64], ends: NDArray[np.int64], row: str, genes: list[str]
 ) -> NDArray[np.float32]:
-    """Counts of one line. Nearly all cells are one digit, which needs no parser."""
-    text = np.frombuffer(line + b",", np.uint8)
-    digit = text[starts].astype(np.int16) - ord("0")
-    simple = (ends - starts == 1) & (digit >= 0) & (digit <= 9)
-    counts = np.where(simple, digit, 0).astype(np.float32)
-    for at in np.flatnonzero(~simple).tolist():
-        cell = line[starts[at] : ends[at]].decode(errors="replace").strip(' "')
+    """Counts of one line."""
+
+    def number(at: int, raw: bytes) -> float:
+        cell = raw.decode(errors="replace").strip(' "')
         try:
-            counts[at] = float(cell)
+            value = float(cell)
         except ValueError:
-            counts[at] = math.nan
-        if not (np.isfinite(counts[at]) and counts[at] >= 0):
+            value = math.nan
+        if not 0 <= np.float32(value) < math.inf:
             raise InputError(
                 f"{path}: the count in line {row}, column {genes[at]!r} is {cell[:40]!r}.",
                 "Give raw counts: whole numbers, 0 or more, in every cell.",
             )
-    return counts
+        return value
+
+    return cell_numbers(line, starts, ends, number)
 
 
 MATRIX = ("*exprMat_file.csv", "*exprMat_file.csv.gz")
@@ -150,15 +128,9 @@ def looks_like(folder: Path) -> bool:
 def read(folder: Path, bin_um: float | None = None, um_per_px: float | None = None) -> Measured:
     """Read a folder with flat files of one CosMx section.
 
-    Parameters
-    ----------
-    folder
-        The folder with ``*_exprMat_file.csv`` and ``*_metadata_file.csv``, or ``*_tx_file.csv`` and
-        ``*_fov_positions_file.csv``, each maybe ``.gz``.
-    bin_um
-        Side of the square bins that transcripts are counted in; None for cells, where there is a matrix of cells.
-    um_per_px
-        Side of a pixel, in um; None to derive it from the files.
+    It holds ``*_exprMat_file.csv`` and ``*_metadata_file.csv``, or ``*_tx_file.csv`` and ``*_fov_positions_file.csv``,
+    each maybe ``.gz``. With ``bin_um`` transcripts are counted in square bins of that side; without cells are read,
+    where there is a matrix of them. ``um_per_px``, the side of a pixel in um, is derived from the files by default.
 
     Raises
     ------
@@ -166,7 +138,7 @@ def read(folder: Path, bin_um: float | None = None, um_per_px: float | None = No
         A file that is needed is missing or damaged, or files do not belong together.
     """
     if um_per_px is not None:
-        check_pixel(um_per_px, "The option")
+        check_pixel(um_per_px, "The option", PIXEL_REMEDY)
     matrix = find_optional(folder, *MATRIX, what="the counts of the cells")
     fov_file = find_optional(folder, *FOVS, what="the positions of the fields of view")
     fovs = None if fov_file is None else read_fovs(fov_file)
@@ -200,7 +172,7 @@ def _read_cells(matrix: Path, cells: Path, fovs: Fovs | None, um_per_px: float |
         spot_ids=spot_ids,
         gene_symbols=genes,
         gene_ids=genes,
-        counts=counts if len(rows) == len(count_ids) else take(counts, rows),
+        counts=take(counts, rows),
         xy_px=frame.pixels(*global_px[places].T),
         spot_diameter_um=None if areas is None else disc_diameter(float(np.median(areas[places]))) * um,
         um_per_px=um,
@@ -281,3 +253,154 @@ def _survey_transcripts(path: Path, fov: str, header: list[str], fovs: Fovs) -> 
             "Give the files of the same section.",
         )
     return survey.frame()
+
+
+OLD_UM, NEW_UM = 0.18, 0.12028
+OLD_FOV_PX, NEW_FOV_PX = (5472, 3648), (4256, 4256)
+PIXEL_REMEDY = f"It is {NEW_UM:g} for current instruments, {OLD_UM:g} for the first release: give the right one."
+
+SHIFT_PX = 5.0
+"""How far global minus local positions may vary in a fov: the centres of cells are rounded, one of them at a time."""
+
+AGAIN = "Export the flat files of the run again."
+
+
+@dataclass(frozen=True)
+class Fovs:
+    """Corners of the fields of view: unique numbers, (fov, 2) x, y in global pixels, and in mm where known."""
+
+    path: Path
+    number: NDArray[np.int64]
+    px: NDArray[np.float64]
+    mm: NDArray[np.float64] | None
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The capture's own pixels: global pixels from a corner (x, y), y downwards.
+
+    ``y_sign`` is 1 where global y runs down, -1 where it runs up; ``largest_local`` the largest local x and y in the
+    file, in pixels, 0 where it has none; the notice says what was done to the positions.
+    """
+
+    corner: tuple[float, float]
+    y_sign: int
+    largest_local: tuple[float, float]
+    notice: str
+
+    def pixels(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Positions (point, 2) in pixels of the capture, of global x and y."""
+        return np.column_stack([x - self.corner[0], self.y_sign * (y - self.corner[1])])
+
+
+class Survey:
+    """Extent of global and local positions per field of view, gathered block by block."""
+
+    def __init__(self, source: Path) -> None:
+        self.source = source
+        self._low = self._high = pd.DataFrame()
+
+    def add(self, fov: NDArray[np.int64], columns: list[NDArray[np.float64]]) -> None:
+        """Take in global x and y, and local x and y where the file has them, each (point,)."""
+        x, y = columns[:2]
+        values = {"x": x, "y": y}
+        if len(columns) == 4:
+            u, v = columns[2:]
+            values |= {"u": u, "v": v, "x_shift": x - u, "y_down": y - v, "y_up": y + v}
+        groups = pd.DataFrame(values).groupby(fov)
+        self._low = pd.concat([self._low, groups.min()]).groupby(level=0).min()
+        self._high = pd.concat([self._high, groups.max()]).groupby(level=0).max()
+
+    @property
+    def fovs(self) -> NDArray[np.int64]:
+        """Numbers of the fields of view that were met, sorted."""
+        return np.asarray(self._low.index, np.int64)
+
+    def frame(self) -> Frame:
+        """The frame that these lie in; an InputError where global and local positions differ by more than a shift."""
+        if self._low.empty:
+            raise InputError(f"{self.source} has no rows that could be used.", AGAIN)
+        low, high = self._low, self._high
+        if "u" not in low:
+            corner = float(low["x"].min()), float(low["y"].min())
+            return Frame(
+                corner, 1, (0.0, 0.0), _frame_notice(corner, "as global y does: there is no local y to compare")
+            )
+        self._check_shift()
+        spread = high - low
+        largest = float(high["u"].max()), float(high["v"].max())
+        if spread["y_down"].max() <= spread["y_up"].max():
+            corner = float(low["x_shift"].min()), float(low["y_down"].min())
+            return Frame(corner, 1, largest, _frame_notice(corner, "as global and local y do in this file"))
+        corner = float(low["x_shift"].min()), float(high["y_up"].max())
+        how = "as local y does; global y runs upwards in this file and is turned round"
+        return Frame(corner, -1, largest, _frame_notice(corner, how))
+
+    def _check_shift(self) -> None:
+        x, down, up = ((self._high - self._low)[name].max() for name in ("x_shift", "y_down", "y_up"))
+        for axis, worst in (("x", x), ("y", min(down, up))):
+            if worst > SHIFT_PX:
+                raise InputError(
+                    f"{self.source}: global and local {axis} do not belong together: their difference varies by "
+                    f"{worst:.0f} px in a field of view, {SHIFT_PX:g} are the most.",
+                    f"{AGAIN} Without its local columns the file is read with y as it is.",
+                )
+
+
+def _frame_notice(corner: tuple[float, float], how: str) -> str:
+    return (
+        f"Positions are counted from x {corner[0]:.1f}, y {corner[1]:.1f} of the vendor's global pixels, "
+        f"the corner of the fields of view; y runs downwards {how}."
+    )
+
+
+def read_fovs(path: Path) -> Fovs:
+    """Read the corners of the fields of view."""
+    header = csv_header(path)
+    names = [column_named(header, name) or name for name in ("fov", "x_global_px", "y_global_px")]
+    in_mm = [column_named(header, f"{axis}_global_mm", f"{axis}_mm") for axis in "xy"]
+    names += [name for name in in_mm if name is not None and None not in in_mm]
+    tables = list(csv_blocks(path, {name: pa.float64() for name in names}))
+    values = np.concatenate([np.empty((0, len(names)))] + [number_columns(table, names, path) for table in tables])
+    number = values[:, 0].astype(np.int64)
+    if len(number) == 0 or len(np.unique(number)) < len(number):
+        raise InputError(
+            f"{path} has {len(number)} fields of view, {len(number) - len(np.unique(number))} of them again.",
+            "Give the positions of one section, in which every field of view comes once.",
+        )
+    return Fovs(path, number, values[:, 1:3], values[:, 3:5] if len(names) == 5 else None)
+
+
+def pixel_size(given: float | None, fovs: Fovs | None, frame: Frame) -> tuple[float, str]:
+    """Side of a pixel, in um, and where it comes from; an InputError where what the files say is not plausible."""
+    derived, how = _derived_pixel(fovs, frame)
+    if given is None:
+        check_pixel(derived or NEW_UM, "The files" if fovs is None else str(fovs.path), PIXEL_REMEDY)
+        return derived or NEW_UM, f"A pixel is {derived or NEW_UM:.5g} um, {how}."
+    differs = derived is not None and abs(derived / given - 1) > 0.01
+    return given, f"A pixel is {given:.5g} um, as given{f' (the files say {derived:.5g} um, {how})' * differs}."
+
+
+def _derived_pixel(fovs: Fovs | None, frame: Frame) -> tuple[float | None, str]:
+    if fovs is not None and fovs.mm is not None and (extent := np.ptp(fovs.px, axis=0).sum()) > 0:
+        um = 1000 * float(np.ptp(fovs.mm, axis=0).sum() / extent)  # the sum, as some exports swap the axes of mm
+        return um, f"as {fovs.path.name} has positions in pixels and in mm"
+    if fovs is not None:
+        for um, sides in ((OLD_UM, OLD_FOV_PX), (NEW_UM, NEW_FOV_PX)):
+            for axis, side in enumerate(sides):
+                pitch = _pitch(fovs.px[:, axis])
+                if pitch is not None and abs(pitch / side - 1) < 0.01:
+                    return um, f"as fields of view lie {pitch:.0f} px apart in {'xy'[axis]}"
+    width, height = frame.largest_local
+    if width > 1.01 * NEW_FOV_PX[0]:
+        return OLD_UM, f"as a field of view is {width:.0f} px wide"
+    if height > 1.01 * OLD_FOV_PX[1]:
+        return NEW_UM, f"as a field of view is {height:.0f} px high"
+    return None, "that of current instruments: the files do not tell (give the pixel size if it is another)"
+
+
+def _pitch(px: NDArray[np.float64]) -> float | None:
+    """Distance of neighbouring columns (or rows) of fields of view; those of one column differ by a few pixels."""
+    apart = np.diff(np.sort(px))
+    apart = apart[apart > 100]
+    return float(apart.min()) if len(apart) else None

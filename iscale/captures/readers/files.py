@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,22 +26,11 @@ NAMES_SHOWN = 12
 
 
 def find_file(folder: Path, *names: str, what: str) -> Path:
-    """The one file of a folder that has one of these names.
+    """The one file of a vendor's folder (may be a link) that has one of these names; links are not resolved.
 
-    Parameters
-    ----------
-    folder
-        The vendor's folder; may itself be a link.
-    names
-        Names or glob patterns below the folder, as ``spatial/tissue_positions.csv`` or ``*_matrix.h5``, the preferred
-        first: the first that a file has is taken. Hidden files (``._matrix.h5``, as macOS leaves) do not count.
-    what
-        What the file is, for messages: ``the spot positions``.
-
-    Returns
-    -------
-    Path
-        ``folder`` with the file's name; links are not resolved.
+    Names are exact or glob patterns below the folder, as ``spatial/tissue_positions.csv`` or ``*_matrix.h5``, the
+    preferred first: the first that a file has is taken. Hidden files (``._matrix.h5``, as macOS leaves) do not count.
+    ``what`` says what the file is, for messages: ``the spot positions``.
 
     Raises
     ------
@@ -50,20 +40,14 @@ def find_file(folder: Path, *names: str, what: str) -> Path:
     found = find_optional(folder, *names, what=what)
     if found is None:
         raise InputError(
-            f"{folder} does not hold {what}: looked for {' or '.join(names)}; the folder {contents(folder)}.",
+            f"{folder} does not hold {what}: looked for {' or '.join(names)}; the folder {describe_folder(folder)}.",
             "Give the folder as the instrument wrote it, with this file in it.",
         )
     return found
 
 
 def find_optional(folder: Path, *names: str, what: str) -> Path | None:
-    """As :func:`find_file`; None where there is no such file.
-
-    Raises
-    ------
-    InputError
-        Where the folder is none, several files match one pattern, or the file is empty or lies outside of the folder.
-    """
+    """As :func:`find_file`; None where there is no such file."""
     check_folder(folder)
     for name in names:
         matches = sorted(path for path in folder.glob(name) if path.is_file() and not path.name.startswith("."))
@@ -82,13 +66,7 @@ def find_optional(folder: Path, *names: str, what: str) -> Path | None:
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse what is no folder.
-
-    Raises
-    ------
-    InputError
-        Where it is a file, or not there.
-    """
+    """Refuse what is no folder."""
     if not folder.is_dir():
         raise InputError(
             f"{folder} is {'not a folder' if folder.exists() else 'not there'}.", "Give the folder of the capture."
@@ -96,13 +74,7 @@ def check_folder(folder: Path) -> None:
 
 
 def check_inside(folder: Path, path: Path, *, what: str) -> None:
-    """Refuse a file or folder below ``folder`` that is, or lies behind, a link to somewhere else.
-
-    Raises
-    ------
-    InputError
-        Where it lies outside of ``folder`` once links are followed.
-    """
+    """Refuse a file or folder below ``folder`` that is, or lies behind, a link to somewhere else."""
     if not path.resolve().is_relative_to(folder.resolve()):
         raise InputError(
             f"{path} ({what}) is a link that leads out of the folder, to {path.resolve()}.",
@@ -110,7 +82,7 @@ def check_inside(folder: Path, path: Path, *, what: str) -> None:
         )
 
 
-def contents(folder: Path) -> str:
+def describe_folder(folder: Path) -> str:
     """What a folder holds, for messages: ``holds a.h5, spatial/``."""
     there = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
     more = f" and {len(there) - NAMES_SHOWN} more" if len(there) > NAMES_SHOWN else ""
@@ -120,20 +92,21 @@ def contents(folder: Path) -> str:
 def lines(path: Path, longest: int = LONGEST_LINE) -> Iterator[str]:
     """Lines of a UTF-8 text file that are not blank, without their ends; through gzip where its name ends in ``.gz``.
 
-    Never holds more than one line of ``longest`` bytes and one block.
-
-    Raises
-    ------
-    InputError
-        Where a line is longer, the text is not UTF-8, or a gzip file is truncated, none, or unfolds beyond measure.
+    Never holds more than one line of ``longest`` bytes and one block. An InputError where a line is longer, the text is
+    not UTF-8, or a gzip file is truncated, none, or unfolds beyond measure.
     """
+    return (_decoded(path, raw) for raw in byte_lines(path, longest))
+
+
+def byte_lines(path: Path, longest: int | None = LONGEST_LINE) -> Iterator[bytes]:
+    """As :func:`lines`, not decoded; of a file that is trusted, where ``longest`` is None, of any length."""
     first = True
     for block in blocks(path, longest):
         for raw in (block.removeprefix(b"\xef\xbb\xbf") if first else block).split(b"\n"):
-            if len(raw) > longest:
+            if longest is not None and len(raw) > longest:
                 _refuse_line(path, longest)
             if stripped := raw.rstrip(b"\r"):
-                yield _decoded(path, stripped)
+                yield stripped
         first = False
 
 
@@ -147,7 +120,7 @@ def _decoded(path: Path, raw: bytes) -> str:
         ) from None
 
 
-def blocks(path: Path, longest: int = LONGEST_LINE) -> Iterator[bytes]:
+def blocks(path: Path, longest: int | None = LONGEST_LINE) -> Iterator[bytes]:
     """Bytes of a text file in blocks of whole lines; through gzip where its name ends in ``.gz``.
 
     Raises
@@ -157,9 +130,9 @@ def blocks(path: Path, longest: int = LONGEST_LINE) -> Iterator[bytes]:
     """
     held: list[bytes] = []
     size = 0
-    for chunk in _chunks(path):
+    for chunk in _chunks(path, is_trusted=longest is None):
         whole, end, rest = chunk.rpartition(b"\n")
-        if size + (chunk.find(b"\n") if end else len(chunk)) > longest:
+        if longest is not None and size + (chunk.find(b"\n") if end else len(chunk)) > longest:
             _refuse_line(path, longest)
         if end:
             yield b"".join([*held, whole, end])
@@ -177,16 +150,16 @@ def _refuse_line(path: Path, longest: int) -> NoReturn:
     )
 
 
-def _chunks(path: Path) -> Iterator[bytes]:
+def _chunks(path: Path, is_trusted: bool) -> Iterator[bytes]:
     """Bytes of a file as they come, at most ``BLOCK`` at once."""
     zipped = path.name.lower().endswith(".gz")
     total = 0
     try:
-        limit = max(BOMB_BYTES, BOMB_RATIO * path.stat().st_size)
+        limit = math.inf if is_trusted or not zipped else max(BOMB_BYTES, BOMB_RATIO * path.stat().st_size)
         with cast(BinaryIO, gzip.open(path, "rb") if zipped else path.open("rb")) as file:
             while chunk := file.read(BLOCK):
                 total += len(chunk)
-                if zipped and total > limit:
+                if total > limit:
                     raise InputError(
                         f"{path} unpacks to more than {total:,} bytes, over {BOMB_RATIO} times its size.",
                         "Copy or download it again, and look at what it unpacks to.",
@@ -202,13 +175,7 @@ def _chunks(path: Path) -> Iterator[bytes]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON file that holds one object.
-
-    Raises
-    ------
-    InputError
-        Where it is larger than 16 MiB, cannot be read, or holds something else.
-    """
+    """Read a JSON file that holds one object, of at most 16 MiB."""
     remedy = "Give the file as the instrument wrote it."
     try:
         size = path.stat().st_size

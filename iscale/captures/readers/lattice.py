@@ -27,18 +27,9 @@ ARRAY_NAME = re.compile(r"(\d{1,3})x(\d{1,3})")
 
 @dataclass(frozen=True)
 class Lattice:
-    """A lattice that the spots lie on.
+    """A lattice that the spots lie on: pixel size, distance of neighbours and diameter of such arrays' spots, in um.
 
-    Attributes
-    ----------
-    um_per_px
-        Side of a pixel, in um.
-    pitch_um
-        Distance of neighbouring spots, in um.
-    diameter_um
-        Of the spots that such arrays have.
-    residual_um
-        Distance of the spots from their places, root mean square.
+    ``residual_um`` is the distance of the spots from their places, root mean square.
     """
 
     um_per_px: float
@@ -96,15 +87,7 @@ def _fit(at_um: NDArray[np.float64], xy_px: NDArray[np.float64], pitch_um: float
 
 
 class Similarity(NamedTuple):
-    """How places on a lattice lie on the image, but for a shift.
-
-    Attributes
-    ----------
-    um_per_px
-        Side of a pixel, in um.
-    turn
-        (2, 2) orthogonal: rows of places times this, over ``um_per_px``, are x and y in pixels.
-    """
+    """How places on a lattice lie on the image, but for a shift: um (place, 2) @ turn (2, 2) / um_per_px are px."""
 
     um_per_px: float
     turn: NDArray[np.float64]

@@ -15,23 +15,13 @@ from iscale.slide.reader import SUFFIXES, open_slide
 IMAGE_SETTING = "image in [capture.NAME] of iscale.toml, or image= in Python"
 PIXEL_SIZE_SETTING = "pixel_size_um in [capture.NAME] of iscale.toml, or pixel_size_um= in Python"
 
-ENOUGH = 0.95
+LEAST_ON_IMAGE = 0.95
 """An image on which a smaller share of the spots lies is not in the pixels that their positions count in."""
 
 
 @dataclass(frozen=True)
 class OwnImage:
-    """An image file, of which only the size is known.
-
-    Attributes
-    ----------
-    path
-        The file.
-    shape_px
-        Height and width at full resolution.
-    um_per_px
-        Side of a pixel in um as the file states it, or None.
-    """
+    """An image file, of which only height and width at full resolution are known, and the pixel size that it states."""
 
     path: Path
     shape_px: tuple[int, int]
@@ -44,7 +34,7 @@ class OwnImage:
 
     def is_of(self, xy_px: NDArray[np.float64]) -> bool:
         """Whether positions (spot, 2) may count in its pixels."""
-        return self.share_on(xy_px) >= ENOUGH
+        return self.share_on(xy_px) >= LEAST_ON_IMAGE
 
     def mismatch(self, xy_px: NDArray[np.float64]) -> str:
         """What is wrong where positions (spot, 2) do not lie on it."""
@@ -60,10 +50,7 @@ class OwnImage:
 def find_image(folder: Path, *stems: str, trusted: bool = False) -> Path | None:
     """The image file of a folder that is named ``stem`` with a slide's suffix, the preferred stem first.
 
-    Raises
-    ------
-    InputError
-        Where there are several of one stem, or it is a link that leads out of the folder and ``trusted`` is not said.
+    An InputError where there are several of one stem, or it is a link out of the folder that is not ``trusted``.
     """
     for stem in stems:
         wanted = {stem + suffix for suffix in SUFFIXES}
@@ -86,13 +73,7 @@ def find_image(folder: Path, *stems: str, trusted: bool = False) -> Path | None:
 
 
 def open_image(path: Path) -> OwnImage:
-    """Look at an image's size.
-
-    Raises
-    ------
-    InputError
-        Where it cannot be read as a slide.
-    """
+    """Look at an image's size; an InputError where it cannot be read as a slide."""
     reader = open_slide(path)
     try:
         return OwnImage(path, reader.levels[0], reader.pixel_size_um)

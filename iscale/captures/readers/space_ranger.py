@@ -16,19 +16,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from iscale.captures.counts import take
 from iscale.captures.measured import Measured
 from iscale.captures.readers.files import (
     blocks,
     check_folder,
     check_inside,
-    contents,
+    describe_folder,
     find_file,
     find_optional,
     read_json,
 )
 from iscale.captures.readers.lattice import VISIUM_DIAMETER_UM, VISIUM_PITCH_UM, VISIUM_STEP_UM, LatticeFit
 from iscale.captures.readers.tenx_matrix import TenxMatrix, only_genes, read_h5, read_mtx
-from iscale.captures.rearrange import take
 from iscale.errors import InputError
 
 POSITIONS = tuple(
@@ -42,18 +42,10 @@ REMEDY = "Give the folder as Space Ranger wrote it (outs)."
 
 @dataclass(frozen=True)
 class Positions:
-    """Positions of the barcodes asked for; rows of those not ``found`` mean nothing.
+    """Positions of the barcodes asked for; rows of those not ``found`` (barcode,) mean nothing.
 
-    Attributes
-    ----------
-    found
-        (barcode,) whether the file has it.
-    array
-        (barcode, 3) int64: in_tissue, array_row, array_col.
-    xy_px
-        (barcode, 2) float64: x = pxl_col, y = pxl_row in full-resolution pixels.
-    um_per_px
-        By the lattice of all rows of the file; None where they span none.
+    ``array`` (barcode, 3) int64 is in_tissue, array_row, array_col; ``xy_px`` (barcode, 2) float64 in full-resolution
+    pixels; ``um_per_px`` by the lattice of all rows of the file, None where they span none.
     """
 
     found: NDArray[np.bool_]
@@ -63,21 +55,10 @@ class Positions:
 
 
 def read_positions(path: Path, barcodes: list[str], step_um: tuple[float, float]) -> Positions:
-    """Read positions in batches, of which only the rows of these barcodes are kept.
+    """Read positions in batches, of which only the rows of these barcodes (unique) are kept.
 
-    Parameters
-    ----------
-    path
-        Parquet, or CSV with a header (from version 2) or without.
-    barcodes
-        Those asked for; unique.
-    step_um
-        One step of ``array_col`` and of ``array_row``, in um.
-
-    Raises
-    ------
-    InputError
-        The file is damaged, lacks a column, or has a barcode asked for twice or at no finite position.
+    The file is Parquet, or CSV with a header (from version 2) or without; ``step_um`` is one step of ``array_col`` and
+    of ``array_row``. An InputError where it is damaged, or has a barcode asked for twice or at no finite position.
     """
     index = pd.Index(barcodes, dtype=object)
     found = np.zeros(len(index), bool)
@@ -192,14 +173,9 @@ def read_visium(folder: Path) -> Measured:
 
 
 def read_visium_hd(folder: Path, bin_um: float | None = None) -> Measured:
-    """Read the bins of one size of a Visium HD sample.
+    """Read the bins of one size of a Visium HD sample, by default of 8 um, or of what the ``square_...um`` folder has.
 
-    Parameters
-    ----------
-    folder
-        The ``outs`` folder, the one it lies in, ``binned_outputs``, or one ``square_...um`` folder.
-    bin_um
-        Side of the bins, in um; None for 8, or for what the ``square_...um`` folder has.
+    The folder is ``outs``, the one it lies in, ``binned_outputs``, or one ``square_...um`` folder.
 
     Raises
     ------
@@ -210,7 +186,8 @@ def read_visium_hd(folder: Path, bin_um: float | None = None) -> Measured:
     bins = _bin_folders(folder)
     if not bins:
         raise InputError(
-            f"{folder} is not of Visium HD: no binned_outputs/square_008um or the like; it {contents(folder)}.", REMEDY
+            f"{folder} is not of Visium HD: no binned_outputs/square_008um or the like; it {describe_folder(folder)}.",
+            REMEDY,
         )
     is_itself = list(bins.values()) == [folder]
     side = bin_um if bin_um is not None else next(iter(bins)) if is_itself else DEFAULT_BIN_UM
@@ -286,16 +263,15 @@ def _measured(
     positions = read_positions(positions_file, table.barcodes, step_um)
     _check_found(root, positions_file, table.barcodes, positions.found)
     kept = np.flatnonzero(positions.found)
-    whole = len(kept) == len(table.barcodes)
-    spot_ids = table.barcodes if whole else [table.barcodes[i] for i in kept.tolist()]
-    told = "microns_per_pixel" in factors
-    um_per_px = _positive(factors_file, factors, "microns_per_pixel") if told else positions.um_per_px
+    spot_ids = [table.barcodes[i] for i in kept.tolist()]
+    is_stated = "microns_per_pixel" in factors
+    um_per_px = _positive(factors_file, factors, "microns_per_pixel") if is_stated else positions.um_per_px
     return Measured(
         platform=platform,
         spot_ids=spot_ids,
         gene_symbols=table.gene_symbols,
         gene_ids=table.gene_ids,
-        counts=table.counts if whole else take(table.counts, kept),
+        counts=take(table.counts, kept),
         xy_px=positions.xy_px[kept],
         spot_diameter_um=diameter_um,
         um_per_px=um_per_px,
@@ -347,10 +323,10 @@ def _notices(
     unplaced = f"{missing} of {n} barcodes have no position in {path.name} and are left out"
     if missing / n > MOST_UNPLACED:
         unplaced = f"Warning: {unplaced}: check that both are of the same sample and bin size"
-    told = {
+    notices = {
         f"{unplaced}.": missing,
         f"{off} of {n - missing} spots are off the tissue by in_tissue; they are kept, as scanpy does.": off,
         f"{others} features that are not gene expression are left out.": others,
         f"The positions in {path.name} form no lattice: the size of a pixel is not known.": um_per_px is None,
     }
-    return tuple(text for text, is_so in told.items() if is_so)
+    return tuple(text for text, is_so in notices.items() if is_so)

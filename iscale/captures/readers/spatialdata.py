@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,14 +12,15 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import shapely
 import zarr
 from numpy.typing import NDArray
 
 from iscale.captures.measured import Measured
-from iscale.captures.readers.anndata_group import AnnDataTable, read_table, readable
-from iscale.captures.readers.anndata_positions import positions_of
+from iscale.captures.readers.anndata_group import AnnDataTable, anndata_errors, read_table
+from iscale.captures.readers.blocks import parquet_errors
 from iscale.captures.readers.files import check_inside, find_file
-from iscale.captures.readers.h5ad import assemble
+from iscale.captures.readers.h5ad import assemble, positions_of
 from iscale.captures.readers.own_image import IMAGE_SETTING
 from iscale.errors import InputError
 
@@ -30,17 +30,7 @@ REMEDY = "Write points, polygons or multipolygons in two dimensions, as spatiald
 
 @dataclass(frozen=True)
 class Shapes:
-    """Shapes of an element, in its own coordinates.
-
-    Attributes
-    ----------
-    ids
-        Of the instances, as text.
-    xy
-        (shape, 2) float64: x, y of the points, or of the polygons' centroids.
-    area
-        (shape,) float64: of the discs around points, or of the polygons.
-    """
+    """Shapes of an element in its own coordinates: ids, (shape, 2) points or centroids, areas of discs or polygons."""
 
     ids: list[str]
     xy: NDArray[np.float64]
@@ -48,17 +38,9 @@ class Shapes:
 
 
 def read_shapes(path: Path) -> Shapes:
-    """Read ``shapes.parquet``.
-
-    Raises
-    ------
-    InputError
-        Where it cannot be read, or holds other geometries.
-    """
-    try:
+    """Read ``shapes.parquet``; an InputError where it cannot be read, or holds other geometries."""
+    with parquet_errors(path, "Write it again."):
         table = pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path} cannot be read as Parquet: {error}", "Write it again.") from None
     metadata = table.schema.metadata or {}
     geometry = json.loads(metadata.get(b"geo", b"{}")).get("primary_column", "geometry")
     if geometry not in table.column_names or not pa.types.is_binary(table.schema.field(geometry).type):
@@ -69,7 +51,7 @@ def read_shapes(path: Path) -> Shapes:
     for i, wkb in enumerate(table.column(geometry).to_pylist()):
         try:
             centres[i], area[i] = centre_and_area(wkb)
-        except (ValueError, struct.error, TypeError) as error:
+        except (ValueError, shapely.errors.ShapelyError, TypeError) as error:
             raise InputError(f"{path}: the shape of {ids[i]!r} cannot be read: {error}.", REMEDY) from None
     if "radius" in table.column_names:
         area = np.where(area == 0, np.pi * table.column("radius").to_numpy().astype(np.float64) ** 2, area)
@@ -85,53 +67,39 @@ def _ids(table: pa.Table, index: list[Any]) -> list[str]:
 
 
 def centre_and_area(wkb: bytes) -> tuple[NDArray[np.float64], float]:
-    """Centroid (x, y) and area of a shape in well-known binary (OGC 06-103r4, section 8); holes count.
+    """Centroid (x, y) and area of a shape in well-known binary; holes count. A ValueError where it has no area.
 
-    >>> centre_and_area(struct.pack("<BIdd", 1, 1, 3.0, 4.0))
+    >>> centre_and_area(shapely.to_wkb(shapely.Point(3, 4)))
     (array([3., 4.]), 0.0)
-
-    Raises
-    ------
-    ValueError
-        Another kind of geometry, or one without area.
     """
-    order, kind = ("<" if wkb[0] == 1 else ">"), struct.unpack_from("<I" if wkb[0] == 1 else ">I", wkb, 1)[0]
-    if kind == POINT:
-        return np.array(struct.unpack_from(f"{order}2d", wkb, 5)), 0.0
-    if kind == POLYGON:
-        moment, area, _ = _polygon(wkb, 0)
-    elif kind == MULTIPOLYGON:
-        moment, area, at = np.zeros(2), 0.0, 9
-        for _ in range(struct.unpack_from(f"{order}I", wkb, 5)[0]):
-            part, part_area, at = _polygon(wkb, at)
-            moment, area = moment + part, area + part_area
-    else:
+    kind = int.from_bytes(wkb[1:5], "little" if wkb[:1] == b"\1" else "big")
+    if kind not in (POINT, POLYGON, MULTIPOLYGON):  # nor others in three dimensions
         raise ValueError(f"it is of WKB type {kind}, not a point (1), polygon (3) or multipolygon (6)")
+    shape = shapely.from_wkb(wkb)
+    if kind == POINT:
+        return np.array([shapely.get_x(shape), shapely.get_y(shape)]), 0.0
+    moment, area = np.zeros(2), 0.0
+    for polygon in shapely.get_parts(shape):
+        part, part_area = _moment_and_area(polygon)
+        moment, area = moment + part, area + part_area
     if not area > 0:
         raise ValueError("it has no area")
     return moment / area, area
 
 
-def _polygon(wkb: bytes, at: int) -> tuple[NDArray[np.float64], float, int]:
-    """Area times centroid, area, and where the polygon ends."""
-    order = "<" if wkb[at] == 1 else ">"
+def _moment_and_area(polygon: shapely.Polygon) -> tuple[NDArray[np.float64], float]:
+    """Area times centroid, and area; not shapely's own, whose last digits are others than in runs that there are."""
     moment, area = np.zeros(2), 0.0
-    n_rings = struct.unpack_from(f"{order}I", wkb, at + 5)[0]
-    at += 9
-    for ring in range(n_rings):
-        n_points = struct.unpack_from(f"{order}I", wkb, at)[0]
-        points = np.frombuffer(wkb, f"{order}f8", 2 * n_points, at + 4).reshape(-1, 2)
-        at += 4 + 16 * n_points
-        if n_points < 3:
-            continue
+    for number, ring in enumerate(shapely.get_rings(polygon)):
+        points = shapely.get_coordinates(ring)
         origin = points[0]
         a, b = points[:-1] - origin, points[1:] - origin  # near 0: large coordinates would cost digits
         cross = a[:, 0] * b[:, 1] - b[:, 0] * a[:, 1]
         ring_area = cross.sum() / 2
         ring_moment = ((a + b) * cross[:, None]).sum(axis=0) / 6 + ring_area * origin
-        sign = np.sign(ring_area) * (1 if ring == 0 else -1)
+        sign = np.sign(ring_area) * (1 if number == 0 else -1)
         moment, area = moment + sign * ring_moment, area + float(sign * ring_area)
-    return moment, area, at
+    return moment, area
 
 
 SYSTEM = "global"
@@ -140,19 +108,7 @@ SPLIT_REMEDY = "Split it: write a store with one table, of one region, for each 
 
 @dataclass(frozen=True)
 class Placed:
-    """Where the spots lie.
-
-    Attributes
-    ----------
-    xy
-        (spot, 2) float64: x, y in pixels.
-    notices
-        Where they are from.
-    factors
-        The diameter of a spot in pixels, where it is known, under scanpy's name.
-    um_per_px
-        Side of a pixel, where it is known.
-    """
+    """Where the spots lie: (spot, 2) in pixels; from where; scanpy's scale factors and um_per_px where known."""
 
     xy: NDArray[np.float64]
     notices: tuple[str, ...]
@@ -166,14 +122,7 @@ def looks_like(path: Path) -> bool:
 
 
 def read(path: Path, table: str | None = None) -> Measured:
-    """Read the table of a store.
-
-    Parameters
-    ----------
-    path
-        The store, or a folder that holds just one.
-    table
-        Name of the table; None where there is one.
+    """Read the table of a SpatialData store, or of the one in a folder; its name is needed where there are several.
 
     Raises
     ------
@@ -186,7 +135,7 @@ def read(path: Path, table: str | None = None) -> Measured:
     name = _table_name(store, table)
     check_inside(store, store / "tables" / name, what="the table")
     source = f"{store}/tables/{name}"
-    with readable(source):
+    with anndata_errors(source):
         group = zarr.open_group(store / "tables" / name, mode="r")
         found = read_table(group, source)
         attributes = dict(group.attrs)
@@ -279,13 +228,7 @@ def _placed_by_shapes(
 
 
 def to_global(transformations: Sequence[Mapping[str, Any]], source: str) -> NDArray[np.float64]:
-    """The matrix (3, 3) that takes an element's x, y, 1 to the coordinate system ``global``.
-
-    Raises
-    ------
-    InputError
-        Where none leads there, or one is of a kind that is not read.
-    """
+    """The matrix (3, 3) that takes an element's x, y, 1 to the coordinate system ``global``; else an InputError."""
     for transformation in transformations:
         if transformation.get("output", {}).get("name") == SYSTEM:
             matrix = _matrix(transformation, source)

@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from iscale.captures.locations import read_text_table
+from iscale.captures.counts import take, transposed
+from iscale.captures.locations import common_rows, read_text_table
 from iscale.captures.measured import Measured
 from iscale.captures.readers.files import find_file
 from iscale.captures.readers.lattice import st_lattice
 from iscale.captures.readers.own_image import OwnImage, open_image
-from iscale.captures.rearrange import take, transposed
 from iscale.captures.tables import CountTable, read_counts
 from iscale.errors import InputError
 from iscale.slide.reader import SUFFIXES
@@ -51,15 +51,13 @@ def read(folder: Path) -> Measured:
     table, spots = read_counts(counts_path), _spots(spots_path)
     if len(set(table.columns).intersection(spots.index)) > len(set(table.rows).intersection(spots.index)):
         table = CountTable(table.columns, table.rows, transposed(table.counts))
-    place = {name: i for i, name in reversed(list(enumerate(table.rows)))}
-    by_name = [(place[name], i) for i, name in enumerate(spots.index) if name in place]
-    if len(by_name) < LEAST_SHARE * min(len(table.rows), len(spots)):
+    rows, kept = common_rows(table.rows, list(spots.index))
+    if len(rows) < LEAST_SHARE * min(len(table.rows), len(spots)):
         raise InputError(
-            f"Only {len(by_name)} of the {len(table.rows)} spots in {counts_path} are among the {len(spots)} in "
+            f"Only {len(rows)} of the {len(table.rows)} spots in {counts_path} are among the {len(spots)} in "
             f"{spots_path.name}, as {table.rows[0]!r} against {spots.index[0]!r}.",
             "Give the two tables of one section.",
         )
-    rows, kept = np.array(by_name).T
     ids, xy = [str(name) for name in spots.index[kept]], spots[["pixel_x", "pixel_y"]].to_numpy(np.float64)[kept]
     image = _image(folder, xy)
     lattice = st_lattice(ids, xy)
@@ -69,7 +67,7 @@ def read(folder: Path) -> Measured:
         spot_ids=ids,
         gene_symbols=table.columns,
         gene_ids=table.columns,
-        counts=take(table.counts, np.array(rows)),
+        counts=take(table.counts, rows),
         xy_px=xy,
         spot_diameter_um=lattice.diameter_um if lattice else None,
         um_per_px=um_per_px,

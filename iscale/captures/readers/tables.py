@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from iscale.captures.match import read_matched
+from iscale.captures.locations import read_matched
 from iscale.captures.measured import Measured
 from iscale.captures.readers.files import find_file, find_optional
 from iscale.captures.readers.lattice import Lattice, st_lattice
@@ -24,15 +24,7 @@ DISAGREE = 0.05
 
 @dataclass(frozen=True)
 class Scale:
-    """What is known of the size of the pixels and the spots.
-
-    Attributes
-    ----------
-    um_per_px, pitch_um, diameter_um
-        Side of a pixel, distance of neighbouring spots, diameter of a spot, each in um where it is known.
-    notices
-        Where these are from.
-    """
+    """What is known of a pixel's side, the distance of neighbouring spots and their diameter, in um; and where from."""
 
     um_per_px: float | None
     pitch_um: float | None
@@ -122,13 +114,13 @@ def _scale(folder: Path, image: OwnImage | None, is_raw: bool, lattice: Lattice 
         return Scale(lattice.um_per_px, lattice.pitch_um, lattice.diameter_um, (notice,))
     else:
         return Scale(None, None, None, ())
-    told = (f"The pixel size, {um:.4g} um, is the one that {source} states.",)
+    notices = (f"The pixel size, {um:.4g} um, is the one that {source} states.",)
     if lattice is None:
-        return Scale(um, None, None, told)
+        return Scale(um, None, None, notices)
     if abs(lattice.um_per_px / um - 1) <= DISAGREE:
-        return Scale(um, lattice.pitch_um, lattice.diameter_um, told)
+        return Scale(um, lattice.pitch_um, lattice.diameter_um, notices)
     doubt = (
         f"Warning: spots of such names are {lattice.pitch_um:g} um apart on the usual array, at a pixel size of "
         f"{lattice.um_per_px:.4g} um, not {um:.4g} um: check {source}."
     )
-    return Scale(um, None, None, (*told, doubt))
+    return Scale(um, None, None, (*notices, doubt))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -16,9 +18,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
-from iscale.captures.counts import Counts, CountsWriter
+from iscale.captures.counts import Counts, CountsWriter, Entries, row_bounds, select_genes
 from iscale.captures.readers.files import blocks, find_file, lines
-from iscale.captures.rearrange import Entries, select_genes
 from iscale.errors import InputError
 
 GENE_TYPE = "Gene Expression"
@@ -32,20 +33,10 @@ H5_ERRORS = (OSError, KeyError, RuntimeError, TypeError, ValueError, AttributeEr
 
 @dataclass(frozen=True)
 class TenxMatrix:
-    """Counts of a 10x matrix.
+    """Counts of a 10x matrix, (barcode, feature) float32, sorted columns, finite and not negative; names as written.
 
-    Attributes
-    ----------
-    barcodes
-        Per row, as written (``AAAC...-1``, ``s_008um_00001_00002-1``, a cell id); unique.
-    gene_ids, gene_symbols
-        Per column, as written; symbols need not be unique.
-    feature_types
-        Per column (``Gene Expression``, ``Antibody Capture`` ...); None where the source does not say.
-    genomes
-        Per column; None where the source does not say.
-    counts
-        (barcode, feature) float32, sorted columns; finite and not negative.
+    Barcodes (``AAAC...-1``, ``s_008um_00001_00002-1``, a cell id) are unique, symbols need not be. Types (``Gene
+    Expression``, ``Antibody Capture`` ...) and genomes of the features are None where the source does not say.
     """
 
     barcodes: list[str]
@@ -57,13 +48,7 @@ class TenxMatrix:
 
 
 def only_genes(table: TenxMatrix) -> TenxMatrix:
-    """The features of type ``Gene Expression``; the table itself where all are, or where it has no types.
-
-    Raises
-    ------
-    InputError
-        Where no feature is of this type.
-    """
+    """The features of type ``Gene Expression``; the table itself where all are, or where it has no types."""
     if table.feature_types is None:
         return table
     kept = [i for i, kind in enumerate(table.feature_types) if kind == GENE_TYPE]
@@ -86,22 +71,23 @@ def only_genes(table: TenxMatrix) -> TenxMatrix:
 
 
 def read_h5(path: Path) -> TenxMatrix:
-    """Read ``*_feature_bc_matrix.h5``, of today's layout (group ``matrix``) or the old one (group named by genome).
+    """Read ``*_feature_bc_matrix.h5``, of today's layout (group ``matrix``) or the old one (group named by genome)."""
+    with open_h5(path) as file:
+        _refuse_links(file)
+        table = _read_matrix(path, file["matrix"]) if "matrix" in file else _read_old(path, file)
+    return checked(path, table)
 
-    Raises
-    ------
-    InputError
-        Where the file is truncated, damaged or no such matrix, or a count is not finite or below 0.
-    """
+
+@contextmanager
+def open_h5(path: Path, remedy: str = REMEDY) -> Iterator[h5py.File]:
+    """Open a matrix in HDF5; what a damaged one raises becomes an InputError."""
     try:
         with h5py.File(path, "r") as file:
-            _refuse_links(file)
-            table = _read_matrix(path, file["matrix"]) if "matrix" in file else _read_old(path, file)
+            yield file
     except H5_ERRORS as error:
         raise InputError(
-            f"{path} cannot be read as a 10x matrix, it may be truncated or damaged: {_message(error)}", REMEDY
+            f"{path} cannot be read as a 10x matrix, it may be truncated or damaged: {_message(error)}", remedy
         ) from None
-    return checked(path, table)
 
 
 def _message(error: Exception) -> str:
@@ -179,9 +165,8 @@ def _h5_counts(path: Path, group: h5py.Group) -> Counts:
         raise ValueError(f"the starts of the barcodes do not go from 0 to {n}")
     if n > min(shape[0] * shape[1], MOST_UNFOLDED * path.stat().st_size):
         raise ValueError(f"it claims {n:,} values of {shape[0]} x {shape[1]} in {path.stat().st_size:,} bytes")
-    writer, first = CountsWriter(shape[0]), 0
-    while first < shape[1]:
-        last = max(first + 1, int(np.searchsorted(indptr, indptr[first] + BLOCK, side="right")) - 1)
+    writer = CountsWriter(shape[0])
+    for first, last in row_bounds(indptr, BLOCK):
         part = np.s_[int(indptr[first]) : int(indptr[last])]
         values, columns = data[part].astype(np.float32), indices[part]
         check_values(path, values, part.start)
@@ -192,7 +177,6 @@ def _h5_counts(path: Path, group: h5py.Group) -> Counts:
         if not block.has_canonical_format:
             raise twice(path)
         writer.add(block)
-        first = last
     return writer.done()
 
 
@@ -241,13 +225,7 @@ MTX_SHORTEST_LINE = len(b"1 1 1\n")
 
 
 def read_mtx(folder: Path) -> TenxMatrix:
-    """Read a folder with ``matrix.mtx``, ``barcodes.tsv`` and ``features.tsv`` (or ``genes.tsv``), plain or gzipped.
-
-    Raises
-    ------
-    InputError
-        Where a file is missing or damaged, their lengths do not agree, or a count is not finite or below 0.
-    """
+    """Read a folder with ``matrix.mtx``, ``barcodes.tsv`` and ``features.tsv`` (or ``genes.tsv``), plain or gzipped."""
     matrix = find_file(folder, *_names("matrix.mtx"), what="the counts")
     barcode_file = find_file(folder, *_names("barcodes.tsv"), what="the barcodes")
     feature_file = find_file(folder, *_names("features.tsv"), *_names("genes.tsv"), what="the genes")

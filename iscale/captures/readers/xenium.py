@@ -10,21 +10,21 @@ from __future__ import annotations
 import glob
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from iscale.captures.counts import select_genes, take
 from iscale.captures.measured import Measured
-from iscale.captures.readers.binning import BIN_UM, BinCounts, GeneIndex, disc_diameter
+from iscale.captures.readers.binning import BIN_UM, BinCounts, GeneIndex, check_pixel, disc_diameter
 from iscale.captures.readers.blocks import csv_blocks, csv_header, in_both, numbers, parquet_blocks, parquet_header
 from iscale.captures.readers.files import find_file, find_optional, lines, read_json
-from iscale.captures.readers.tenx_matrix import GENE_TYPE, only_genes, read_h5
-from iscale.captures.rearrange import select_genes, take
+from iscale.captures.readers.tenx_matrix import GENE_TYPE, only_genes, open_h5, read_h5
 from iscale.errors import InputError
 from iscale.transform import checked_matrix
 
@@ -39,7 +39,6 @@ LEAST_QV = 20.0
 """The vendor's own threshold: transcripts below it (probability of a wrong call above 1 %) are in no cell's counts."""
 
 CONTROL_PREFIXES = ("NegControl", "BLANK", "antisense", "UnassignedCodeword", "DeprecatedCodeword")
-PIXEL_UM = (0.05, 2.0)
 
 TEXT_COLUMNS = {"cell_id": pa.string(), "feature_name": pa.string(), "codeword_category": pa.string()}
 UNIT_REMEDY = (
@@ -53,14 +52,10 @@ def looks_like(folder: Path) -> bool:
 
 
 def read(folder: Path, bin_um: float | None = None) -> Measured:
-    """Read a Xenium output folder.
+    """Read the output folder with ``experiment.xenium``.
 
-    Parameters
-    ----------
-    folder
-        The folder with ``experiment.xenium``.
-    bin_um
-        Side of the square bins that transcripts are counted in; None for cells, where there is a matrix of cells.
+    With ``bin_um`` transcripts are counted in square bins of that side; without cells are read, where there is a
+    matrix.
 
     Raises
     ------
@@ -78,9 +73,11 @@ def read(folder: Path, bin_um: float | None = None) -> Measured:
         notices += (f"There is no {MATRIX}: transcripts are counted in square bins of {bin_um:g} um.",)
     if bin_um is None:
         assert matrix is not None
-        return _read_cells(folder, matrix, um_per_px, image, image_from_full, notices)
-    source = transcripts or find_file(folder, *TRANSCRIPTS, what="the transcripts, which bins are made of")
-    return _read_bins(source, matrix, bin_um, um_per_px, image, image_from_full, notices)
+        found = _read_cells(folder, matrix, um_per_px)
+    else:
+        source = transcripts or find_file(folder, *TRANSCRIPTS, what="the transcripts, which bins are made of")
+        found = _read_bins(source, matrix, bin_um, um_per_px)
+    return replace(found, image=image, image_from_full=image_from_full, notices=(*notices, *found.notices))
 
 
 def _pixel_size(folder: Path) -> float:
@@ -91,11 +88,7 @@ def _pixel_size(folder: Path) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         shown = "no pixel_size" if value is None else f"the pixel_size {value!r}, which is no number"
         raise InputError(f"{path} has {shown}: the unit is missing, um per pixel is not known.", UNIT_REMEDY)
-    if not PIXEL_UM[0] <= value <= PIXEL_UM[1]:
-        raise InputError(
-            f"{path} gives {value:g} um as the side of a pixel; {PIXEL_UM[0]:g} to {PIXEL_UM[1]:g} are plausible.",
-            UNIT_REMEDY,
-        )
+    check_pixel(value, str(path), UNIT_REMEDY)
     return float(value)
 
 
@@ -110,40 +103,29 @@ def _header(path: Path) -> list[str]:
     return parquet_header(path) if path.name.endswith(".parquet") else csv_header(path)
 
 
-def _read_cells(
-    folder: Path,
-    matrix: Path,
-    um_per_px: float,
-    image: Path | None,
-    image_from_full: NDArray[np.float64],
-    notices: tuple[str, ...],
-) -> Measured:
+def _read_cells(folder: Path, matrix: Path, um_per_px: float) -> Measured:
     source = find_file(folder, *CELLS, what=f"the positions of the cells that {MATRIX} counts")
     ids, xy_um, areas = _cell_table(source)
     every = read_h5(matrix)
     table = only_genes(every)
     dropped = Counter(kind for kind in every.feature_types or () if kind != GENE_TYPE)
-    if dropped:
-        of_each = ", ".join(f"{number:,} {kind}" for kind, number in sorted(dropped.items()))
-        notices += (f"{dropped.total():,} of {len(every.gene_ids):,} features are no genes and left out: {of_each}.",)
+    of_each = ", ".join(f"{number:,} {kind}" for kind, number in sorted(dropped.items()))
+    no_genes = f"{dropped.total():,} of {len(every.gene_ids):,} features are no genes and left out: {of_each}."
     rows, places, unmatched = in_both(matrix, table.barcodes, source, ids)
     spot_ids = [table.barcodes[row] for row in rows.tolist()]
-    whole = len(rows) == len(table.barcodes)
     return Measured(
         platform="xenium",
         spot_ids=spot_ids,
         gene_symbols=table.gene_symbols,
         gene_ids=table.gene_ids,
-        counts=table.counts if whole else take(table.counts, rows),
+        counts=take(table.counts, rows),
         xy_px=xy_um[places] / um_per_px,
         spot_diameter_um=None if areas is None else disc_diameter(float(np.median(areas[places]))),
         um_per_px=um_per_px,
-        image=image,
-        image_from_full=image_from_full,
         obs=None
         if areas is None
         else pd.DataFrame({"cell_area_um2": areas[places]}, index=pd.Index(spot_ids, dtype=object)),
-        notices=(*notices, *unmatched),
+        notices=(*[no_genes] * bool(dropped), *unmatched),
     )
 
 
@@ -171,15 +153,7 @@ def _text(value: object, path: Path) -> str:
     return str(value)
 
 
-def _read_bins(
-    source: Path,
-    matrix: Path | None,
-    bin_um: float,
-    um_per_px: float,
-    image: Path | None,
-    image_from_full: NDArray[np.float64],
-    notices: tuple[str, ...],
-) -> Measured:
+def _read_bins(source: Path, matrix: Path | None, bin_um: float, um_per_px: float) -> Measured:
     gene_ids, symbols = _panel(matrix) if matrix is not None else ([], [])
     index = GeneIndex(symbols, is_gene=lambda name: not name.startswith(CONTROL_PREFIXES))
     bins = BinCounts(bin_um, source)
@@ -198,24 +172,16 @@ def _read_bins(
         spot_diameter_um=disc_diameter(bin_um**2),
         um_per_px=um_per_px,
         pitch_um=bin_um,
-        image=image,
-        image_from_full=image_from_full,
-        notices=(*notices, left_out),
+        notices=(left_out,),
     )
 
 
 def _panel(path: Path) -> tuple[list[str], list[str]]:
     """Ids and symbols of the genes of a matrix, without reading its counts."""
-    try:
-        with h5py.File(path, "r") as file:
-            features = file["matrix/features"]
-            columns = [[raw.decode() for raw in features[name][:]] for name in ("id", "name", "feature_type")]
+    with open_h5(path, "Copy it again, or take it out of the folder: bins can be made without it.") as file:
+        features = file["matrix/features"]
+        columns = [[raw.decode() for raw in features[name][:]] for name in ("id", "name", "feature_type")]
         genes = [(i, symbol) for i, symbol, kind in zip(*columns, strict=True) if kind == GENE_TYPE]
-    except (OSError, KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise InputError(
-            f"{path} cannot be read as a 10x matrix, it may be truncated or damaged: {error}",
-            "Copy it again, or take it out of the folder: bins can be made without it.",
-        ) from None
     return [gene for gene, _ in genes], [symbol for _, symbol in genes]
 
 

@@ -15,9 +15,9 @@ from cosmx_folders import COUNTS, GENES, write_cells
 from scipy import sparse
 from tenx_tables import write_h5, write_mtx
 
-from iscale.captures import counts, rearrange
+from iscale.captures import counts
 from iscale.captures.counts import Counts, StoredCounts, in_memory
-from iscale.captures.match import read_matched
+from iscale.captures.locations import read_matched
 from iscale.captures.readers import anndata_group, tenx_matrix
 from iscale.captures.readers.anndata_group import read_table
 from iscale.captures.readers.cosmx import read_matrix
@@ -34,7 +34,6 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     for module, name, value in (
         (counts, "MOST_IN_MEMORY", 12),
         (counts, "AT_ONCE", 60),
-        (rearrange, "AT_ONCE", 60),
         (tenx_matrix, "BLOCK", 50),
         (anndata_group, "ENTRIES_AT_ONCE", 50),
         (anndata_group, "CELLS_AT_ONCE", 60),
