@@ -13,7 +13,7 @@ from scipy import ndimage, signal
 from scipy.stats import rankdata
 
 from iscale.align.outline import stain_of
-from iscale.check.pitch import Pitch
+from iscale.check.sample import Pitch
 from iscale.slide.overview import Overview
 
 Points = NDArray[np.float64]

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from iscale.check.explain import NEAR_ONE, Explanation, Tissue, explain
 from iscale.check.finding import Finding
-from iscale.check.pitch import Pitch
-from iscale.check.sample import Sample
+from iscale.check.sample import Pitch, Sample
 
 KNOWN_FACTOR = 0.03
 """A factor is taken for a known one within this, relatively: outlines tell it to a per cent or two."""

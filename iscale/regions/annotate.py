@@ -17,17 +17,20 @@ from iscale.geometry import Region, SlideGrid
 from iscale.model.genes import READ_BYTES, open_source
 from iscale.plots.overview import TILE as DRAWN_TILE
 from iscale.regions.annotate_kernels import (
+    FOLDER,
     MARKERS_PER_TASK,
     THRESHOLDS,
     TILE,
     AnnotateContext,
+    clear_figures,
+    draw_annotation,
+    figures,
     label_region,
     marker_rows,
     range_of_markers,
 )
-from iscale.regions.annotation_maps import FOLDER, clear_figures, draw_annotation, figures
+from iscale.regions.label_scores import HIGH, LOW, N_VALUES, SAID, rule_of
 from iscale.regions.marker_table import UNCLASSIFIED, Markers
-from iscale.regions.scores import HIGH, LOW, N_VALUES, SAID, rule_of
 from iscale.store import layout
 from iscale.store.run_store import RunStore
 from iscale.words import plural

@@ -14,6 +14,9 @@ from iscale.words import plural
 UNCLASSIFIED = "Unclassified"
 """What a superpixel is whose best score is below the threshold; no label may be called so."""
 
+NOTHING = "#d9d9d9"
+"""Its colour."""
+
 MOST_LABELS = 254
 """Labels are stored as a byte, with two values for what has none."""
 

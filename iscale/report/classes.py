@@ -11,8 +11,7 @@ import numpy as np
 from iscale.plots.draw import draw_map
 from iscale.plots.labels import class_colours, draw_labels, label_map
 from iscale.plots.overview import reduction
-from iscale.regions.annotation_maps import NOTHING
-from iscale.regions.marker_table import UNCLASSIFIED
+from iscale.regions.marker_table import NOTHING, UNCLASSIFIED
 from iscale.report.items import (
     NOT_KNOWN,
     Facts,

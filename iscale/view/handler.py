@@ -18,7 +18,7 @@ from tornado.web import RequestHandler
 
 from iscale import __version__
 from iscale.errors import InputError, IscaleError
-from iscale.view.refused import Query, RefusedError
+from iscale.view.query import Query, RefusedError
 from iscale.view.viewed import Answer, State, Viewed
 from iscale.view.work import Workers
 

@@ -18,9 +18,9 @@ from iscale.plots.overview import block_mean, refined
 from iscale.store.layout import COARSE_STEP, SHARD_SUPERPIXELS
 from iscale.store.remedies import making
 from iscale.store.run_store import RunStore
-from iscale.view.cache import ByteCache
-from iscale.view.refused import RefusedError
+from iscale.view.query import RefusedError
 from iscale.view.slide import Slide
+from iscale.view.work import ByteCache
 
 BLOCK = SHARD_SUPERPIXELS
 """Cells of a block, per side: a stored shard at superpixels, 4 x 4 of them at the averaged factors."""

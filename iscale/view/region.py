@@ -14,7 +14,7 @@ from iscale.geometry import Region
 from iscale.store.layout import GENES_PER_SHARD, SHARD_SUPERPIXELS
 from iscale.view.answers import bins_of, rounded
 from iscale.view.planes import Planes
-from iscale.view.refused import RefusedError
+from iscale.view.query import RefusedError
 from iscale.view.slide import Slide
 
 MOST_CORNERS = 2000

@@ -8,14 +8,13 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from iscale.view.answers import Search, histogram, value_at
-from iscale.view.cache import ByteCache
+from iscale.view.answers import Search, Spots, about, histogram, value_at
 from iscale.view.planes import QUANTITIES, Planes
-from iscale.view.refused import Query, RefusedError
+from iscale.view.query import Query, RefusedError
 from iscale.view.region import Regions
 from iscale.view.slide import Slide, version
-from iscale.view.spots import Spots
 from iscale.view.tiles import Tiles
+from iscale.view.work import ByteCache
 
 if TYPE_CHECKING:
     from iscale.results import Run
@@ -88,7 +87,7 @@ class Viewed:
 
     def about(self, state: State) -> Answer:
         """What the run has."""
-        return as_json(state.slide.describe())
+        return as_json(about(state.slide))
 
     def genes(self, state: State, query: Query) -> Answer:
         """Genes by a part of their names."""

@@ -38,7 +38,7 @@ class Query:
     >>> Query({"k": "7"}).whole("k", 0, 3)
     Traceback (most recent call last):
     ...
-    iscale.view.refused.RefusedError: (400, 'k is 7, not a whole number from 0 to 3.')
+    iscale.view.query.RefusedError: (400, 'k is 7, not a whole number from 0 to 3.')
     """
 
     LONGEST = 200
