@@ -30,20 +30,9 @@ SHUFFLES = 200
 
 @dataclass(frozen=True)
 class Placed:
-    """Spots of a capture on the mother image.
+    """Spots (spot, 2) of a capture on the mother image, in its full-resolution pixels, and counts (spot, gene).
 
-    Attributes
-    ----------
-    name
-        The capture.
-    xy_px
-        (spot, 2) float64, full-resolution pixels of the mother image.
-    counts
-        (spot, gene), of all of its genes.
-    genes
-        (gene,): columns of the genes that all captures share, in the same order for all.
-    pitch_px
-        Distance of its neighbouring spots, in the same pixels.
+    ``genes`` are columns of the genes that all captures share, in the same order for all.
     """
 
     name: str
@@ -55,16 +44,9 @@ class Placed:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How alike two captures are where they overlap.
+    """How alike two captures are over pairs of spots within a pitch: the mean correlation of standardised profiles.
 
-    Attributes
-    ----------
-    pairs
-        Spots of the first that have one of the second within a pitch.
-    correlation
-        Mean correlation of the paired spots' standardised profiles.
-    shuffled, spread
-        Mean and standard deviation of the same for pairs drawn at random.
+    ``shuffled`` and ``spread`` are mean and standard deviation of the same for pairs drawn at random.
     """
 
     pairs: int
@@ -117,12 +99,7 @@ def agreement(a: Placed, b: Placed, seed: int = 0) -> Agreement | None:
     """How alike two captures are where they overlap, against pairs of the same spots drawn at random.
 
     Profiles are depth-normalised, log, and standardised per gene within each capture, so that what differs between two
-    captures as wholes (chemistry, depth) does not count.
-
-    Returns
-    -------
-    Agreement or None
-        None where too few spots or genes are common to tell.
+    captures as wholes (chemistry, depth) does not count. None where too few spots or genes are common to tell.
     """
     a, b = _thinned(a), _thinned(b)
     distance, partner = _nearest(a.xy_px, b.xy_px)
@@ -181,14 +158,7 @@ def shared_placed(
 ) -> list[tuple[Placed, bool]]:
     """Captures on the mother image over the genes that they share, and whether each can be compared with others.
 
-    Parameters
-    ----------
-    samples
-        The captures.
-    verdicts
-        Of those that are placed, by name.
-    doubted
-        Names of captures of which something is told already that would make them disagree with others.
+    That cannot those of which something is told already that would make them disagree.
     """
     placed = [sample for sample in samples if sample.name in verdicts and sample.xy_px is not None]
     if not placed:
@@ -205,13 +175,7 @@ def shared_placed(
 
 
 def capture_findings(placed: Sequence[tuple[Placed, bool]]) -> tuple[list[Finding], dict[str, str]]:
-    """Compare captures two by two.
-
-    Returns
-    -------
-    findings, facts
-        A fact for every two that overlap.
-    """
+    """Compare captures two by two: findings, and a fact for every two that overlap."""
     findings: list[Finding] = []
     facts: dict[str, str] = {}
     for (a, a_sound), (b, b_sound) in combinations(placed, 2):

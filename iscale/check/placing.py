@@ -33,16 +33,7 @@ def check_radius(
 ) -> list[Finding]:
     """Hold radii against the pitch of spots, and ``radius-raw.txt`` against what platforms state.
 
-    Parameters
-    ----------
-    samples
-        The captures.
-    verdicts
-        Of those that are placed on the mother image, by name.
-    files
-        The project's files.
-    raw_um
-        Stated side of a pixel of the mother image, in um.
+    ``verdicts`` are of captures on the mother image, a pixel of which is stated to be ``raw_um`` wide.
     """
     findings = []
     for sample in samples:
@@ -135,13 +126,7 @@ def placement_of(sample: Sample, tissue: Tissue, grid: SlideGrid) -> Placement |
 
 
 def own_placement(sample: Sample) -> Placement | None:
-    """A capture's spots on its own image; None where it has none.
-
-    Raises
-    ------
-    InputError
-        Where that image cannot be read.
-    """
+    """A capture's spots on its own image; None where it has none."""
     if sample.image is None or sample.own_xy_px is None:
         return None
     matrix = sample.image_from_full

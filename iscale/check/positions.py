@@ -36,25 +36,15 @@ MOSTLY_OFF = 1 / 3
 
 @dataclass(frozen=True)
 class Placement:
-    """Spots of a capture as they are placed on an image.
+    """Spots of a capture as they are placed on an image, its own or the mother image.
 
     Attributes
     ----------
-    name
-        The capture.
-    tissue
-        The image's tissue.
-    xy
-        (spot, 2) in full-resolution pixels of that image.
-    depth
-        (spot,) counts.
-    pitch
-        Of the spots, in the same pixels.
+    xy, pitch
+        (spot, 2) in full-resolution pixels of that image; of the spots, in the same.
     um_per_px
         What a pixel of that image is said to be; None where nothing is said, and of a capture's own image, whose pixel
         size is mostly taken from the pitch.
-    own
-        Whether the image is the capture's own, not the mother image.
     known
         Factors by which positions are wrong if they count in other pixels, by what these are.
     may_leave
@@ -81,16 +71,11 @@ class Verdict:
 
     Attributes
     ----------
-    placement
-        It.
-    explanation
-        What makes its spots fit the tissue.
     ratio
         The spots' pitch at the stated pixel size, over the platform's; None where either is not known.
-    code
-        Of the finding, empty where nothing is wrong with orientation or scale.
-    value
-        The factor of the positions, or the true pixel size in um, that goes with the code.
+    code, value
+        Of the finding, empty where nothing is wrong with orientation or scale; the factor of the positions, or the true
+        pixel size in um, that goes with it.
     """
 
     placement: Placement

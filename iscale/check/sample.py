@@ -29,24 +29,17 @@ class Sample:
 
     Attributes
     ----------
-    name
-        The capture.
-    spot_ids, genes, counts
-        (spot,) ids, (gene,) names, (spot, gene) counts, in memory or on disk.
+    counts
+        (spot, gene), in memory or on disk.
     gene_ids
         (gene,) ids, the names again where there are none.
-    xy_px
-        (spot, 2) in full-resolution pixels of the mother image; None where the capture is not aligned.
-    own_xy_px
-        (spot, 2) in full-resolution pixels of its own image; None of aligned tables.
-    platform, platform_pitch_um
-        What measured it, and the pitch that this fixes.
-    own_um_per_px
-        What its files state, or its platform tells.
-    radius_um
-        Of its spots, as a run would take it; None where that is not known.
-    platform_radius_um
-        As its platform states it, None where it does not.
+    xy_px, own_xy_px
+        (spot, 2) in full-resolution pixels of the mother image, None where the capture is not aligned; and of its own
+        image, None of aligned tables.
+    platform_pitch_um, own_um_per_px
+        The pitch that the platform fixes; what its files state of its own pixels, or its platform tells.
+    radius_um, platform_radius_um
+        Of its spots, as a run would take it; as its platform states it. None where that is not known.
     image, image_from_full
         Its own image, and the (3, 3) matrix from its own full-resolution pixels to that image's.
     scalefactors
@@ -95,13 +88,7 @@ def read_sample(
     root: Path,
     readings: Readings | None = None,
 ) -> Sample:
-    """Read a capture, aligned or not, wherever its spots lie; what was read before is taken from ``readings``.
-
-    Raises
-    ------
-    InputError
-        Where a run could not read it either.
-    """
+    """Read a capture, aligned or not, wherever its spots lie; what was read before is taken from ``readings``."""
     readings = readings or Readings()
     if files.transform is None and files.locs is not None:
         return _from_tables(files, project, grid, readings)
@@ -177,16 +164,9 @@ MOST = 20_000
 class Pitch:
     """The lattice of a capture's spots.
 
-    Attributes
-    ----------
-    px
-        Distance of neighbouring spots, in the pixels of their positions.
-    um
-        The same as the platform makes it, None where it is not fixed or not known.
-    flipped
-        Whether the array is seen from its back at these positions; None where the ids do not tell.
-    regular
-        Whether the spots lie on a lattice at all; cells do not.
+    ``px`` is the distance of neighbouring spots in the pixels of their positions, ``um`` as the platform makes it.
+    Whether the array is seen from its back at these positions (None where the ids do not tell); whether the spots lie
+    on a lattice at all: cells do not.
     """
 
     px: float
@@ -196,21 +176,9 @@ class Pitch:
 
 
 def find_pitch(xy: NDArray[np.float64], ids: Sequence[str], platform_um: float | None) -> Pitch | None:
-    """The pitch of spots.
+    """The pitch of spots at (spot, 2), of which ids such as ``22x5`` are positions in an array.
 
-    Parameters
-    ----------
-    xy
-        (spot, 2) positions.
-    ids
-        Their ids: ``22x5`` are positions in an array.
-    platform_um
-        What the platform fixes it to, if that is known.
-
-    Returns
-    -------
-    Pitch or None
-        None where the spots are too few or all at one place.
+    None where they are too few or all at one place.
     """
     if len(xy) < FEWEST:
         return None

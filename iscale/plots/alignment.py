@@ -12,7 +12,6 @@ from typing import Any
 import matplotlib.patheffects as effects
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.collections import EllipseCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon, Rectangle
@@ -22,7 +21,8 @@ from scipy import ndimage
 
 from iscale.align.outline import tissue_mask
 from iscale.align.quality import BAD, DOUBTFUL, GOOD, Quality, figures_of, verdict
-from iscale.plots.draw import hull_of, scale_bar_um
+from iscale.engine.whole_file import whole_file
+from iscale.plots.draw import add_discs, hull_of, length_text, scale_bar_um
 from iscale.slide.overview import Overview, block_mean
 from iscale.transform import Transform
 
@@ -81,14 +81,7 @@ def window_about(points: Points, px_wide: int, aspect: float | None = None) -> W
 def sampled(overview: Overview, window: Window, transform: Transform | None = None) -> tuple[Pixels, NDArray[np.bool_]]:
     """Pixels (y, x, 3) of an overview in a window, and where (y, x) it has any.
 
-    Parameters
-    ----------
-    overview
-        Of the mother image; of a capture with ``transform``.
-    window
-        What is drawn.
-    transform
-        From the overview's full-resolution pixels to the mother's; by default they are the same.
+    ``transform`` is from a capture's full-resolution pixels to the mother's; None for the mother image.
     """
     per_px = window.width / window.px_wide / overview.full_per_px / (transform.scale if transform else 1.0)
     factor = max(1, min(int(per_px), min(overview.rgb.shape[:2]) // 2))
@@ -156,22 +149,14 @@ def draw_alignment(
 
     Parameters
     ----------
-    path
-        File to write; its folder is made.
-    capture
-        Overview of the capture's own image; None where it has none: then there are two panels, outline and spots only.
-    mother
-        Overview of the mother image.
+    capture, mother
+        Overviews; without one of the capture's own image there are two panels, outline and spots only.
     before, after
         The transform that was started from, and the final one: the capture's full-resolution pixels to the mother's.
-    xy_px
-        (spot, 2) x, y in the capture's full-resolution pixels.
-    radius_px
-        Radius of a spot in the same.
-    title
-        The capture's name.
-    quality
-        Of ``after``.
+    xy_px, radius_px
+        (spot, 2) x, y, and the radius of a spot, in the capture's full-resolution pixels.
+    title, quality
+        The capture's name; how good ``after`` is.
     """
     tissue = None if capture is None else tissue_mask(capture)
     shown = _Shown(capture, tissue, mother, np.asarray(xy_px, dtype=np.float64), radius_px)
@@ -274,20 +259,9 @@ def _draw_spots(axes: Axes, shown: _Shown, transform: Transform, window: Window)
     # A cell's disc would be less than a pixel: it is drawn as a dot that can be seen.
     diameter = max(2 * shown.radius_px * transform.scale, 2.5 * window.width / window.px_wide)
     few = len(xy) <= FEW_SPOTS
-    sizes = np.full(len(xy), diameter)
-    discs = EllipseCollection(
-        sizes,
-        sizes,
-        np.zeros(len(xy)),
-        units="xy",
-        offsets=xy,
-        offset_transform=axes.transData,
-        facecolor="none",
-        edgecolor=SPOTS,
-        linewidth=0.9 if few else 0.6,
-        path_effects=[effects.withStroke(linewidth=1.9, foreground="#303030", alpha=0.7)] if few else None,
-    )
-    axes.add_collection(discs, autolim=False)
+    halo = [effects.withStroke(linewidth=1.9, foreground="#303030", alpha=0.7)] if few else None
+    style = {"facecolor": "none", "edgecolor": SPOTS, "linewidth": 0.9 if few else 0.6, "path_effects": halo}
+    add_discs(axes, xy, np.full(len(xy), diameter), **style)
 
 
 def _draw_outline(
@@ -319,7 +293,6 @@ def _scale_bar(axes: Axes, window: Window, full_um: float | None) -> None:
         return
     width_um = window.width * full_um
     bar = scale_bar_um(width_um)
-    label = f"{bar:g} \N{MICRO SIGN}m" if bar < 1000 else f"{bar / 1000:g} mm"
     halo = [effects.withStroke(linewidth=3, foreground="white")]
     axes.plot(
         [0.03, 0.03 + bar / width_um],
@@ -330,7 +303,7 @@ def _scale_bar(axes: Axes, window: Window, full_um: float | None) -> None:
         solid_capstyle="butt",
         path_effects=[effects.withStroke(linewidth=5, foreground="white")],
     )
-    axes.text(0.03, 0.05, label, transform=axes.transAxes, fontsize=9, path_effects=halo)
+    axes.text(0.03, 0.05, length_text(bar), transform=axes.transAxes, fontsize=9, path_effects=halo)
 
 
 def _header(figure: Figure, title: str, after: Transform, quality: Quality) -> None:
@@ -383,9 +356,8 @@ def _save(figure: Figure, path: Path) -> None:
         data = packed.getvalue()
         if len(data) <= LARGEST_BYTES:
             break
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(data)
-    part.replace(path)
+    with whole_file(path) as part:
+        part.write_bytes(data)
 
 
 def _with_colours(picture: Image.Image, colours: int) -> Image.Image:

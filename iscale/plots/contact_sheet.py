@@ -57,21 +57,7 @@ def box_of(values: NDArray[np.floating]) -> tuple[slice, slice]:
 def draw_sheet(
     path: Path, maps: Iterator[NDArray[np.floating]], names: Sequence[str], um_per_cell: float, title: str
 ) -> None:
-    """Draw a page.
-
-    Parameters
-    ----------
-    path
-        File to write; its folder is made.
-    maps
-        One (y, x) map per name, all of the same tissue, to which they are cut; taken one at a time.
-    names
-        Of the genes.
-    um_per_cell
-        Side of a cell, in um.
-    title
-        Above all.
-    """
+    """Draw a page: one (y, x) map per name, taken one at a time, all of the same tissue, to which they are cut."""
     columns = min(COLUMNS, len(names))
     rows = ceil(len(names) / columns)
     step_x, step_y = CELL_PX + GAP_PX, CELL_PX + NAME_PX + GAP_PX

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,6 +13,8 @@ from matplotlib.collections import EllipseCollection
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.spatial import ConvexHull, QhullError
+
+from iscale.engine.whole_file import whole_file
 
 Place = tuple[float, float, float, float]
 """Left, bottom, width and height of axes, as shares of the figure."""
@@ -72,18 +75,7 @@ def draw_with_uncertainty(
 ) -> None:
     """Draw a (y, x) map and, beside it or below, its uncertainty: one scale bar, colours clipped at quantiles.
 
-    Parameters
-    ----------
-    path
-        File to write; its folder is made.
-    values, spread
-        (y, x), NaN stays white.
-    um_per_cell
-        Side of a cell, in um.
-    title, unit
-        What is shown, and in what; the uncertainty has the same unit.
-    panel
-        Width of a map in inches, where the two stand side by side.
+    NaN stays white; ``panel`` is the width of a map in inches, where the two stand side by side.
     """
     height, width = values.shape
     stacked = width > WIDE * height
@@ -120,21 +112,17 @@ def draw_spots(
     """Draw spots, coloured by value, over a (y, x, c) image that covers left, right, bottom, top in um."""
     figure, axes, bar = _with_bar(image.shape[:2], WIDTH_INCHES)
     axes.imshow(image, extent=extent_um, alpha=0.6)
-    low, high = colour_range(values)
-    discs = EllipseCollection(
-        2 * radius_um,
-        2 * radius_um,
-        np.zeros(len(radius_um)),
-        units="xy",
-        offsets=xy_um,
-        offset_transform=axes.transData,
-        array=values,
-        cmap=COLOURS,
-        clim=(low, high),
-    )
-    axes.add_collection(discs, autolim=False)
+    discs = add_discs(axes, xy_um, 2 * radius_um, array=values, cmap=COLOURS, clim=colour_range(values))
     _finish(figure, axes, discs, bar, title, unit, abs(extent_um[1] - extent_um[0]))
     save_figure(figure, path)
+
+
+def add_discs(axes: Axes, xy: NDArray[np.floating], diameters: NDArray[np.floating], **style: Any) -> EllipseCollection:
+    """Draw discs at places (disc, 2), all in the axes' own unit, whose limits they leave as they are."""
+    flat, at = np.zeros(len(xy)), axes.transData
+    discs = EllipseCollection(diameters, diameters, flat, units="xy", offsets=xy, offset_transform=at, **style)
+    axes.add_collection(discs, autolim=False)
+    return discs
 
 
 def scale_bar_um(width_um: float) -> float:
@@ -184,12 +172,10 @@ def plain(text: str) -> str:
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure as PNG, whole or not at all; its folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), whole_file(path) as part:
         # A user's label in letters that the font lacks is drawn as boxes: no reason to stop or to warn.
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
         figure.savefig(part, dpi=DPI, format="png", metadata={"Software": "iscale"})
-    part.replace(path)
 
 
 def _with_bar(shape: tuple[int, ...], width: float) -> tuple[Figure, Axes, Place]:

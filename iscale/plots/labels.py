@@ -79,16 +79,12 @@ def _darker(colour: str, factor: float) -> str:
 
 
 def label_map(array: Any, index: int | None, factor: int) -> NDArray[np.uint8]:
-    """The most frequent label of every block of ``factor`` x ``factor`` superpixels, read tile by tile.
+    """The most frequent label of every block of ``factor`` x ``factor`` superpixels, a power of two up to 512.
 
     Parameters
     ----------
     array
-        (row, y, x) or, with ``index`` None, (y, x) stored array of labels; 0 is none.
-    index
-        The row.
-    factor
-        Superpixels per side of a block: a power of two, at most 512.
+        (row, y, x) or, with ``index`` None, (y, x) stored array of labels; 0 is none. It is read tile by tile.
 
     Returns
     -------
@@ -135,23 +131,7 @@ def draw_labels(
     *,
     width: float = WIDTH_INCHES,
 ) -> None:
-    """Draw a map of classes with its legend and a scale bar.
-
-    Parameters
-    ----------
-    path
-        File to write; its folder is made.
-    labels
-        (y, x); 0 stays white, ``i`` is the class ``names[i - 1]``.
-    names, colours
-        Of every class.
-    um_per_cell
-        Side of a cell, in um.
-    title
-        Above the map.
-    width
-        Of the map, in inches.
-    """
+    """Draw a map (y, x) of classes, its legend and a scale bar: 0 stays white, ``i`` is the class ``names[i - 1]``."""
     if labels.size and int(labels.max()) > len(names):
         raise ValueError(f"label {labels.max()} of {len(names)} names")
     rows, cells = labels.shape
@@ -208,14 +188,10 @@ def draw_slide(
 
     Parameters
     ----------
-    path
-        File to write; its folder is made.
     image, extent_um
-        (y, x, c) pixels, and left, right, bottom, top of what they cover.
+        (y, x, c) pixels, and left, right, bottom, top of what they cover, in um.
     tissue
         (y, x) share of tissue, in cells of ``um_per_cell`` from the same corner as the image's positions.
-    um_per_cell
-        Side of such a cell, in um.
     captures
         (spot, 2) positions of each capture's spots, in um.
     """

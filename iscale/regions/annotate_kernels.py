@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from iscale.engine.progress import tell
+from iscale.engine.whole_file import whole_file
 from iscale.geometry import SUPERPIXEL_PX, Region, SlideGrid
 from iscale.model.genes import Source, open_source
 from iscale.plots.draw import draw_map
@@ -44,14 +45,7 @@ THRESHOLDS = (0.01, 0.05, 0.10, 0.15, 0.20, 0.25)
 class AnnotateContext:
     """Names and numbers only: small, and the same on all workers.
 
-    Attributes
-    ----------
-    labels, genes
-        Names of the labels, and per label its markers.
-    n_clusters
-        Of which clusterings there is a table.
-    rule
-        How markers are scaled to [0, 1].
+    Labels, per label its markers, of which clusterings there is a table, and how markers are scaled to [0, 1].
     """
 
     store: RunStore
@@ -73,17 +67,7 @@ def marker_rows(source: Source, markers: Iterable[str]) -> dict[int, str]:
 
 
 def read_rows(source: Source, rows: Sequence[int], place: Region) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Values (y, x) of some rows at a place, one row after the other; genes that are stored together are read once.
-
-    Parameters
-    ----------
-    source
-        Genes of a run.
-    rows
-        Ascending.
-    place
-        In superpixels.
-    """
+    """Values (y, x) of ascending rows at a place, one after the other; genes that are stored together are read once."""
     for _, group in groupby(rows, lambda row: row // GENES_PER_CHUNK):
         near = list(group)
         yield from zip(near, source.rows(np.array(near, np.int64), place), strict=True)
@@ -95,20 +79,10 @@ TILE = 512
 
 
 def range_of_markers(context: AnnotateContext, region: Region) -> list[list[float]]:
-    """What becomes 0 and what becomes 1 of some markers, by the context's rule, of values that are finite.
+    """What becomes 0 and what becomes 1 of some markers: rows of the region, in the order of the run's genes.
 
-    Parameters
-    ----------
-    context
-        Of the stage.
-    region
-        Its rows are markers, in the order of the run's genes.
-
-    Returns
-    -------
-    list
-        Per marker its lowest and highest expected counts, or two quantiles of its counts per 10,000; both 0 where it
-        has none.
+    By the context's rule, of finite values: per marker its lowest and highest expected counts, or two quantiles of its
+    counts per 10,000; both 0 where it has none.
     """
     rows = list(marker_rows(open_source(context.store), context.markers))[region.y0 : region.y1]
     found = _quantiles(context, rows) if context.rule == "relative" else _extremes(context, rows)
@@ -271,6 +245,5 @@ def _write_mask(path: Path, mask: NDArray[np.bool_], grid: SlideGrid, factor: in
     """Write a mask, white where true, of the slide without its padding: as masks of a project are read."""
     rows, columns = (ceil(n / (SUPERPIXEL_PX * factor)) for n in grid.content_shape_px)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    Image.fromarray(np.where(mask[:rows, :columns], 255, 0).astype(np.uint8)).save(part, format="PNG")
-    part.replace(path)
+    with whole_file(path) as part:
+        Image.fromarray(np.where(mask[:rows, :columns], 255, 0).astype(np.uint8)).save(part, format="PNG")

@@ -58,15 +58,8 @@ def read_markers(path: Path, genes: Sequence[str]) -> Markers:
     """Read a table of markers, with a header that names the columns ``gene`` and ``label``.
 
     Commas, semicolons and tabs separate; further columns, blank lines and repeated lines are passed over. A gene may
-    speak for several labels. Markers that the run lacks are left out, and so are labels without any other: a run with
-    few genes should not fail for one rare cell type. Both are told in the notices.
-
-    Parameters
-    ----------
-    path
-        The file.
-    genes
-        Genes that the run can tell, written or not.
+    speak for several labels. Markers that are not among the run's ``genes``, written or not, are left out, and so are
+    labels without any other: a run with few genes should not fail for one rare cell type. Notices tell both.
 
     Raises
     ------

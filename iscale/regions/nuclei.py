@@ -115,30 +115,17 @@ _STEP = 0.001
 
 @dataclass(frozen=True)
 class Threshold:
-    """A threshold and how it was found.
-
-    Attributes
-    ----------
-    value
-        Density of haematoxylin.
-    how
-        In words, with the numbers.
-    """
+    """A density of haematoxylin, and how it was found: in words, with the numbers."""
 
     value: float
     how: str
 
 
 def find_threshold(counts: NDArray[np.integer], edges: NDArray[np.float64]) -> Threshold:
-    """Where a pixel is as likely of the denser of two groups as of the other.
+    """Where a pixel is as likely of the denser of two groups as of the other, by counts (bin,) of stained pixels.
 
     Two normal distributions, each with a spread of its own (nuclei differ more among themselves than what lies between
-    them, which is why Otsu's threshold is too high), are fitted to the histogram.
-
-    Parameters
-    ----------
-    counts, edges
-        (bin,) pixels of stained tissue, and (bin + 1,) borders of the bins.
+    them, which is why Otsu's threshold is too high), are fitted to the histogram, with edges (bin + 1,).
     """
     if not counts.any():
         return Threshold(MOST, "no stained pixels on the tissue: as high as it may be")

@@ -41,16 +41,9 @@ STATISTIC, CELLS = "tissue/haematoxylin", "tissue/cells"
 
 @dataclass(frozen=True)
 class RefineContext:
-    """What a task needs to know.
+    """What a task needs to know: the pyramid level on which haematoxylin is measured, or the user's mask.
 
-    Attributes
-    ----------
-    level
-        Pyramid level on which haematoxylin is measured.
-    user_cells
-        The user's mask, which is taken instead.
-    mask
-        Its fingerprint, which tells a worker when the mask it holds is old.
+    The mask's fingerprint tells a worker when the one that it holds is old.
     """
 
     store: RunStore
@@ -167,21 +160,9 @@ def refine_steps(
 ) -> Iterator[Step]:
     """The steps that fill ``tissue/cells``: haematoxylin is measured and split by a threshold.
 
-    A user's mask replaces both, and so does the tissue where pixels are too large to show nuclei.
-
-    Every superpixel is decided by itself: one is about a cell, so a lone one is no speck, and a gap no hole.
-
-    Parameters
-    ----------
-    user_cells
-        The user's mask of cells, which replaces the measurement.
-    inputs
-        Fingerprints of the image and of the tissue.
-
-    Raises
-    ------
-    MemoryBudgetError
-        If a step does not fit the budget.
+    A user's mask replaces both, and so does the tissue where pixels are too large to show nuclei. Every superpixel is
+    decided by itself: one is about a cell, so a lone one is no speck, and a gap no hole. ``inputs`` are the
+    fingerprints of the image and of the tissue.
     """
     if user_cells:
         made = fingerprint("refine", {"user_cells": file_fingerprint(user_cells)}, *inputs)

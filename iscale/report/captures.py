@@ -35,13 +35,7 @@ LONGEST_PX = 1100
 
 
 def slide_section(scene: Scene, captures: dict[str, NDArray[np.float64]]) -> Section:
-    """The slide at a glance.
-
-    Parameters
-    ----------
-    captures
-        (spot, 2) positions of each capture's spots, in um.
-    """
+    """The slide at a glance, with the positions (spot, 2) of each capture's spots, in um."""
     grid, items = scene.grid, list[Item]()
     height_mm, width_mm = (n * grid.pixel_size_um / 1000 for n in grid.content_shape_px)
     rows, columns = grid.superpixel_shape
@@ -88,18 +82,8 @@ MOST_PLACES = 20_000
 class CaptureFacts:
     """A capture as the run holds it.
 
-    Attributes
-    ----------
-    name, platform
-        What it is called, and what measured it.
-    spots, genes
-        Measured.
-    diameter_um
-        Of its spots.
-    xy_um
-        (spot, 2) where its spots, or some of them, lie on the slide.
-    placed
-        What is known of its alignment: ``how``, ``verdict``, ``reasons``, ``quality``; empty for aligned tables.
+    ``xy_um`` (spot, 2) is where its spots, or some of them, lie on the slide; ``placed`` what is known of its
+    alignment: ``how``, ``verdict``, ``reasons``, ``quality``; empty for aligned tables.
     """
 
     name: str

@@ -38,18 +38,9 @@ class Facts:
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture.
+    """A picture: PNG file in the report's folder, what is to be seen for those who cannot see it, and a caption.
 
-    Attributes
-    ----------
-    path
-        PNG file in the report's folder.
-    alt
-        What is to be seen, for those who cannot see it.
-    caption
-        Below it.
-    size
-        ``full`` width, that of the ``text``, or ``half``: these stand beside each other where there is room.
+    It takes the ``full`` width, that of the ``text``, or ``half``: these stand beside each other where there is room.
     """
 
     path: Path
@@ -61,21 +52,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of texts.
-
-    Attributes
-    ----------
-    caption
-        What it holds.
-    columns
-        Heads of the columns.
-    rows
-        Cells, as they are shown.
-    numeric
-        Indices of the columns that hold numbers.
-    folded
-        Whether it is only shown when asked for.
-    """
+    """A table of texts, with the indices of columns that hold numbers; a folded one is only shown when asked for."""
 
     caption: str
     columns: tuple[str, ...]
@@ -100,17 +77,7 @@ Item = Text | Heading | Facts | Figure | Table | Missing
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page with a heading.
-
-    Attributes
-    ----------
-    anchor
-        Its name in links.
-    title
-        Its heading.
-    items
-        What it shows.
-    """
+    """A part of the page with a heading, and its name in links."""
 
     anchor: str
     title: str

@@ -13,6 +13,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from iscale import __version__
+from iscale.engine.whole_file import whole_file
 from iscale.report.items import Figure, Finding, Section
 
 BUDGET_BYTES = 7_000_000
@@ -61,19 +62,7 @@ HERE = Path(__file__).parent
 def render(
     title: str, lead: str, findings: Sequence[Finding], notices: Sequence[str], sections: Sequence[Section]
 ) -> str:
-    """The page as HTML.
-
-    Parameters
-    ----------
-    title, lead
-        Its heading, and what it is about.
-    findings
-        The verdict.
-    notices
-        What the run had to say of its input.
-    sections
-        What is shown, in order.
-    """
+    """The page as HTML, with the verdict, what the run had to say of its input, and the sections in order."""
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -94,6 +83,5 @@ def render(
 
 def write_page(path: Path, html: str) -> None:
     """Write the page, whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(html, encoding="utf-8")
-    part.replace(path)
+    with whole_file(path) as part:
+        part.write_text(html, encoding="utf-8")

@@ -15,6 +15,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from iscale.engine.whole_file import whole_file
 from iscale.geometry import Region, SlideGrid
 from iscale.plots.contact_sheet import box_of
 from iscale.plots.overview import block_mean
@@ -30,14 +31,9 @@ Plane = NDArray[np.float32]
 
 @functools.lru_cache(maxsize=4)
 def tissue_box(store: RunStore, factor: int) -> tuple[slice, slice]:
-    """The part of a slide's overview that holds tissue, with a margin: a slide may be mostly glass.
+    """The part of an overview that holds tissue, with a margin: a slide may be mostly glass.
 
-    Parameters
-    ----------
-    store
-        The run.
-    factor
-        Superpixels per side of a cell of the overview.
+    ``factor`` is superpixels per side of a cell of the overview.
     """
     share = mean_plane(store.array("tissue/mask"), factor)
     rows, columns = box_of(np.where(share > 0, share, np.nan))
@@ -90,14 +86,10 @@ class Scene:
 
     Attributes
     ----------
-    store, grid
-        The run.
     project
         Its folder, for the commands that the page names.
-    options
-        The options of the run, by name.
-    notices
-        What the run had to say of its input.
+    options, notices
+        Options of the run, by name; what it had to say of its input.
     """
 
     store: RunStore
@@ -121,9 +113,8 @@ class Scene:
             return None
         target = self.figure(name)
         target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(target.name + ".part")
-        shutil.copyfile(source, part)
-        part.replace(target)
+        with whole_file(target) as part:
+            shutil.copyfile(source, part)
         return target
 
     def genes(self) -> tuple[str, ...]:

@@ -105,14 +105,9 @@ HOWS = {"capture": "each capture in turn", "region": "a part of the tissue at a 
 class Scores:
     """Scores of genes on spots that were held out.
 
-    Attributes
-    ----------
-    how
-        What was held out: ``capture``, ``region`` or ``spots``; ``fit`` for the spots that the fit itself kept back.
-    rows
-        A row per gene, the best first; of ``gene``, ``score``, and of a trust table the rest of its columns.
-    file
-        The trust table; None where it is the fit's own.
+    ``how`` says what was: ``capture``, ``region``, ``spots``, or ``fit`` for those that the fit itself kept back.
+    ``rows`` has one per gene, the best first: ``gene``, ``score``, and the columns of a trust table, which is in
+    ``file``.
     """
 
     how: str

@@ -98,10 +98,8 @@ def report_steps(
 
     Parameters
     ----------
-    project
-        The project folder.
-    options
-        The options of the run, by name, JSON-able.
+    project, options
+        The project folder; the options of the run, by name, JSON-able.
     notices
         What the run had to say of its input; empty: what its last ``report.json`` says.
     inputs

@@ -73,17 +73,8 @@ def _name(store: RunStore) -> str:
 
 
 class Search:
-    """Genes by a part of their names.
+    """Genes by a part of their names, of which the first ``written`` are stored.
 
-    Parameters
-    ----------
-    genes
-        All names, those that are written first.
-    written
-        How many are written.
-
-    Examples
-    --------
     >>> Search(("KRT5", "CD3E", "KRT14", "PKRT5"), 3).find("krt5")
     {'found': 2, 'genes': [{'name': 'KRT5', 'written': True}, {'name': 'PKRT5', 'written': False}]}
     """
@@ -131,20 +122,7 @@ def bins_of(there: NDArray[np.float32]) -> dict[str, Any]:
 
 
 def value_at(slide: Slide, planes: Planes, x_um: float, y_um: float, gene: str, second: str = "") -> dict[str, Any]:
-    """What the superpixel at a position has: values of genes, and classes.
-
-    Parameters
-    ----------
-    x_um, y_um
-        From the slide's corner.
-    gene, second
-        Genes; either may be empty.
-
-    Raises
-    ------
-    RefusedError
-        Where the position is off the slide, or a gene is not known.
-    """
+    """What the superpixel at a position in um has of two genes, whose names may be empty, and of classes."""
     side = slide.superpixel_um
     row, column = int(np.floor(y_um / side)), int(np.floor(x_um / side))
     height, width = slide.shape
@@ -186,19 +164,7 @@ CACHED = 32
 
 @dataclass(frozen=True)
 class Placed:
-    """Spots of a capture on the slide.
-
-    Attributes
-    ----------
-    xy_um
-        (spot, 2).
-    radius_um
-        Of every spot.
-    scale
-        What its counts were multiplied by for the training.
-    genes
-        The names that it measured.
-    """
+    """Spots (spot, 2) of a capture on the slide, what its counts were multiplied by for the training, its genes."""
 
     xy_um: NDArray[np.float64]
     radius_um: float
@@ -207,13 +173,7 @@ class Placed:
 
 
 class Spots:
-    """The captures of a run.
-
-    Parameters
-    ----------
-    slide
-        The slide.
-    """
+    """The captures of a run."""
 
     def __init__(self, slide: Slide) -> None:
         self._slide = slide
@@ -221,15 +181,10 @@ class Spots:
         self._counts: dict[tuple[str, str], NDArray[np.float32]] = {}
 
     def of_gene(self, capture: str, gene: str) -> dict[str, Any]:
-        """Spots with their counts of a gene, and these as the map has them.
+        """Spots with their counts of a gene, and these as the map has them; refused where there are too many to search.
 
-        The map's unit is expected counts per superpixel, so a spot's measured count, evened between captures as for
-        the training, is divided by the superpixels of its disc.
-
-        Raises
-        ------
-        RefusedError
-            Where the capture is not there, has not measured the gene, or is too large to be searched from a page.
+        The map's unit is expected counts per superpixel, so a spot's measured count, evened between captures as for the
+        training, is divided by the superpixels of its disc.
         """
         placed = self._place(capture)
         if gene not in placed.genes:

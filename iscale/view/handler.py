@@ -29,13 +29,7 @@ BOKEH = ("bokeh.min.js", "bokeh-api.min.js")
 
 
 class Files:
-    """Files by their path in the page's address; there are no others.
-
-    Raises
-    ------
-    InputError
-        Where bokeh is not installed.
-    """
+    """Files by their path in the page's address; there are no others."""
 
     def __init__(self) -> None:
         self._files = {path.name: _file(path) for path in sorted(HERE.iterdir()) if path.suffix in KINDS}
@@ -82,17 +76,7 @@ GONE = 499
 
 @dataclass(frozen=True)
 class Desk:
-    """What the handler of requests needs.
-
-    Attributes
-    ----------
-    viewed, files, workers
-        The run, the page's files, and who works.
-    token
-        Without which nothing is answered.
-    names
-        Names by which this machine may be addressed, beside its addresses.
-    """
+    """What the handler of requests needs; without the token nothing is answered, and to no other than the ``names``."""
 
     viewed: Viewed
     files: Files

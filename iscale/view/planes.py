@@ -32,16 +32,9 @@ half is tissue."""
 
 @dataclass(frozen=True)
 class Block:
-    """Factors of a square.
+    """Factors of a square of cells (y, x): where it has tissue, (n,) row by row, and float16 (component, n) there.
 
-    Attributes
-    ----------
-    shape
-        Its cells (y, x).
-    cells
-        (n,) where on it there is tissue, counted row by row.
-    components
-        (component, n) float16: the factors there, of one state after the other.
+    Components of one state come after those of the other.
     """
 
     shape: tuple[int, int]
@@ -50,13 +43,7 @@ class Block:
 
 
 class Factors:
-    """Computes genes of a run from its factors.
-
-    Parameters
-    ----------
-    store
-        A run's, with factors.
-    """
+    """Computes genes of a run from its factors."""
 
     def __init__(self, store: RunStore) -> None:
         self._store = store
@@ -71,23 +58,10 @@ class Factors:
         return self._blocks.bytes
 
     def gene(self, row: int, path: str, region: Region, *, uncertainty: bool) -> NDArray[np.float32]:
-        """A gene in a window.
+        """Expected counts (y, x) of a gene in a window, NaN off tissue; or their standard deviation over the states.
 
-        Parameters
-        ----------
-        row
-            Its place among the genes of ``basis/gene``.
-        path
-            Where the factors lie: at superpixels, or averaged.
-        region
-            In cells of these, on the slide.
-        uncertainty
-            Whether to give the standard deviation over the states.
-
-        Returns
-        -------
-        ndarray
-            (y, x): expected counts, NaN off tissue.
+        ``row`` is its place in ``basis/gene``; ``region`` is in cells of the factors at ``path``: superpixels, or
+        averaged.
         """
         found = np.full(region.shape, np.nan, np.float32)
         for part in region.tiles(BLOCK):
@@ -131,13 +105,7 @@ Plane = NDArray[Any]
 
 
 class Planes:
-    """Maps of a slide.
-
-    Parameters
-    ----------
-    slide
-        The slide.
-    """
+    """Maps of a slide."""
 
     def __init__(self, slide: Slide) -> None:
         self._slide = slide
@@ -147,23 +115,9 @@ class Planes:
         self._factors = Factors(slide.store) if has_factors else None
 
     def values(self, quantity: str, gene: str, cells: Region, step: int) -> NDArray[np.float32]:
-        """A quantity of a gene in a window of a lattice.
+        """A quantity of a gene in a window (y, x), which may reach beyond the slide; NaN off tissue and off the slide.
 
-        Parameters
-        ----------
-        quantity
-            One of `QUANTITIES`.
-        gene
-            Its name.
-        cells
-            The window; it may reach beyond the slide.
-        step
-            Superpixels per side of a cell of the lattice, which holds their mean on tissue.
-
-        Returns
-        -------
-        ndarray
-            (y, x); NaN off tissue and off the slide.
+        A cell holds the mean on tissue of ``step`` x ``step`` superpixels.
         """
         if quantity not in QUANTITIES:
             raise RefusedError(404, f"There is no layer {quantity!r}; there are: {', '.join(QUANTITIES)}.")

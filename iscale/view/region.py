@@ -32,13 +32,7 @@ Sums = tuple[int, NDArray[np.float64]]
 
 
 class Regions:
-    """Tables of regions of a slide.
-
-    Parameters
-    ----------
-    slide, planes
-        The slide, and its maps.
-    """
+    """Tables of regions of a slide."""
 
     def __init__(self, slide: Slide, planes: Planes) -> None:
         self._slide, self._planes = slide, planes
@@ -47,21 +41,10 @@ class Regions:
         self._lock = threading.Lock()
 
     def table(self, corners: Any, quantity: str, gene: str, gone: Callable[[], bool]) -> dict[str, Any]:
-        """Means in a region, and over the rest of the slide.
+        """Means in a polygon with corners (corner, 2) in um, and over the rest of the slide; the histogram of a gene.
 
-        Parameters
-        ----------
-        corners
-            (corner, 2) x, y in um of a polygon; a superpixel is in it where its centre is.
-        quantity, gene
-            What the histogram shows; no histogram without a gene. One that is not among the imputed is added to them.
-        gone
-            Whether nobody waits for the answer any more.
-
-        Raises
-        ------
-        RefusedError
-            Where it is no polygon, holds no tissue, or needs too much to be read.
+        A superpixel is in it where its centre is. A gene that is not among the imputed is added to them. Refused where
+        it is no polygon, holds no tissue, or needs too much to be read; ``gone`` tells whether nobody waits any more.
         """
         source, polygon = self._slide.genes(), checked(corners)
         genes = source.genes[: source.imputed]

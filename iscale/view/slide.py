@@ -32,15 +32,7 @@ SUPERPIXEL_LEVEL = SUPERPIXEL_PX.bit_length() - 1
 
 @dataclass(frozen=True)
 class Tile:
-    """A tile and what it covers.
-
-    Attributes
-    ----------
-    level
-        Halvings of the analysis image.
-    pixels
-        Of that level, what the tile covers; it may reach beyond the slide.
-    """
+    """A tile: how often the analysis image is halved for it, and what it covers then; it may reach beyond the slide."""
 
     level: int
     pixels: Region
@@ -65,15 +57,8 @@ class Tile:
 
 @dataclass(frozen=True)
 class Zooms:
-    """Zooms and tiles of a slide.
+    """Zooms and tiles of a slide, by the (height, width) of its analysis image.
 
-    Parameters
-    ----------
-    shape_px
-        Height and width of the analysis image.
-
-    Examples
-    --------
     >>> zooms = Zooms((4096, 3000))
     >>> zooms.finest, zooms.coarsest_of_superpixels
     (4, 0)
@@ -95,13 +80,7 @@ class Zooms:
         return max(0, self.finest - SUPERPIXEL_LEVEL)
 
     def tile(self, zoom: int, x: int, y: int) -> Tile:
-        """A tile, the ``x``-th from the left and the ``y``-th from the top.
-
-        Raises
-        ------
-        RefusedError
-            Where there is no such zoom, or the tile lies off the slide.
-        """
+        """A tile, the ``x``-th from the left and the ``y``-th from the top."""
         if zoom > self.finest:
             raise RefusedError(404, f"There is no zoom {zoom}: this slide has 0 to {self.finest}.")
         level = self.finest - zoom
@@ -118,19 +97,7 @@ GROUPS = ("image", "tissue", "captures", "training", "expression", "clusters", "
 
 @dataclass(frozen=True)
 class Classes:
-    """A map of classes.
-
-    Attributes
-    ----------
-    key
-        Its name in addresses.
-    title
-        For people.
-    path, row
-        The array, (row, y, x), and which row of it.
-    names, colours
-        Of the classes 1, 2 ...
-    """
+    """A map of classes: its key in addresses, a title, a row of a (row, y, x) array, names and colours of 1, 2 ..."""
 
     key: str
     title: str
@@ -141,18 +108,7 @@ class Classes:
 
 
 class Slide:
-    """A run as the viewer shows it, at the state in which it was when this was made.
-
-    Parameters
-    ----------
-    run
-        The run; what it lacks is not offered.
-
-    Raises
-    ------
-    InputError
-        Where there is not even an image.
-    """
+    """A run as the viewer shows it, at the state in which it was when this was made; what it lacks is not offered."""
 
     def __init__(self, run: Run) -> None:
         store = run.store

@@ -30,35 +30,22 @@ LAYERS = ("image", "gene", "uncertainty", "refined", "two", "classes")
 
 
 class Tiles:
-    """Makes tiles of a slide.
-
-    Parameters
-    ----------
-    slide, planes
-        The slide, and its maps.
-    """
+    """Makes tiles of a slide."""
 
     def __init__(self, slide: Slide, planes: Planes) -> None:
         self._slide, self._planes = slide, planes
         self._chunks: ByteCache[NDArray[np.uint8]] = ByteCache(CHUNKS_BYTES, lambda chunk: chunk.nbytes)
 
     def make(self, layer: str, place: tuple[int, int, int], query: Query) -> tuple[bytes, str]:
-        """A tile as the bytes of a picture, and their media type.
+        """A tile of one of `LAYERS` as the bytes of a picture, and their media type.
 
         Parameters
         ----------
-        layer
-            One of `LAYERS`.
         place
             Zoom, and the tile's number from the left and from the top.
         query
             Of a gene: ``gene``, the range ``lo`` to ``hi``, ``map``, and ``least``, under which nothing is drawn; of
             two: ``gene2``, ``lo2``, ``hi2`` beside; of classes: ``key``.
-
-        Raises
-        ------
-        RefusedError
-            Where there is no such tile, layer, gene or colour map.
         """
         if layer not in LAYERS:
             raise RefusedError(404, f"There is no layer {layer!r}; there are: {', '.join(LAYERS)}.")

@@ -35,13 +35,7 @@ class Answer(NamedTuple):
 
 
 class State:
-    """What answers requests at one state of a run.
-
-    Parameters
-    ----------
-    run
-        The run.
-    """
+    """What answers requests at one state of a run."""
 
     def __init__(self, run: Run) -> None:
         self.slide = slide = Slide(run)
@@ -54,13 +48,7 @@ class State:
 
 
 class Viewed:
-    """A run that is looked at.
-
-    Parameters
-    ----------
-    run
-        The run.
-    """
+    """A run that is looked at."""
 
     def __init__(self, run: Run) -> None:
         self._run = run

@@ -34,19 +34,10 @@ class Workers:
         self._flights: dict[Hashable, _Flight] = {}
 
     async def do(self, key: Hashable, work: Callable[[Callable[[], bool]], Any]) -> Any:
-        """Compute something in a thread, or wait for who computes the same; call from the event loop.
+        """Compute something in a thread, or wait for who computes the same, of equal ``key``; call from the event loop.
 
-        Parameters
-        ----------
-        key
-            What it is: requests of equal keys share the work.
-        work
-            Gets a function that tells whether all who waited are gone; work that takes long asks it.
-
-        Raises
-        ------
-        RefusedError
-            Where too much is waiting already; and whatever ``work`` raises.
+        ``work`` gets a function that tells whether all who waited are gone: work that takes long asks it. Refused where
+        too much is waiting already.
         """
         flight = self._flights.get(key)
         if flight is None:
@@ -95,15 +86,6 @@ OVERHEAD = 200
 class ByteCache(Generic[Value]):
     """Values by key, of which the least recently used go when their bytes exceed the budget; for several threads.
 
-    Parameters
-    ----------
-    budget
-        Bytes.
-    size
-        Bytes of a value.
-
-    Examples
-    --------
     >>> cache = ByteCache(700, len)
     >>> for name in "abc":
     ...     cache.put(name, b"x" * 100)
