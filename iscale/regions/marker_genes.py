@@ -46,7 +46,7 @@ class Sums:
         return cls(np.zeros(n_clusters), linear, log, squares)
 
     def add(self, relative: NDArray[np.float64], log: NDArray[np.float64], labels: NDArray[np.uint8]) -> None:
-        """Count superpixels: relative expression and its ``log1p`` (gene, superpixel), labels (superpixel,), 0 is none."""
+        """Count superpixels: relative expression and its ``log1p`` (gene, superpixel); labels (superpixel,), 0 none."""
         member = (labels[:, None] == np.arange(1, len(self.count) + 1)).astype(np.float64)
         self.count += member.sum(axis=0)
         self.linear += relative @ member

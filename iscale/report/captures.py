@@ -23,6 +23,7 @@ from iscale.report.items import (
     Text,
     Weight,
     count,
+    not_made,
     percent,
     read_json,
     shown,
@@ -122,9 +123,9 @@ def _read(scene: Scene, name: str, placed: dict[str, Any]) -> CaptureFacts:
 
 def captures_section(scene: Scene, captures: list[CaptureFacts]) -> Section:
     """The captures, how they were placed, and how far they agree."""
+    title = "Captures and their alignment"
     if not captures:
-        missing = Missing("The run holds no captures yet.", scene.command("fit"))
-        return Section("captures", "Captures and their alignment", (missing,))
+        return not_made("captures", title, "The run holds no captures yet.", scene.command("fit"))
     items: list[Item] = [_measured(scene, captures)]
     training = scene.attributes("training")
     if scene.store.has("training/depth"):
@@ -140,7 +141,7 @@ def captures_section(scene: Scene, captures: list[CaptureFacts]) -> Section:
     if agreement := training.get("agreement"):
         items.append(_agreement(agreement))
     items += _figures(scene, placed)
-    return Section("captures", "Captures and their alignment", tuple(items))
+    return Section("captures", title, tuple(items))
 
 
 def _measured(scene: Scene, captures: list[CaptureFacts]) -> Item:

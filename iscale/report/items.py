@@ -84,6 +84,11 @@ class Section:
     items: tuple[Item, ...]
 
 
+def not_made(anchor: str, title: str, text: str, command: str, then: str = Missing.then) -> Section:
+    """A section that only says what this run does not offer, and the command that makes it."""
+    return Section(anchor, title, (Missing(text, command, then),))
+
+
 Weight = Literal["good", "doubtful", "bad", "note"]
 
 

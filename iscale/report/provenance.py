@@ -11,11 +11,11 @@ from iscale.report.items import (
     NOT_KNOWN,
     Facts,
     Item,
-    Missing,
     Section,
     Text,
     count,
     duration,
+    not_made,
     read_json,
     shown,
     table_of,
@@ -28,8 +28,7 @@ LONGEST_VALUE = 200
 def parameters_section(scene: Scene) -> Section:
     """The options of the run."""
     if not scene.options:
-        missing = Missing("The options of the run are not known.", scene.command("run"))
-        return Section("parameters", "Parameters", (missing,))
+        return not_made("parameters", "Parameters", "The options of the run are not known.", scene.command("run"))
     rows = [[name, _value(value)] for name, value in scene.options.items()]
     return Section("parameters", "Parameters", (table_of("Options of the run", ("option", "value"), rows),))
 
@@ -72,8 +71,7 @@ def timings_section(scene: Scene) -> Section:
     report = scene.report()
     steps = [step for step in report.get("steps", []) if isinstance(step, dict)]
     if not steps:
-        missing = Missing("What the steps took is not known.", scene.command("run"))
-        return Section("timings", "Time and memory", (missing,))
+        return not_made("timings", "Time and memory", "What the steps took is not known.", scene.command("run"))
     rows = [_row(step) for step in steps]
     peak = max(int(step.get("peak_bytes", 0)) for step in steps)
     total = sum(float(step.get("seconds", 0)) for step in steps)

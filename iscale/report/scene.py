@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import zarr
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from iscale.engine.whole_file import whole_file
 from iscale.geometry import Region, SlideGrid
 from iscale.plots.contact_sheet import box_of
-from iscale.plots.overview import block_mean
+from iscale.plots.overview import block_mean, reduction
 from iscale.project.layout import file_name
 from iscale.report.items import read_json
 from iscale.store.run_store import RunStore
@@ -27,6 +27,14 @@ SMALL_TILE = 1024
 """Superpixels read at a time, per side; a multiple of every reduction."""
 
 Plane = NDArray[np.float32]
+
+
+class Reduced(NamedTuple):
+    """How a map of the page is drawn: superpixels per side of a cell, its side in um, and the part with tissue."""
+
+    factor: int
+    cell_um: float
+    box: tuple[slice, slice]
 
 
 @functools.lru_cache(maxsize=4)
@@ -106,6 +114,11 @@ class Scene:
     def figure(self, name: str) -> Path:
         """File of one of the page's figures; the name may hold names that a user gave."""
         return self.folder / f"{file_name(name)}.png"
+
+    def reduced(self, shape: tuple[int, ...]) -> Reduced:
+        """How a (..., y, x) array of superpixels is drawn as one of the page's maps."""
+        factor = reduction(shape, LONGEST)
+        return Reduced(factor, self.grid.superpixel_um * factor, tissue_box(self.store, factor))
 
     def taken(self, source: Path, name: str) -> Path | None:
         """A figure that the run drew already, copied among the page's; None where it is not there."""
