@@ -149,7 +149,7 @@ def _profiles(counts: sparse.csr_matrix, genes: NDArray[np.int64]) -> NDArray[np
 ABOVE_CHANCE = 2.5
 """Standard deviations. Sections of one block, laid rightly, have 14 and more, 4.5 with 40 spots in common."""
 
-TOLD = 0.05
+LEAST_SHARED = 0.05
 """Captures that share less of their spots than this do not overlap."""
 
 
@@ -201,18 +201,18 @@ def _twice(a: Placed, b: Placed) -> Finding | None:
 
 def _overlapping(a: Placed, b: Placed) -> tuple[list[Finding], dict[str, str]]:
     shares = overlap_share(a, b), overlap_share(b, a)
-    if max(shares) < TOLD:
+    if max(shares) < LEAST_SHARED:
         return [], {}
     key = f"{a.name} and {b.name}"
     said = f"overlap: {shares[0]:.0%} of the spots of {a.name}, {shares[1]:.0%} of {b.name}"
     found = agreement(a, b)
     if found is None:
         return [], {key: said}
-    told = f"profiles of {found.pairs} paired spots correlate by {found.correlation:.2f}"
+    paired = f"profiles of {found.pairs} paired spots correlate by {found.correlation:.2f}"
     chance = f"{found.shuffled:.2f} ± {found.spread:.2f} for pairs drawn at random"
-    fact = {key: f"{said}; {told} ({chance})"}
+    fact = {key: f"{said}; {paired} ({chance})"}
     if found.above_chance >= ABOVE_CHANCE:
         return [], fact
-    message = f"{key} {said}, but they disagree there: {told}, no more than chance ({chance})."
+    message = f"{key} {said}, but they disagree there: {paired}, no more than chance ({chance})."
     remedy = "Check that the spots' ids belong to their positions, and the alignment of both; leave the wrong one out."
     return [Finding("captures-disagree", message, remedy)], fact

@@ -251,11 +251,11 @@ def orientations(xy: Points, shape_px: tuple[int, int]) -> dict[str, tuple[Kind,
 
 
 def explain(
-    tissue: Tissue, xy: Points, depth: NDArray[np.floating], pitch: Pitch, asked: Sequence[float] = ()
+    tissue: Tissue, xy: Points, depth: NDArray[np.floating], pitch: Pitch, expected: Sequence[float] = ()
 ) -> Explanation:
     """Find what makes spots at (spot, 2), in full-resolution pixels of the image, as is their pitch, fit its tissue.
 
-    ``depth`` is counts of all genes (spot,); ``asked`` factors that the pitch of the spots asks for.
+    ``depth`` is counts of all genes (spot,); ``expected`` factors that the pitch of the spots asks for.
     """
     footprint = Footprint(tissue, depth, pitch.px)
     here = footprint.match(xy)
@@ -265,7 +265,7 @@ def explain(
         how: (kind, footprint.match(at), BACK_OF_ARRAY if reflects and pitch.flipped else 0.0)
         for how, (kind, reflects, at) in orientations(xy, tissue.shape_px).items()
     }
-    scaled = [] if here.overlap >= FITS and not asked else _scales(tissue, xy, depth, pitch, asked)
+    scaled = [] if here.overlap >= FITS and not expected else _scales(tissue, xy, depth, pitch, expected)
     all_matches = [here, shifted, *(match for _, match, _ in turned.values()), *(match for _, match, _ in scaled)]
     whole = max(match.overlap for match in all_matches) >= WHOLE
 
@@ -281,7 +281,7 @@ def explain(
     for factor, match, supported in scaled:
         if _scale_holds(here, match, factor, supported, score(match) - score(here)):
             options.append((score(match), Explanation("scaled", here, match, factor=factor)))
-    if whole and not (asked and len(options) > 1):
+    if whole and not (expected and len(options) > 1):
         moved = (float(shift[0]), float(shift[1]))
         options.append((score(shifted) - SHIFT_PENALTY, Explanation("shifted", here, shifted, shift_px=moved)))
     return max(options, key=lambda option: option[0])[1]
@@ -296,7 +296,7 @@ def _scale_holds(here: Match, there: Match, factor: float, supported: bool, gain
 
 
 def _scales(
-    tissue: Tissue, xy: Points, depth: NDArray[np.floating], pitch: Pitch, asked: Sequence[float]
+    tissue: Tissue, xy: Points, depth: NDArray[np.floating], pitch: Pitch, expected: Sequence[float]
 ) -> list[tuple[float, Match, bool]]:
     """The factor of the coordinates that fits the outline best, and those that the pitch asks for, with their match."""
     area = len(xy) * pitch.px**2
@@ -310,4 +310,4 @@ def _scales(
     peak = max(coarse, key=lambda factor: match(factor).overlap)
     fine = peak * np.exp(np.arange(-4, 5) * STEP / 5)
     best = float(max(fine, key=lambda factor: match(factor).overlap))
-    return [(best, match(best), False), *((factor, match(factor), True) for factor in asked)]
+    return [(best, match(best), False), *((factor, match(factor), True) for factor in expected)]

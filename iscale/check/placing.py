@@ -50,14 +50,14 @@ def _against_pitch(sample: Sample, verdict: Verdict, raw_um: float, radius_um: f
     if not pitch.regular:
         return []
     # In pixels, of positions that are brought to the image's: a wrong pixel size or scale is not told twice.
-    apart_px, radius_px = pitch.px * verdict.scale, radius_um / raw_um
-    share = radius_px / apart_px
+    pitch_px, radius_px = pitch.px * verdict.scale, radius_um / raw_um
+    share = radius_px / pitch_px
     limit = LARGEST_OF_BINS if pitch.um is not None and pitch.um < BIN_UM else LARGEST
     if SMALLEST <= share <= limit:
         return []
     shown = (
         f"The radius of a spot is {radius_um:.4g} um ({radius_px:.4g} px of the mother image), its spots are "
-        f"{apart_px * raw_um:.4g} um ({apart_px:.4g} px) apart"
+        f"{pitch_px * raw_um:.4g} um ({pitch_px:.4g} px) apart"
     )
     if share > limit:
         message = f"{shown}: discs of this radius {'overlap' if share > 0.5 else 'would touch'}."

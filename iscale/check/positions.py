@@ -94,8 +94,8 @@ def judge(placement: Placement) -> Verdict:
     """Find what is wrong with one placement."""
     pitch, um = placement.pitch, placement.um_per_px
     ratio = None if um is None or pitch.um is None else pitch.px * um / pitch.um
-    asked = [1 / ratio] if ratio is not None and _off(ratio) else []
-    found = explain(placement.tissue, placement.xy, placement.depth, pitch, asked)
+    expected = [1 / ratio] if ratio is not None and _off(ratio) else []
+    found = explain(placement.tissue, placement.xy, placement.depth, pitch, expected)
     if found.kind in ("swapped", "mirrored", "rotated"):
         return Verdict(placement, found, ratio, f"coordinates-{found.kind}")
     if ratio is None or um is None:
@@ -238,8 +238,8 @@ def _pixel_size(verdict: Verdict, names: Sequence[str]) -> Finding:
     if verdict.explanation.kind == "scaled":
         why = f"on the tissue the spots of {listed} fit when a pixel is about {true:.3g} um"
     else:
-        apart = placement.pitch.px
-        why = f"the spots of {listed}, which are {placement.pitch.um:.4g} um apart, are {apart:.4g} of its pixels apart"
+        px = placement.pitch.px
+        why = f"the spots of {listed}, which are {placement.pitch.um:.4g} um apart, are {px:.4g} of its pixels apart"
     return Finding(
         "pixel-size-mother",
         f"A pixel of the mother image is said to be {placement.um_per_px:.4g} um, but {why}: about {true:.3g} um, so "

@@ -60,7 +60,7 @@ class Window:
         return self.x, self.x + self.width, self.y + self.height, self.y
 
     @property
-    def places(self) -> Points:
+    def centres(self) -> Points:
         """(y, x, 2) full-resolution positions of the drawn pixels' centres."""
         h, w = self.shape
         x = self.x + (np.arange(w) + 0.5) * self.width / w
@@ -72,8 +72,8 @@ def window_about(points: Points, px_wide: int, aspect: float | None = None) -> W
     """The window that shows all points (point, 2), with a margin; ``aspect`` is height over width."""
     low, high = points.min(axis=0), points.max(axis=0)
     width, height = np.maximum(high - low, 1.0) * (1 + 2 * MARGIN)
-    wanted = aspect or float(np.clip(height / width, SLIMMEST, 1 / SLIMMEST))
-    width, height = max(width, height / wanted), max(height, width * wanted)
+    ratio = aspect or float(np.clip(height / width, SLIMMEST, 1 / SLIMMEST))
+    width, height = max(width, height / ratio), max(height, width * ratio)
     x, y = (low + high) / 2 - (width / 2, height / 2)
     return Window(float(x), float(y), float(width), float(height), px_wide)
 
@@ -110,7 +110,7 @@ def checkerboard(capture: Pixels, mother: Pixels, there: NDArray[np.bool_]) -> P
 
 def in_overview(overview: Overview, window: Window, transform: Transform | None) -> Points:
     """(y, x, 2) positions of a window's pixels in an overview."""
-    full = window.places.reshape(-1, 2)
+    full = window.centres.reshape(-1, 2)
     if transform is not None:
         full = Transform(np.asarray(np.linalg.inv(transform.matrix), dtype=np.float64)).apply(full)
     return overview.from_full(full).reshape(*window.shape, 2)
@@ -277,7 +277,7 @@ def _draw_outline(
     place = [at[..., 1] - 0.5, at[..., 0] - 0.5]
     inside = ndimage.map_coordinates(shown.tissue.astype(np.float32), place, order=1)
     if inside.min() < 0.5 < inside.max():
-        x, y = np.moveaxis(window.places, -1, 0)
+        x, y = np.moveaxis(window.centres, -1, 0)
         axes.contour(x, y, inside, levels=[0.5], colors=[colour], linewidths=1.6, linestyles=style)
 
 

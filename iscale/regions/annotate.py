@@ -165,19 +165,19 @@ def _range_step(context: AnnotateContext, labelled: str, expression: str, resour
     task_bytes = READ_BYTES + layout.GENES_PER_CHUNK * 2 * 4 * TILE**2 + 12 * 4 * TILE**2 + counts + SPARE_BYTES
 
     def prepare() -> None:
-        told = {
+        described = {
             "scaling": context.rule,
             "scaling_rule": SAID[context.rule],
             "markers": {label: list(genes) for label, genes in zip(context.labels, context.genes, strict=True)},
         }
         inputs = {"expression": expression}
-        store.make_group("annotation", {"unclassified": UNCLASSIFIED, **told, "inputs": inputs})
+        store.make_group("annotation", {"unclassified": UNCLASSIFIED, **described, "inputs": inputs})
 
     def finish(values: list[list[list[float]]]) -> None:
         ends = np.array([row for value in values for row in value], np.float32).reshape(-1, 2)
         store.put("annotation/marker", list(marker_rows(open_source(store), markers).values()), ("marker",))
-        told = RANGES[context.rule]
-        for column, (name, what) in enumerate(zip(("low", "high"), told, strict=True)):
+        meanings = RANGES[context.rule]
+        for column, (name, what) in enumerate(zip(("low", "high"), meanings, strict=True)):
             store.put(f"annotation/{name}", ends[:, column], ("marker",), long_name=f"{what} over the tissue")
 
     return Step(

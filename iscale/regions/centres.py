@@ -135,14 +135,14 @@ def _count(store: RunStore, mask: str, whole: Region) -> int:
     return sum(int(np.count_nonzero(array[tile.slices])) for tile in whole.tiles(MASK_SHARD_SUPERPIXELS))
 
 
-def distinct(rows: NDArray[np.float32], enough: int) -> int:
-    """Number of different rows of (row, component), counted up to ``enough``.
+def distinct(rows: NDArray[np.float32], most: int) -> int:
+    """Number of different rows of (row, component), counted up to ``most``.
 
     >>> distinct(np.array([[1.0], [1.0], [2.0]], np.float32), 10)
     2
     """
     first = len(np.unique(rows[:DISTINCT_ROWS], axis=0)) if len(rows) else 0
-    return min(enough, first if first >= enough or len(rows) <= DISTINCT_ROWS else len(np.unique(rows, axis=0)))
+    return min(most, first if first >= most or len(rows) <= DISTINCT_ROWS else len(np.unique(rows, axis=0)))
 
 
 def fit_centres(rows: NDArray[np.float32], k: int, seed: int) -> NDArray[np.float32]:
@@ -155,7 +155,7 @@ def fit_centres(rows: NDArray[np.float32], k: int, seed: int) -> NDArray[np.floa
         begun = [_in_batches(some, k, (seed + start * 1_000_003) % 2**32) for start in range(STARTS)]
         begun.sort(key=lambda centres: inertia(some, centres))
         best = min((_finished(rows, centres) for centres in begun[:FINISHED]), key=lambda c: inertia(rows, c))
-    sizes = np.bincount(nearest(rows, best), minlength=k)
+    sizes = np.bincount(nearest_centre(rows, best), minlength=k)
     return best[np.lexsort((*best.T[::-1], -sizes))]
 
 
@@ -185,7 +185,7 @@ def _finished(rows: NDArray[np.float32], centres: NDArray[np.float32]) -> NDArra
         return np.asarray(kmeans.fit(rows).cluster_centers_, dtype=np.float32)
 
 
-def nearest(rows: NDArray[np.float32], centres: NDArray[np.float32]) -> NDArray[np.int64]:
+def nearest_centre(rows: NDArray[np.float32], centres: NDArray[np.float32]) -> NDArray[np.int64]:
     """(row,) the index of the nearest centre; centres that are NaN are none.
 
     Without a matrix product: how many rows come at once changes no bit.

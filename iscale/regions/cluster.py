@@ -29,7 +29,7 @@ from iscale.regions.centres import (
     distinct,
     draw_samples,
     fit_centres,
-    nearest,
+    nearest_centre,
     read_smoothed,
 )
 from iscale.regions.components import HALO, join_small
@@ -142,7 +142,7 @@ def nearest_region(context: ClusterContext, region: Region) -> None:
             found = read_smoothed(store, tile, tuple(MASKS.values()))
             for which, (there, values) in zip(MASKS, found, strict=True):
                 for row in range(n if len(values) else 0):
-                    labels = (nearest(values, centres[which][row]) + 1).astype(np.uint8)
+                    labels = (nearest_centre(values, centres[which][row]) + 1).astype(np.uint8)
                     maps[which][row, *tile.within(shard)][there] = labels
             tell((tile.y0 - region.y0) * region.shape[1] + (tile.x0 - region.x0), region.area)
         for which, labels in maps.items():

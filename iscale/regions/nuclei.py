@@ -134,9 +134,9 @@ def find_threshold(counts: NDArray[np.integer], edges: NDArray[np.float64]) -> T
     nuclei = int(np.argmax(model.means_))
     pale, dense = (float(model.means_[k, 0]) for k in (1 - nuclei, nuclei))
     spreads = [float(np.sqrt(model.covariances_[k, 0, 0])) for k in (1 - nuclei, nuclei)]
-    apart = (dense - pale) / max(float(np.sqrt(np.mean(np.square(spreads)))), _STEP)
+    distance = (dense - pale) / max(float(np.sqrt(np.mean(np.square(spreads)))), _STEP)
     groups = f"{pale:.2f} +- {spreads[0]:.2f} and {dense:.2f} +- {spreads[1]:.2f}"
-    if apart < FEWEST_APART or dense < PALEST_NUCLEI:
+    if distance < FEWEST_APART or dense < PALEST_NUCLEI:
         found = float(values.mean() + RARE * values.std())
         how = f"no group of nuclei stands out ({groups}): {RARE:g} standard deviations above the mean"
         return _bounded(found, how, RARE_LEAST)

@@ -197,7 +197,7 @@ def _agreement(found: list[dict[str, Any]]) -> Item:
 def _figures(scene: Scene, placed: list[CaptureFacts]) -> list[Item]:
     found: list[Item] = []
     for capture in placed[:MOST_FIGURES]:
-        path = scene.taken(scene.store.folder / FOLDER / f"{capture.name}.png", f"alignment-{capture.name}")
+        path = scene.copied(scene.store.folder / FOLDER / f"{capture.name}.png", f"alignment-{capture.name}")
         if path is not None:
             alt = (
                 f"Capture {capture.name} on the mother image before and after alignment, laid over it, and as a "

@@ -280,7 +280,7 @@ def refine_section(scene: Scene) -> Section:
         ),
         Facts((("kept", f"{count(kept)} of {plural(of, 'tissue superpixel')} ({percent(kept / max(1, of))})"),)),
     ]
-    if path := scene.taken(scene.store.folder / "refine" / "threshold.png", "refine-threshold"):
+    if path := scene.copied(scene.store.folder / "refine" / "threshold.png", "refine-threshold"):
         alt = "Histogram of haematoxylin over the tissue's superpixels, with the threshold."
         items.append(Figure(path, alt, "Superpixels below the threshold count as without nuclei.", size="half"))
     items.append(_kept_map(scene))

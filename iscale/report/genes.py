@@ -38,10 +38,10 @@ def genes_section(scene: Scene, scores: Scores | None) -> Section:
         items.append(Heading(heading))
         items += [_map(scene, genes.index(gene), gene, said) for gene, said in chosen]
     sheet = scene.store.folder / MAPS_FOLDER / "contact-sheet.png"
-    if taken := scene.taken(sheet, "contact-sheet"):
+    if copied := scene.copied(sheet, "contact-sheet"):
         items.append(Heading("All genes at a glance"))
         alt = f"Small maps of predicted expression, a page of {plural(len(genes), 'gene')}, each with its name."
-        items.append(Figure(taken, alt, f"Contact sheet; in full size, and further pages: {MAPS_FOLDER}/.", "full"))
+        items.append(Figure(copied, alt, f"Contact sheet; in full size, and further pages: {MAPS_FOLDER}/.", "full"))
     else:
         items.append(Missing("There is no contact sheet of all genes.", scene.command("plot")))
     return Section("genes", "Predicted genes", tuple(items))

@@ -120,7 +120,7 @@ class Scene:
         factor = reduction(shape, LONGEST)
         return Reduced(factor, self.grid.superpixel_um * factor, tissue_box(self.store, factor))
 
-    def taken(self, source: Path, name: str) -> Path | None:
+    def copied(self, source: Path, name: str) -> Path | None:
         """A figure that the run drew already, copied among the page's; None where it is not there."""
         if not source.is_file():
             return None

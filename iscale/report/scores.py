@@ -78,7 +78,7 @@ def _maps(scene: Scene, folder: Path) -> list[Figure]:
     """Maps of the scores that single superpixels have over the genes."""
     found = []
     for name in SHOWN_MAPS:
-        if path := scene.taken(folder / f"superpixels-{name}-1.png", f"{folder.name}-{name}"):
+        if path := scene.copied(folder / f"superpixels-{name}-1.png", f"{folder.name}-{name}"):
             measure = MEASURES[name]
             alt = f"Map of every superpixel's {measure} over the genes, predicted against measured."
             found.append(Figure(path, alt, f"{measure} over the genes, in every superpixel.", "half"))

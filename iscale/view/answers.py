@@ -85,9 +85,9 @@ class Search:
 
     def find(self, text: str, most: int = 20) -> dict[str, Any]:
         """Genes whose names hold a text, whatever its case: equal ones first, then those that begin with it."""
-        wanted = text.strip().upper()
+        sought = text.strip().upper()
         ranked = [
-            (name != wanted, not name.startswith(wanted), i) for i, name in enumerate(self._upper) if wanted in name
+            (name != sought, not name.startswith(sought), i) for i, name in enumerate(self._upper) if sought in name
         ]
         genes = [
             {"name": self._genes[i], "written": i < self._written}

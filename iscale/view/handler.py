@@ -69,7 +69,7 @@ POLICY = (
 """Nothing from elsewhere, no code but ours. BokehJS sets styles of its own in the page, which cannot send anything."""
 
 TILE = re.compile(r"tile/([a-z]{1,20})/(\d{1,9})/(\d{1,9})/(\d{1,9})")
-ASKED = ("about", "genes", "histogram", "value", "spots")
+QUESTIONS = ("about", "genes", "histogram", "value", "spots")
 GONE = 499
 """Status of what nobody waits for: it is not sent."""
 
@@ -136,8 +136,8 @@ class Handler(RequestHandler):
             path = self._checked()
             self._task = asyncio.ensure_future(self._find(path))
             await self._task
-        except RefusedError as refused:
-            self._say(refused.status, refused.sentence)
+        except RefusedError as refusal:
+            self._say(refusal.status, refusal.sentence)
         except IscaleError as error:
             self._say(500, " ".join(str(error).split()))
         except asyncio.CancelledError:
@@ -191,9 +191,9 @@ class Handler(RequestHandler):
         kind, _, name = path.partition("/")
         if kind == "api" and name == "about":
             return lambda state, _: desk.viewed.about(state)
-        if kind == "api" and name in ASKED:
-            asked = getattr(desk.viewed, name)
-            return lambda state, _: asked(state, query)
+        if kind == "api" and name in QUESTIONS:
+            answer = getattr(desk.viewed, name)
+            return lambda state, _: answer(state, query)
         if path == "api/region" and self.request.method == "POST":
             body = self.request.body
             return lambda state, gone: desk.viewed.region(state, query, body, gone)

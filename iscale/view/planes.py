@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -28,6 +29,15 @@ BLOCK = SHARD_SUPERPIXELS
 BLOCKS_BYTES = 192 * 2**20
 """Of blocks together: 36 of nothing but tissue. At full resolution a window of a browser shows some 60, of which about
 half is tissue."""
+
+
+def fill_squares(
+    found: NDArray[Any], window: Region, side: int, square: Callable[[tuple[int, int]], NDArray[Any]], within: Region
+) -> None:
+    """Fill a window's array from squares of a lattice, by their corners (y, x), as far as ``within`` reaches."""
+    for part in within.tiles(side):
+        y, x = part.y0 // side * side, part.x0 // side * side
+        found[part.within(window)] = square((y, x))[part.within(Region(y, y + side, x, x + side))]
 
 
 @dataclass(frozen=True)
@@ -64,11 +74,12 @@ class Factors:
         averaged.
         """
         found = np.full(region.shape, np.nan, np.float32)
-        for part in region.tiles(BLOCK):
-            corner = part.y0 // BLOCK * BLOCK, part.x0 // BLOCK * BLOCK
+
+        def decoded(corner: tuple[int, int]) -> NDArray[np.float32]:
             block = self._blocks.once((path, corner), partial(self._read, path, corner))
-            own = Region(corner[0], corner[0] + block.shape[0], corner[1], corner[1] + block.shape[1])
-            found[part.within(region)] = self._decoded(block, row, uncertainty)[part.within(own)]
+            return self._decoded(block, row, uncertainty)
+
+        fill_squares(found, region, BLOCK, decoded, region)
         return found
 
     def _read(self, path: str, corner: tuple[int, int]) -> Block:
@@ -160,11 +171,7 @@ class Planes:
         if cells.y0 >= height or cells.x0 >= width:
             return
         there = Region(cells.y0, min(cells.y1, height), cells.x0, min(cells.x1, width))
-        for part in there.tiles(PAGE):
-            corner = part.y0 // PAGE * PAGE, part.x0 // PAGE * PAGE
-            page = self._page(what, corner, step)
-            own = Region(corner[0], corner[0] + page.shape[0], corner[1], corner[1] + page.shape[1])
-            found[part.within(cells)] = page[part.within(own)]
+        fill_squares(found, cells, PAGE, lambda corner: self._page(what, corner, step), there)
 
     def _page(self, what: tuple[str, str], corner: tuple[int, int], step: int) -> Plane:
         """A page, read once: neighbouring tiles that are asked for together wait for who reads it."""

@@ -93,7 +93,7 @@ class Regions:
 
     def _with_one(self, means: dict[str, Any], gene: str, shards: Parts, gone: Callable[[], bool]) -> dict[str, Any]:
         """The means, and after them those of a gene that is not imputed; pages of it are kept, as for tiles."""
-        inside, sample = dict(shards), set(_evenly(self._with_tissue, MOST_COMPUTED))
+        inside, sample = dict(shards), set(_thinned(self._with_tissue, MOST_COMPUTED))
         sums: dict[bool, list[float]] = {True: [0, 0], False: [0, 0]}
         for shard in {*inside, *sample}:
             _stop(gone)
@@ -166,7 +166,7 @@ class Regions:
         """
         source = self._slide.genes()
         with self._lock:
-            chosen = _evenly(self._with_tissue, MOST_VALUES // (SHARD_SUPERPIXELS**2 * max(1, source.imputed)))
+            chosen = _thinned(self._with_tissue, MOST_VALUES // (SHARD_SUPERPIXELS**2 * max(1, source.imputed)))
             for shard in chosen:
                 if shard not in self._whole:
                     _stop(gone)
@@ -209,7 +209,7 @@ def inside_of(polygon: Corners, window: Region) -> NDArray[np.bool_]:
     return inside
 
 
-def _evenly(shards: list[Region], most: int) -> list[Region]:
+def _thinned(shards: list[Region], most: int) -> list[Region]:
     """At most so many shards, but one, evenly through all."""
     return shards[:: max(1, -(-len(shards) // max(1, most)))]
 

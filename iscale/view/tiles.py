@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from iscale.geometry import Region
-from iscale.view.planes import Planes
+from iscale.view.planes import Planes, fill_squares
 from iscale.view.query import Query, RefusedError
 from iscale.view.slide import TILE_PX, Slide, Tile
 from iscale.view.work import ByteCache
@@ -99,19 +99,18 @@ class Tiles:
         height, width = array.shape[-2:]
         if window.y0 < height and window.x0 < width:
             there = Region(window.y0, min(window.y1, height), window.x0, min(window.x1, width))
-            for part in there.tiles(CHUNK):
-                corner = part.y0 // CHUNK * CHUNK, part.x0 // CHUNK * CHUNK
-                own = Region(corner[0], corner[0] + CHUNK, corner[1], corner[1] + CHUNK)
-                found[part.within(window)] = self._chunk(array, stored, own)[part.within(own)]
+            fill_squares(found, window, CHUNK, lambda corner: self._chunk(array, stored, corner), there)
         for _ in range(level - stored):
             found = _halved(found)
         return found
 
-    def _chunk(self, array: Any, level: int, region: Region) -> NDArray[np.uint8]:
-        chunk = self._chunks.get((level, region))
+    def _chunk(self, array: Any, level: int, corner: tuple[int, int]) -> NDArray[np.uint8]:
+        chunk = self._chunks.get((level, corner))
         if chunk is None:
-            chunk = np.ascontiguousarray(np.moveaxis(np.asarray(array[(slice(None), *region.slices)]), 0, -1))
-            self._chunks.put((level, region), chunk)
+            y, x = corner
+            pixels = np.asarray(array[:, y : y + CHUNK, x : x + CHUNK])
+            chunk = np.ascontiguousarray(np.moveaxis(pixels, 0, -1))
+            self._chunks.put((level, corner), chunk)
         return chunk
 
 

@@ -100,8 +100,7 @@ class Viewed:
     def region(self, state: State, query: Query, body: bytes, gone: Callable[[], bool]) -> Answer:
         """A region's table, as JSON or as CSV."""
         try:
-            asked = json.loads(body)
-            corners = asked["corners"]
+            corners = json.loads(body)["corners"]
         except (ValueError, TypeError, KeyError):
             raise RefusedError(400, 'The body is not JSON with "corners".') from None
         gene = query.text("gene")

@@ -18,7 +18,7 @@ MOST_WAITING = 400
 
 
 @dataclass
-class _Flight:
+class _Task:
     """A piece of work, and how many wait for it."""
 
     future: Future[Any]
@@ -31,7 +31,7 @@ class Workers:
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="iscale-view")
-        self._flights: dict[Hashable, _Flight] = {}
+        self._under_way: dict[Hashable, _Task] = {}
 
     async def do(self, key: Hashable, work: Callable[[Callable[[], bool]], Any]) -> Any:
         """Compute something in a thread, or wait for who computes the same, of equal ``key``; call from the event loop.
@@ -39,35 +39,35 @@ class Workers:
         ``work`` gets a function that tells whether all who waited are gone: work that takes long asks it. Refused where
         too much is waiting already.
         """
-        flight = self._flights.get(key)
-        if flight is None:
-            if len(self._flights) >= MOST_WAITING:
-                raise RefusedError(503, f"{len(self._flights)} requests are waiting already: try again in a while.")
+        task = self._under_way.get(key)
+        if task is None:
+            if len(self._under_way) >= MOST_WAITING:
+                raise RefusedError(503, f"{len(self._under_way)} requests are waiting already: try again in a while.")
             gone = threading.Event()
-            flight = _Flight(self._pool.submit(work, gone.is_set), gone)
-            self._flights[key] = flight
-        flight.waiting += 1
+            task = _Task(self._pool.submit(work, gone.is_set), gone)
+            self._under_way[key] = task
+        task.waiting += 1
         try:
-            answer = asyncio.wrap_future(flight.future)
+            answer = asyncio.wrap_future(task.future)
             answer.add_done_callback(_heard)
             return await asyncio.shield(answer)
         finally:
-            flight.waiting -= 1
-            if not flight.waiting:
-                if self._flights.get(key) is flight:
-                    del self._flights[key]
-                flight.gone.set()
-                flight.future.cancel()
+            task.waiting -= 1
+            if not task.waiting:
+                if self._under_way.get(key) is task:
+                    del self._under_way[key]
+                task.gone.set()
+                task.future.cancel()
 
     @property
     def busy(self) -> int:
         """Pieces of work that are under way or wait."""
-        return len(self._flights)
+        return len(self._under_way)
 
     def close(self) -> None:
         """Let go of the threads; what waits is dropped."""
-        for flight in self._flights.values():
-            flight.gone.set()
+        for task in self._under_way.values():
+            task.gone.set()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
