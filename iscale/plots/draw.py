@@ -48,13 +48,7 @@ def colour_range(values: NDArray[np.floating]) -> tuple[float, float]:
 
 
 def draw_map(
-    path: Path,
-    values: NDArray[np.floating],
-    um_per_cell: float,
-    title: str,
-    unit: str,
-    *,
-    width: float = WIDTH_INCHES,
+    path: Path, values: NDArray[np.floating], um_per_cell: float, title: str, unit: str, *, width: float = WIDTH_INCHES
 ) -> None:
     """Draw a (y, x) map of cells of ``um_per_cell``, ``width`` inches wide; NaN stays white."""
     figure, axes, bar = _with_bar(values.shape, width)

@@ -125,12 +125,7 @@ def plot_integrated(context: PlotContext, region: Region) -> None:
 
 
 def _spots_figure(
-    context: PlotContext,
-    folder: str,
-    gene: str,
-    xy_um: np.ndarray,
-    radius_um: np.ndarray,
-    counts: np.ndarray,
+    context: PlotContext, folder: str, gene: str, xy_um: np.ndarray, radius_um: np.ndarray, counts: np.ndarray
 ) -> None:
     margin = MARGIN_RADII * radius_um.max()
     (x0, y0), (x1, y1) = xy_um.min(axis=0) - margin, xy_um.max(axis=0) + margin

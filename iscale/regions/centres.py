@@ -164,13 +164,7 @@ def _in_batches(rows: NDArray[np.float32], k: int, seed: int) -> NDArray[np.floa
     from sklearn.cluster import MiniBatchKMeans
 
     kmeans = MiniBatchKMeans(
-        k,
-        batch_size=BATCH,
-        max_iter=100,
-        max_no_improvement=20,
-        n_init=3,
-        compute_labels=False,
-        random_state=seed,
+        k, batch_size=BATCH, max_iter=100, max_no_improvement=20, n_init=3, compute_labels=False, random_state=seed
     )
     return np.asarray(kmeans.fit(rows).cluster_centers_, dtype=np.float32)
 

@@ -69,10 +69,7 @@ def read_markers(path: Path, genes: Sequence[str]) -> Markers:
     of_label, known, named = _by_label(path), set(genes), named_markers(path)
     missing = tuple(gene for gene in named if gene not in known)
     if len(missing) == len(named):
-        raise InputError(
-            f"{path}: the run has none of the {len(named)} markers: {_listed(missing, genes)}.",
-            REMEDY,
-        )
+        raise InputError(f"{path}: the run has none of the {len(named)} markers: {_listed(missing, genes)}.", REMEDY)
     there = {label: tuple(gene for gene in markers if gene in known) for label, markers in of_label.items()}
     lost = [label for label, markers in there.items() if not markers]
     kept = {label: markers for label, markers in there.items() if markers}

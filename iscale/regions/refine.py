@@ -151,12 +151,7 @@ VERSION = 1
 
 
 def refine_steps(
-    store: RunStore,
-    grid: SlideGrid,
-    user_cells: Path | None,
-    *,
-    inputs: tuple[str, str],
-    resources: Resources,
+    store: RunStore, grid: SlideGrid, user_cells: Path | None, *, inputs: tuple[str, str], resources: Resources
 ) -> Iterator[Step]:
     """The steps that fill ``tissue/cells``: haematoxylin is measured and split by a threshold.
 

@@ -42,10 +42,7 @@ def slide_section(scene: Scene, captures: dict[str, NDArray[np.float64]]) -> Sec
     rows, columns = grid.superpixel_shape
     facts = [
         ("slide", f"{width_mm:.1f} x {height_mm:.1f} mm"),
-        (
-            "file",
-            f"{grid.raw_shape_px[1]:,} x {grid.raw_shape_px[0]:,} px of {grid.raw_pixel_size_um:.4g} µm",
-        ),
+        ("file", f"{grid.raw_shape_px[1]:,} x {grid.raw_shape_px[0]:,} px of {grid.raw_pixel_size_um:.4g} µm"),
         ("superpixels", f"{count(rows * columns)}, {grid.superpixel_um:g} µm wide"),
     ]
     if scene.store.has("tissue/mask"):
