@@ -22,7 +22,7 @@ from scipy import ndimage
 from iscale.align.outline import tissue_mask
 from iscale.align.quality import BAD, DOUBTFUL, GOOD, Quality, figures_of, verdict
 from iscale.engine.whole_file import whole_file
-from iscale.plots.draw import add_discs, hull_of, length_text, scale_bar_um
+from iscale.plots.draw import add_discs, hull_of, scale_bar, white_halo
 from iscale.slide.overview import Overview, block_mean
 from iscale.transform import Transform
 
@@ -181,7 +181,8 @@ def draw_alignment(
         for picture in axes[2:]:
             _draw_frame(picture, capture, after)
     for picture, window in zip(axes, (start, final, final, final), strict=False):
-        _scale_bar(picture, window, mother.full_um)
+        if mother.full_um is not None:
+            scale_bar(picture, window.width * mother.full_um, y=0.035, fontsize=9, halo=True)
     _header(figure, title, after, quality)
     _locator(figure, mother, final)
     _save(figure, path)
@@ -226,11 +227,15 @@ def _panel(figure: Figure, number: int, aspect: float) -> Axes:
     axes = figure.add_axes(
         (left / width, bottom / height, PANEL_INCHES / width, PANEL_INCHES * aspect / height), aspect="auto"
     )
-    axes.set_xticks([])
-    axes.set_yticks([])
+    _frame(axes)
+    return axes
+
+
+def _frame(axes: Axes) -> None:
+    """A thin frame without ticks."""
+    axes.set(xticks=[], yticks=[])
     for side in axes.spines.values():
         side.set(color="#b0b0b0", linewidth=0.6)
-    return axes
 
 
 def _show(axes: Axes, pixels: Pixels, window: Window, label: str) -> None:
@@ -244,7 +249,7 @@ def _draw_placed(axes: Axes, shown: _Shown, transform: Transform, window: Window
     _show(axes, sampled(shown.mother, window)[0], window, label)
     _draw_spots(axes, shown, transform, window)
     _draw_outline(axes, shown, transform, window, OUTLINE)
-    halo = [effects.withStroke(linewidth=3, foreground="white")]
+    halo = white_halo()
     if shown.capture is None:
         note = "The capture has no image of its own:\nspots, and the hull of them"
         axes.text(0.97, 0.035, note, transform=axes.transAxes, fontsize=9, ha="right", path_effects=halo)
@@ -288,24 +293,6 @@ def _draw_frame(axes: Axes, capture: Overview, transform: Transform) -> None:
     axes.add_patch(Polygon(transform.apply(corners), fill=False, ec=OTHER, lw=0.8, ls="dashed"))
 
 
-def _scale_bar(axes: Axes, window: Window, full_um: float | None) -> None:
-    if full_um is None:
-        return
-    width_um = window.width * full_um
-    bar = scale_bar_um(width_um)
-    halo = [effects.withStroke(linewidth=3, foreground="white")]
-    axes.plot(
-        [0.03, 0.03 + bar / width_um],
-        [0.035, 0.035],
-        transform=axes.transAxes,
-        color="black",
-        lw=3,
-        solid_capstyle="butt",
-        path_effects=[effects.withStroke(linewidth=5, foreground="white")],
-    )
-    axes.text(0.03, 0.05, length_text(bar), transform=axes.transAxes, fontsize=9, path_effects=halo)
-
-
 def _header(figure: Figure, title: str, after: Transform, quality: Quality) -> None:
     """Name, verdict, the figures it rests on, and why it is not good."""
     word, reasons = verdict(quality)
@@ -336,12 +323,11 @@ def _locator(figure: Figure, mother: Overview, window: Window) -> None:
         ((right - wide) / WIDTH_INCHES, 1 - (tall + 0.1) / height, wide / WIDTH_INCHES, tall / height)
     )
     axes.imshow(rgb, extent=(0, w, h, 0), aspect="auto")
-    axes.set(xticks=[], yticks=[], xlim=(0, w), ylim=(h, 0))
+    axes.set(xlim=(0, w), ylim=(h, 0))
     ends = np.array([[window.x, window.y], [window.x + window.width, window.y + window.height]])
     low, high = np.clip(mother.from_full(ends), 0, (w, h))
     axes.add_patch(Rectangle((low[0], low[1]), *(high - low), fill=False, ec=VERDICT_COLOURS[BAD], lw=1.4))
-    for side in axes.spines.values():
-        side.set(color="#b0b0b0", linewidth=0.6)
+    _frame(axes)
 
 
 def _save(figure: Figure, path: Path) -> None:

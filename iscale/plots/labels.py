@@ -8,7 +8,6 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-import matplotlib.patheffects as effects
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
@@ -17,7 +16,17 @@ from matplotlib.patches import Polygon, Rectangle
 from numpy.typing import NDArray
 
 from iscale.geometry import Region
-from iscale.plots.draw import TALLEST_INCHES, TITLE_INCHES, WIDTH_INCHES, hull_of, plain, save_figure, scale_bar
+from iscale.plots.draw import (
+    TALLEST_INCHES,
+    TITLE_INCHES,
+    WIDTH_INCHES,
+    hull_of,
+    plain,
+    save_figure,
+    scale_bar,
+    shortened,
+    white_halo,
+)
 
 PALETTE = (
     "#0072b2",
@@ -137,7 +146,7 @@ def draw_labels(
     rows, cells = labels.shape
     tall = float(np.clip(width * rows / cells, 1.5, TALLEST_INCHES))
     columns = max(1, ceil(len(names) * ROW_INCHES / tall))
-    longest = max((len(_short(name)) for name in names), default=0)
+    longest = max((min(len(name), LONGEST_NAME) for name in names), default=0)
     column_inches = SWATCH_INCHES + LETTER_INCHES * longest + 0.25
     size = width + columns * column_inches + 0.3, tall + TITLE_INCHES + 0.1
     figure = Figure(figsize=size)
@@ -164,11 +173,8 @@ def _legend(
     for i, (name, colour) in enumerate(zip(names, colours, strict=True)):
         x, y = i // rows * column_inches, i % rows * ROW_INCHES
         axes.add_patch(Rectangle((x, y + 0.02), SWATCH_INCHES, SWATCH_INCHES, facecolor=colour, edgecolor="#808080"))
-        axes.text(x + SWATCH_INCHES + 0.08, y + ROW_INCHES / 2, plain(_short(name)), fontsize=8, va="center")
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
+        label = plain(shortened(name, LONGEST_NAME))
+        axes.text(x + SWATCH_INCHES + 0.08, y + ROW_INCHES / 2, label, fontsize=8, va="center")
 
 
 SLIDE_INCHES = 8.4
@@ -206,7 +212,7 @@ def draw_slide(
     if tissue.min() < 0.5 <= tissue.max():
         x, y = ((np.arange(n) + 0.5) * um_per_cell for n in tissue.shape[::-1])
         axes.contour(x, y, tissue, levels=[0.5], colors=[TISSUE], linewidths=1.2)
-    halo = [effects.withStroke(linewidth=3, foreground="white")]
+    halo = white_halo()
     for (name, xy), colour in zip(captures.items(), class_colours(len(captures)), strict=True):
         hull = hull_of(np.asarray(xy, dtype=np.float64))
         axes.add_patch(Polygon(hull, fill=False, ec=colour, lw=2.2, path_effects=halo))

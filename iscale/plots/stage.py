@@ -20,8 +20,7 @@ from iscale.engine.progress import tell
 from iscale.engine.step import Step
 from iscale.geometry import Region, SlideGrid
 from iscale.model.genes import GeneArray, imputed_genes
-from iscale.plots.contact_sheet import CELL_PX, PER_PAGE, draw_sheet, pages
-from iscale.plots.draw import draw_spots, draw_with_uncertainty
+from iscale.plots.draw import CELL_PX, PER_PAGE, draw_sheet, draw_spots, draw_with_uncertainty, pages
 from iscale.plots.overview import LONGEST_SIDE, TILE, image_overview, mean_maps, reduction
 from iscale.project.layout import INTEGRATED, MAPS_FOLDER, REFINED_FOLDER, SPOTS_FOLDER, file_name, is_sheet, sheet_name
 from iscale.store.layout import GENES_PER_CHUNK

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from iscale.engine.whole_file import whole_file
 from iscale.geometry import Region, SlideGrid
-from iscale.plots.contact_sheet import box_of
+from iscale.plots.draw import box_of
 from iscale.plots.overview import block_mean, reduction
 from iscale.project.layout import file_name
 from iscale.report.items import read_json

@@ -111,16 +111,10 @@ class Handler(RequestHandler):
         return
 
     async def get(self) -> None:
-        """Answer a question."""
+        """Answer a question: HEAD without the body, POST about a region, which does not fit an address."""
         await self._answer()
 
-    async def head(self) -> None:
-        """The same without the body."""
-        await self._answer()
-
-    async def post(self) -> None:
-        """Answer a question about a region, which does not fit an address."""
-        await self._answer()
+    head = post = get
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """One line: also for methods that there are not, and for what tornado refuses."""
