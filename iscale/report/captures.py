@@ -12,24 +12,9 @@ from numpy.typing import NDArray
 from iscale.captures.stage import on_mother, open_capture
 from iscale.plots.labels import draw_slide
 from iscale.plots.overview import image_overview, reduction
-from iscale.report.items import (
-    NOT_KNOWN,
-    Facts,
-    Figure,
-    Finding,
-    Item,
-    Missing,
-    Section,
-    Text,
-    Weight,
-    count,
-    not_made,
-    percent,
-    read_json,
-    shown,
-    table_of,
-)
+from iscale.report.page import Facts, Figure, Finding, Item, Missing, Section, Text, Weight, not_made, table_of
 from iscale.report.scene import Scene, mean_plane, share_of
+from iscale.report.values import NOT_KNOWN, count, percent, read_json, shown
 from iscale.words import plural
 
 LONGEST_PX = 1100

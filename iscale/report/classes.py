@@ -11,24 +11,9 @@ import numpy as np
 from iscale.plots.draw import draw_map
 from iscale.plots.labels import class_colours, draw_labels, label_map
 from iscale.regions.marker_table import NOTHING, UNCLASSIFIED
-from iscale.report.items import (
-    NOT_KNOWN,
-    Facts,
-    Figure,
-    Finding,
-    Heading,
-    Item,
-    Row,
-    Section,
-    Text,
-    count,
-    not_made,
-    percent,
-    read_tsv,
-    table_of,
-    tidy,
-)
+from iscale.report.page import Facts, Figure, Finding, Heading, Item, Section, Text, not_made, table_of
 from iscale.report.scene import MAP_INCHES, Scene, kept_plane, label_counts, mean_plane, share_of
+from iscale.report.values import NOT_KNOWN, Row, count, percent, read_tsv, tidy
 from iscale.words import plural
 
 TOP = 6

@@ -10,9 +10,10 @@ from iscale.model.genes import imputed_genes
 from iscale.plots.draw import draw_map, draw_with_uncertainty
 from iscale.plots.overview import mean_map, mean_maps
 from iscale.project.layout import MAPS_FOLDER
-from iscale.report.items import Figure, Heading, Item, Missing, Section, Text, not_made, number, percent, shown
+from iscale.report.page import Figure, Heading, Item, Missing, Section, Text, not_made
 from iscale.report.scene import MAP_INCHES, Scene
 from iscale.report.scores import Scores
+from iscale.report.values import number, percent, shown
 from iscale.store.layout import GENES_PER_CHUNK
 from iscale.words import plural
 

@@ -7,20 +7,9 @@ from typing import Any
 
 from iscale import __version__
 from iscale.engine.plan import format_bytes
-from iscale.report.items import (
-    NOT_KNOWN,
-    Facts,
-    Item,
-    Section,
-    Text,
-    count,
-    duration,
-    not_made,
-    read_json,
-    shown,
-    table_of,
-)
+from iscale.report.page import Facts, Item, Section, Text, not_made, table_of
 from iscale.report.scene import Scene
+from iscale.report.values import NOT_KNOWN, count, duration, read_json, shown
 
 LONGEST_VALUE = 200
 

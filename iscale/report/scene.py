@@ -20,7 +20,7 @@ from iscale.geometry import Region, SlideGrid
 from iscale.plots.draw import box_of
 from iscale.plots.overview import block_mean, reduction
 from iscale.project.layout import file_name
-from iscale.report.items import read_json
+from iscale.report.values import read_json
 from iscale.store.run_store import RunStore
 
 SMALL_TILE = 1024

@@ -9,26 +9,22 @@ from pathlib import Path
 import numpy as np
 
 from iscale.plots.charts import draw_intervals, draw_sorted_scores
-from iscale.report.items import (
+from iscale.report.page import (
     Facts,
     Figure,
     Finding,
     Heading,
     Item,
     Missing,
-    Row,
     Section,
     Table,
     Text,
     Weight,
     not_made,
-    number,
-    percent,
-    read_tsv,
-    shown,
     table_of,
 )
 from iscale.report.scene import Scene
+from iscale.report.values import Row, number, percent, read_tsv, shown
 from iscale.trust.table import MEANINGS, WORDS
 from iscale.words import plural
 

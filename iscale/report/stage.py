@@ -16,8 +16,7 @@ from iscale.plots.overview import TILE
 from iscale.report.captures import captures_findings, captures_section, read_captures, slide_section
 from iscale.report.classes import annotation_section, clusters_section, contradiction_findings, refine_section
 from iscale.report.genes import genes_section, uncertainty_section
-from iscale.report.items import Finding
-from iscale.report.page import render, write_page
+from iscale.report.page import Finding, render, write_page
 from iscale.report.provenance import parameters_section, provenance_section, timings_section
 from iscale.report.scene import FOLDER, Scene, share_of, tissue_box
 from iscale.report.scores import read_scores, scores_findings, scores_section, truth_section
