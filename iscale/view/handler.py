@@ -158,9 +158,8 @@ class Handler(RequestHandler):
             return
         state = desk.viewed.known() or await desk.workers.do("state", lambda _: desk.viewed.state())
         work = self._work(path)
-        tag = hashlib.sha256(f"{state.slide.version} {self.request.path} {self.request.query}".encode()).hexdigest()[
-            :24
-        ]
+        address = f"{state.slide.version} {self.request.path} {self.request.query}"
+        tag = hashlib.sha256(address.encode()).hexdigest()[:24]
         if path.startswith("tile/") and self._held(tag):
             self.set_status(304)
             self.set_header("ETag", f'"{tag}"')
@@ -175,10 +174,8 @@ class Handler(RequestHandler):
 
     def _work(self, path: str) -> Work:
         """What computes an answer, by its path; only these are there, and none is a path of a file."""
-        desk, query = (
-            self._desk,
-            Query({k: v[-1].decode("utf-8", "replace") for k, v in self.request.query_arguments.items()}),
-        )
+        desk, arguments = self._desk, self.request.query_arguments
+        query = Query({name: values[-1].decode("utf-8", "replace") for name, values in arguments.items()})
         if match := TILE.fullmatch(path):
             layer, place = match[1], [int(n) for n in match.groups()[1:]]
             return lambda state, _: desk.viewed.tile(state, layer, place[0], place[1], place[2], query)
