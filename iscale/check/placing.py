@@ -144,11 +144,7 @@ def own_placement(sample: Sample) -> Placement | None:
     finally:
         reader.close()
     tissue = Tissue.of(read_overview(sample.image, OWN_OVERVIEW_PX, um), shape_px)
-    known = {
-        f"as if they counted in pixels of {FACTOR_NAMES[key]} ({key} = {value:g})": 1 / value
-        for key, value in sample.scalefactors.items()
-        if key in FACTOR_NAMES and value > 0
-    }
+    known = {f"as if they counted in pixels of {where}": 1 / value for where, value in _vendors_factors(sample)}
     if um is not None:
         known |= {"as if they counted in um": 1 / um}
     return Placement(sample.name, tissue, at, sample.depth, pitch, None, own=True, known=known)
@@ -159,9 +155,13 @@ def _known_on_mother(sample: Sample, grid: SlideGrid) -> dict[str, float]:
     if abs(grid.scale - 1) > 0.01 and sample.transform is None:
         known["as if they counted in pixels of he-raw.*, not of the analysis image"] = grid.scale
         known["as if they had been brought to the analysis image twice"] = 1 / grid.scale
-    for key, value in sample.scalefactors.items():
-        if key in FACTOR_NAMES and value > 0:
-            where = f"{FACTOR_NAMES[key]} ({key} = {value:g})"
-            known[f"as if they counted in pixels of {where}"] = 1 / value
-            known[f"as if the mother image were {where} and they counted in full-resolution pixels"] = value
+    for where, value in _vendors_factors(sample):
+        known[f"as if they counted in pixels of {where}"] = 1 / value
+        known[f"as if the mother image were {where} and they counted in full-resolution pixels"] = value
     return known
+
+
+def _vendors_factors(sample: Sample) -> list[tuple[str, float]]:
+    """What vendors' scale factors lead to, in words with the number, and the number."""
+    stated = sample.scalefactors.items()
+    return [(f"{FACTOR_NAMES[k]} ({k} = {v:g})", v) for k, v in stated if k in FACTOR_NAMES and v > 0]

@@ -166,22 +166,14 @@ def hull_of(points: NDArray[np.float64]) -> NDArray[np.float64]:
         return points
 
 
-def shortened(text: str, most: int) -> str:
-    """A text of so many letters at most.
+def plain(text: str, most: int | None = None) -> str:
+    r"""A user's text, of so many letters at most, as matplotlib shows it as it is: a dollar sign would begin a formula.
 
-    >>> shortened("Tumour", 4)
-    'Tum…'
+    >>> plain("a$b"), plain("Tumour", 4)
+    ('a\\$b', 'Tum…')
     """
-    return text if len(text) <= most else text[: most - 1] + "…"
-
-
-def plain(text: str) -> str:
-    r"""A user's text as matplotlib shows it as it is: a dollar sign would begin a formula.
-
-    >>> plain("a$b")
-    'a\\$b'
-    """
-    return text.replace("$", r"\$")
+    shown = text if most is None or len(text) <= most else text[: most - 1] + "…"
+    return shown.replace("$", r"\$")
 
 
 def save_figure(figure: Figure, path: Path) -> None:
@@ -283,7 +275,7 @@ def draw_sheet(
         top, left = y + (CELL_PX - picture.shape[0]) // 2, x + (CELL_PX - picture.shape[1]) // 2
         sheet[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
         middle, below = (x + CELL_PX / 2) / width, 1 - (y + CELL_PX + 3) / height
-        figure.text(middle, below, plain(shortened(name, LONGEST_NAME)), fontsize=7, ha="center", va="top")
+        figure.text(middle, below, plain(name, LONGEST_NAME), fontsize=7, ha="center", va="top")
         shown_px, shown_um = picture.shape[1], values[box].shape[1] * um_per_cell
     bar = scale_bar_um(shown_um)
     bar_px = max(1, round(bar / shown_um * shown_px))

@@ -24,42 +24,16 @@ from iscale.plots.draw import (
     plain,
     save_figure,
     scale_bar,
-    shortened,
     white_halo,
 )
 
+# fmt: off
 PALETTE = (
-    "#0072b2",
-    "#e69f00",
-    "#009e73",
-    "#cc79a7",
-    "#56b4e9",
-    "#d55e00",
-    "#f0e442",
-    "#0000ff",
-    "#002424",
-    "#000086",
-    "#c2e792",
-    "#496dff",
-    "#792400",
-    "#002455",
-    "#f30055",
-    "#6d496d",
-    "#1831ce",
-    "#009eff",
-    "#3149b6",
-    "#f39e55",
-    "#9ece9e",
-    "#c2dbff",
-    "#006d3d",
-    "#3d1800",
-    "#003d86",
-    "#aa3d00",
-    "#79b6ce",
-    "#3d3d31",
-    "#0c3149",
-    "#db9e6d",
+    "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#0000ff", "#002424", "#000086",
+    "#c2e792", "#496dff", "#792400", "#002455", "#f30055", "#6d496d", "#1831ce", "#009eff", "#3149b6", "#f39e55",
+    "#9ece9e", "#c2dbff", "#006d3d", "#3d1800", "#003d86", "#aa3d00", "#79b6ce", "#3d3d31", "#0c3149", "#db9e6d",
 )
+# fmt: on
 """The first seven are Okabe and Ito's, without black; the rest were drawn one by one, each as far as may be (in CIELAB)
 from white and all before it, as normal, protanopic and deuteranopic eyes see them: 14 units or more apart."""
 
@@ -173,7 +147,7 @@ def _legend(
     for i, (name, colour) in enumerate(zip(names, colours, strict=True)):
         x, y = i // rows * column_inches, i % rows * ROW_INCHES
         axes.add_patch(Rectangle((x, y + 0.02), SWATCH_INCHES, SWATCH_INCHES, facecolor=colour, edgecolor="#808080"))
-        label = plain(shortened(name, LONGEST_NAME))
+        label = plain(name, LONGEST_NAME)
         axes.text(x + SWATCH_INCHES + 0.08, y + ROW_INCHES / 2, label, fontsize=8, va="center")
 
 

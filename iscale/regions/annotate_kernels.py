@@ -21,14 +21,12 @@ from iscale.plots.labels import class_colours, draw_labels, label_map
 from iscale.plots.overview import mean_map, reduction
 from iscale.project.layout import file_name
 from iscale.regions.label_scores import (
-    HIGH,
-    LOW,
     N_VALUES,
     Rule,
     classify,
     count_values,
     label_scores,
-    quantile,
+    quantiles,
     relative_counts,
     scaled,
 )
@@ -109,7 +107,7 @@ def _quantiles(context: AnnotateContext, rows: list[int]) -> dict[int, tuple[flo
             depth, last = np.asarray(depths[tile.slices]).astype(np.float32), tile
         there = np.isfinite(values) & (depth > 0)
         counts[row] += count_values(relative_counts(values[there], depth[there]))
-    return {row: (quantile(n, LOW), quantile(n, HIGH)) for row, n in counts.items()}
+    return {row: quantiles(n) for row, n in counts.items()}
 
 
 def _values(context: AnnotateContext, rows: list[int]) -> Iterator[tuple[Region, int, NDArray[np.float32]]]:

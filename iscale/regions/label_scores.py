@@ -65,6 +65,11 @@ def quantile(counts: NDArray[np.int64], share: float) -> float:
     return float(np.array(bits, np.uint16).view(np.float16))
 
 
+def quantiles(counts: NDArray[np.int64]) -> tuple[float, float]:
+    """What becomes 0 and what 1 of relative expression, by how often each value is there."""
+    return quantile(counts, LOW), quantile(counts, HIGH)
+
+
 def scaled(values: NDArray[np.float32], low: float, high: float) -> NDArray[np.float32]:
     """Values with ``low`` at 0 and ``high`` at 1; all 0 for a gene that is the same everywhere: it tells nothing.
 

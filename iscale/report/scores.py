@@ -9,20 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from iscale.plots.charts import draw_intervals, draw_sorted_scores
-from iscale.report.page import (
-    Facts,
-    Figure,
-    Finding,
-    Heading,
-    Item,
-    Missing,
-    Section,
-    Table,
-    Text,
-    Weight,
-    not_made,
-    table_of,
-)
+from iscale.report.page import Facts, Figure, Finding, Heading, Item, Missing, Section, Text, Weight, not_made, table_of
 from iscale.report.scene import Scene
 from iscale.report.values import Row, number, percent, read_tsv, shown
 from iscale.trust.table import MEANINGS, WORDS
@@ -192,7 +179,7 @@ def _explained(scores: Scores) -> str:
     )
 
 
-def _words_table(scores: Scores) -> Table:
+def _words_table(scores: Scores) -> Item:
     n = len(scores.rows)
     meanings = {str(word): text for word, text in MEANINGS.items()}
     rows = [[word, f"{count}", percent(count / n), meanings.get(word, "")] for word, count in scores.words.items()]
@@ -255,7 +242,7 @@ def _cell(row: Row, column: str) -> str:
 def _tables(scores: Scores) -> list[Item]:
     there = {column: head for column, head in COLUMNS.items() if column in scores.rows[0]}
 
-    def table(caption: str, rows: list[Row], *, folded: bool = False) -> Table:
+    def table(caption: str, rows: list[Row], *, folded: bool = False) -> Item:
         cells = [[_cell(row, column) for column in there] for row in rows]
         return table_of(caption, list(there.values()), cells, folded=folded)
 

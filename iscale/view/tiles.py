@@ -196,22 +196,22 @@ def png_of_numbers(numbers: NDArray[np.uint8], colours: NDArray[np.uint8]) -> by
     """A PNG of numbers of colours (y, x), of which 0 is transparent."""
     picture = Image.fromarray(numbers)
     picture.putpalette(colours.tobytes())
-    packed = io.BytesIO()
-    picture.save(packed, "PNG", transparency=0, compress_level=PNG_EFFORT)
-    return packed.getvalue()
+    return _packed(picture, "PNG", transparency=0, compress_level=PNG_EFFORT)
 
 
 def png(pixels: NDArray[np.uint8]) -> bytes:
     """A PNG of (y, x, rgba) pixels."""
-    packed = io.BytesIO()
-    Image.fromarray(pixels).save(packed, "PNG", compress_level=PNG_EFFORT)
-    return packed.getvalue()
+    return _packed(Image.fromarray(pixels), "PNG", compress_level=PNG_EFFORT)
 
 
 def jpeg(pixels: NDArray[np.uint8]) -> bytes:
     """A JPEG of (y, x, rgb) pixels."""
+    return _packed(Image.fromarray(pixels), "JPEG", quality=JPEG_QUALITY)
+
+
+def _packed(picture: Image.Image, kind: str, **options: int) -> bytes:
     packed = io.BytesIO()
-    Image.fromarray(pixels).save(packed, "JPEG", quality=JPEG_QUALITY)
+    picture.save(packed, kind, **options)
     return packed.getvalue()
 
 
