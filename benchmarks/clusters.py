@@ -36,7 +36,7 @@ from iscale.model.additive import AdditiveEnsemble
 from iscale.model.ensemble import load_ensemble
 from iscale.options import load_options
 from iscale.plan.job import Job
-from iscale.regions.centres import draw_samples, fit_centres, inertia, nearest, smooth
+from iscale.regions.centres import draw_samples, fit_centres, inertia, nearest_centre, smooth
 from iscale.regions.components import join_small
 
 CLEAR = 0.9
@@ -100,7 +100,7 @@ def clustered(values: Values, tissue: NDArray[np.bool_], k: int) -> NDArray[np.u
     """(y, x) labels of one embedding, as the stage finds them."""
     rows = smooth(as_planes(values, tissue), tissue)
     labels = np.zeros(tissue.shape, np.uint8)
-    labels[tissue] = nearest(rows, fit_centres(rows, k, 0)) + 1
+    labels[tissue] = nearest_centre(rows, fit_centres(rows, k, 0)) + 1
     return join_small(labels)
 
 

@@ -29,20 +29,9 @@ SHUFFLES = 200
 
 @dataclass(frozen=True)
 class Placed:
-    """Spots of a capture on the mother image.
+    """Spots (spot, 2) of a capture on the mother image, in its full-resolution pixels, and counts (spot, gene).
 
-    Attributes
-    ----------
-    name
-        The capture.
-    xy_px
-        (spot, 2) float64, full-resolution pixels of the mother image.
-    counts
-        (spot, gene), of all of its genes.
-    genes
-        (gene,): columns of the genes that all captures share, in the same order for all.
-    pitch_px
-        Distance of its neighbouring spots, in the same pixels.
+    ``genes`` are columns of the genes that all captures share, in the same order for all.
     """
 
     name: str
@@ -54,16 +43,9 @@ class Placed:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How alike two captures are where they overlap.
+    """How alike two captures are over pairs of spots within a pitch: the mean correlation of standardised profiles.
 
-    Attributes
-    ----------
-    pairs
-        Spots of the first that have one of the second within a pitch.
-    correlation
-        Mean correlation of the paired spots' standardised profiles.
-    shuffled, spread
-        Mean and standard deviation of the same for pairs drawn at random.
+    ``shuffled`` and ``spread`` are mean and standard deviation of the same for pairs drawn at random.
     """
 
     pairs: int
@@ -116,12 +98,7 @@ def agreement(a: Placed, b: Placed, seed: int = 0) -> Agreement | None:
     """How alike two captures are where they overlap, against pairs of the same spots drawn at random.
 
     Profiles are depth-normalised, log, and standardised per gene within each capture, so that what differs between two
-    captures as wholes (chemistry, depth) does not count.
-
-    Returns
-    -------
-    Agreement or None
-        None where too few spots or genes are common to tell.
+    captures as wholes (chemistry, depth) does not count. None where too few spots or genes are common to tell.
     """
     a, b = _thinned(a), _thinned(b)
     distance, partner = _nearest(a.xy_px, b.xy_px)
@@ -171,7 +148,7 @@ def _profiles(counts: sparse.csr_matrix, genes: NDArray[np.int64]) -> NDArray[np
 ABOVE_CHANCE = 2.5
 """Standard deviations. Sections of one block, laid rightly, have 14 and more, 4.5 with 40 spots in common."""
 
-TOLD = 0.05
+LEAST_SHARED = 0.05
 """Captures that share less of their spots than this do not overlap."""
 
 
@@ -180,14 +157,7 @@ def shared_placed(
 ) -> list[tuple[Placed, bool]]:
     """Captures on the mother image over the genes that they share, and whether each can be compared with others.
 
-    Parameters
-    ----------
-    samples
-        The captures.
-    verdicts
-        Of those that are placed, by name.
-    doubted
-        Names of captures of which something is told already that would make them disagree with others.
+    That cannot those of which something is told already that would make them disagree.
     """
     placed = [sample for sample in samples if sample.name in verdicts and sample.xy_px is not None]
     if not placed:
@@ -204,13 +174,7 @@ def shared_placed(
 
 
 def capture_findings(placed: Sequence[tuple[Placed, bool]]) -> tuple[list[Finding], dict[str, str]]:
-    """Compare captures two by two.
-
-    Returns
-    -------
-    findings, facts
-        A fact for every two that overlap.
-    """
+    """Compare captures two by two: findings, and a fact for every two that overlap."""
     findings: list[Finding] = []
     facts: dict[str, str] = {}
     for (a, a_sound), (b, b_sound) in combinations(placed, 2):
@@ -236,18 +200,18 @@ def _twice(a: Placed, b: Placed) -> Finding | None:
 
 def _overlapping(a: Placed, b: Placed) -> tuple[list[Finding], dict[str, str]]:
     shares = overlap_share(a, b), overlap_share(b, a)
-    if max(shares) < TOLD:
+    if max(shares) < LEAST_SHARED:
         return [], {}
     key = f"{a.name} and {b.name}"
     said = f"overlap: {shares[0]:.0%} of the spots of {a.name}, {shares[1]:.0%} of {b.name}"
     found = agreement(a, b)
     if found is None:
         return [], {key: said}
-    told = f"profiles of {found.pairs} paired spots correlate by {found.correlation:.2f}"
+    paired = f"profiles of {found.pairs} paired spots correlate by {found.correlation:.2f}"
     chance = f"{found.shuffled:.2f} ± {found.spread:.2f} for pairs drawn at random"
-    fact = {key: f"{said}; {told} ({chance})"}
+    fact = {key: f"{said}; {paired} ({chance})"}
     if found.above_chance >= ABOVE_CHANCE:
         return [], fact
-    message = f"{key} {said}, but they disagree there: {told}, no more than chance ({chance})."
+    message = f"{key} {said}, but they disagree there: {paired}, no more than chance ({chance})."
     remedy = "Check that the spots' ids belong to their positions, and the alignment of both; leave the wrong one out."
     return [Finding("captures-disagree", message, remedy)], fact

@@ -23,19 +23,7 @@ FINE_UM = 20.0
 
 @dataclass(frozen=True)
 class Depth:
-    """Depth of a capture.
-
-    Attributes
-    ----------
-    median
-        Counts of all genes in the median spot.
-    whole_numbers
-        Whether the counts are whole numbers.
-    genes
-        How many genes it measured.
-    spots
-        Whether it is made of spots, not of small bins or cells.
-    """
+    """Counts of the median spot over so many genes; whether they are whole, and of spots, not of bins or cells."""
 
     median: float
     whole_numbers: bool
@@ -125,18 +113,7 @@ def species_of(genes: Sequence[str]) -> str | None:
 
 
 def check_genes(genes: Mapping[str, Sequence[str]]) -> tuple[list[Finding], int]:
-    """Compare the genes of captures.
-
-    Parameters
-    ----------
-    genes
-        Names per capture.
-
-    Returns
-    -------
-    findings, shared
-        At most one finding, and how many genes all captures share.
-    """
+    """Compare the genes of captures: at most one finding, and how many genes all share."""
     if not genes:
         return [], 0
     shared = set.intersection(*(set(names) for names in genes.values()))
@@ -162,19 +139,7 @@ def check_genes(genes: Mapping[str, Sequence[str]]) -> tuple[list[Finding], int]
 
 
 def check_named(code: str, source: str, named: Sequence[str], genes: Mapping[str, Sequence[str]]) -> list[Finding]:
-    """Genes that a file of the project names and that not all captures have.
-
-    Parameters
-    ----------
-    code
-        Of the finding.
-    source
-        The file.
-    named
-        The genes that it names.
-    genes
-        Names per capture.
-    """
+    """Genes that a file of the project names and that not all captures have."""
     if not genes:
         return []
     shared = set.intersection(*(set(names) for names in genes.values()))

@@ -13,7 +13,7 @@ from scipy import ndimage, signal
 from scipy.stats import rankdata
 
 from iscale.align.structure import stain_of
-from iscale.check.pitch import Pitch
+from iscale.check.sample import Pitch
 from iscale.slide.overview import Overview
 
 Points = NDArray[np.float64]
@@ -40,18 +40,9 @@ FEWEST = 16
 
 @dataclass(frozen=True)
 class Tissue:
-    """An overview of an image as the positions of spots are held against.
+    """An overview (y, x) of an image as positions of spots are held against: tissue, density of red over glass's.
 
-    Attributes
-    ----------
-    mask
-        (y, x) bool: tissue.
-    stain
-        (y, x) float32: optical density of red relative to glass.
-    full_per_px
-        Full-resolution pixels of the image per pixel of the overview.
-    shape_px
-        Height and width of the image at full resolution.
+    Also full-resolution pixels per pixel of it, and the image's height and width at full resolution.
     """
 
     mask: Mask
@@ -81,16 +72,10 @@ class Tissue:
 class Match:
     """How well spots fit the tissue at some place.
 
-    Attributes
-    ----------
-    overlap
-        Area that the spots' footprint and the tissue have in common, over the area of either.
-    covered
-        The same with only the tissue within the spots' convex hull: of captures that cover a part of the tissue.
-    on_tissue
-        Share of spots whose centre lies on tissue.
-    depth
-        Rank correlation over the spots of depth with the density of the stain; 0 where too few are on tissue.
+    ``overlap`` is the area that the spots' footprint and the tissue have in common, over the area of either;
+    ``covered`` the same with only the tissue within the spots' convex hull, of captures that cover a part of the
+    tissue. ``on_tissue`` is the share of spots whose centre lies on tissue; ``depth`` the rank correlation over the
+    spots of depth with the density of the stain, 0 where too few are on tissue.
     """
 
     overlap: float
@@ -102,14 +87,7 @@ class Match:
 class Footprint:
     """Spots of one capture, to be held against the tissue at many places.
 
-    Parameters
-    ----------
-    tissue
-        The tissue of the image.
-    depth
-        (spot,) counts of all genes.
-    pitch_px
-        Distance of neighbouring spots as they are placed, in full-resolution pixels.
+    By the counts of all genes (spot,), and the distance of neighbouring spots in full-resolution pixels.
     """
 
     def __init__(self, tissue: Tissue, depth: NDArray[np.floating], pitch_px: float) -> None:
@@ -242,21 +220,11 @@ STEP = 0.025
 
 @dataclass(frozen=True)
 class Explanation:
-    """What makes the spots fit the tissue.
+    """What makes the spots fit the tissue: ``fits`` where they do as they are, or nothing makes them.
 
-    Attributes
-    ----------
-    kind
-        ``fits`` where they do as they are, or nothing makes them.
-    how
-        The orientation, in words.
-    factor
-        What the coordinates are to be multiplied by.
-    shift_px
-        What is to be added to them, in full-resolution pixels of the image. Only told of whole sections: a part finds
-        room in many places.
-    before, after
-        How well they fit as they are, and with it.
+    The orientation in words, what the coordinates are to be multiplied by, and what is to be added to them, in
+    full-resolution pixels of the image; that only for whole sections: a part finds room in many places. ``before`` and
+    ``after`` are how well they fit as they are, and with it.
     """
 
     kind: Kind
@@ -283,22 +251,11 @@ def orientations(xy: Points, shape_px: tuple[int, int]) -> dict[str, tuple[Kind,
 
 
 def explain(
-    tissue: Tissue, xy: Points, depth: NDArray[np.floating], pitch: Pitch, asked: Sequence[float] = ()
+    tissue: Tissue, xy: Points, depth: NDArray[np.floating], pitch: Pitch, expected: Sequence[float] = ()
 ) -> Explanation:
-    """Find what makes spots fit the tissue of an image.
+    """Find what makes spots at (spot, 2), in full-resolution pixels of the image, as is their pitch, fit its tissue.
 
-    Parameters
-    ----------
-    tissue
-        The tissue of the image.
-    xy
-        (spot, 2) positions in full-resolution pixels of the image.
-    depth
-        (spot,) counts of all genes.
-    pitch
-        Their pitch, in the same pixels.
-    asked
-        Factors that the pitch of the spots asks for.
+    ``depth`` is counts of all genes (spot,); ``expected`` factors that the pitch of the spots asks for.
     """
     footprint = Footprint(tissue, depth, pitch.px)
     here = footprint.match(xy)
@@ -308,7 +265,7 @@ def explain(
         how: (kind, footprint.match(at), BACK_OF_ARRAY if reflects and pitch.flipped else 0.0)
         for how, (kind, reflects, at) in orientations(xy, tissue.shape_px).items()
     }
-    scaled = [] if here.overlap >= FITS and not asked else _scales(tissue, xy, depth, pitch, asked)
+    scaled = [] if here.overlap >= FITS and not expected else _scales(tissue, xy, depth, pitch, expected)
     all_matches = [here, shifted, *(match for _, match, _ in turned.values()), *(match for _, match, _ in scaled)]
     whole = max(match.overlap for match in all_matches) >= WHOLE
 
@@ -324,7 +281,7 @@ def explain(
     for factor, match, supported in scaled:
         if _scale_holds(here, match, factor, supported, score(match) - score(here)):
             options.append((score(match), Explanation("scaled", here, match, factor=factor)))
-    if whole and not (asked and len(options) > 1):
+    if whole and not (expected and len(options) > 1):
         moved = (float(shift[0]), float(shift[1]))
         options.append((score(shifted) - SHIFT_PENALTY, Explanation("shifted", here, shifted, shift_px=moved)))
     return max(options, key=lambda option: option[0])[1]
@@ -339,7 +296,7 @@ def _scale_holds(here: Match, there: Match, factor: float, supported: bool, gain
 
 
 def _scales(
-    tissue: Tissue, xy: Points, depth: NDArray[np.floating], pitch: Pitch, asked: Sequence[float]
+    tissue: Tissue, xy: Points, depth: NDArray[np.floating], pitch: Pitch, expected: Sequence[float]
 ) -> list[tuple[float, Match, bool]]:
     """The factor of the coordinates that fits the outline best, and those that the pitch asks for, with their match."""
     area = len(xy) * pitch.px**2
@@ -353,4 +310,4 @@ def _scales(
     peak = max(coarse, key=lambda factor: match(factor).overlap)
     fine = peak * np.exp(np.arange(-4, 5) * STEP / 5)
     best = float(max(fine, key=lambda factor: match(factor).overlap))
-    return [(best, match(best), False), *((factor, match(factor), True) for factor in asked)]
+    return [(best, match(best), False), *((factor, match(factor), True) for factor in expected)]

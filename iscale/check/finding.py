@@ -126,19 +126,11 @@ class CheckReport:
 
     def to_json(self) -> str:
         """The report for programs."""
+        shown = ("code", "severity", "capture", "message", "remedy")
         document: dict[str, Any] = {
             "project": self.project,
             "fails": self.fails,
-            "findings": [
-                {
-                    "code": finding.code,
-                    "severity": finding.severity,
-                    "capture": finding.capture,
-                    "message": finding.message,
-                    "remedy": finding.remedy,
-                }
-                for finding in self.findings
-            ],
+            "findings": [{name: getattr(finding, name) for name in shown} for finding in self.findings],
             "facts": dict(self.facts),
             "seconds": round(self.seconds, 1),
         }

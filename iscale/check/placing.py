@@ -33,16 +33,7 @@ def check_radius(
 ) -> list[Finding]:
     """Hold radii against the pitch of spots, and ``radius-raw.txt`` against what platforms state.
 
-    Parameters
-    ----------
-    samples
-        The captures.
-    verdicts
-        Of those that are placed on the mother image, by name.
-    files
-        The project's files.
-    raw_um
-        Stated side of a pixel of the mother image, in um.
+    ``verdicts`` are of captures on the mother image, a pixel of which is stated to be ``raw_um`` wide.
     """
     findings = []
     for sample in samples:
@@ -59,14 +50,14 @@ def _against_pitch(sample: Sample, verdict: Verdict, raw_um: float, radius_um: f
     if not pitch.regular:
         return []
     # In pixels, of positions that are brought to the image's: a wrong pixel size or scale is not told twice.
-    apart_px, radius_px = pitch.px * verdict.scale, radius_um / raw_um
-    share = radius_px / apart_px
+    pitch_px, radius_px = pitch.px * verdict.scale, radius_um / raw_um
+    share = radius_px / pitch_px
     limit = LARGEST_OF_BINS if pitch.um is not None and pitch.um < BIN_UM else LARGEST
     if SMALLEST <= share <= limit:
         return []
     shown = (
         f"The radius of a spot is {radius_um:.4g} um ({radius_px:.4g} px of the mother image), its spots are "
-        f"{apart_px * raw_um:.4g} um ({apart_px:.4g} px) apart"
+        f"{pitch_px * raw_um:.4g} um ({pitch_px:.4g} px) apart"
     )
     if share > limit:
         message = f"{shown}: discs of this radius {'overlap' if share > 0.5 else 'would touch'}."
@@ -135,13 +126,7 @@ def placement_of(sample: Sample, tissue: Tissue, grid: SlideGrid) -> Placement |
 
 
 def own_placement(sample: Sample) -> Placement | None:
-    """A capture's spots on its own image; None where it has none.
-
-    Raises
-    ------
-    InputError
-        Where that image cannot be read.
-    """
+    """A capture's spots on its own image; None where it has none."""
     if sample.image is None or sample.own_xy_px is None:
         return None
     matrix = sample.image_from_full
@@ -159,11 +144,7 @@ def own_placement(sample: Sample) -> Placement | None:
     finally:
         reader.close()
     tissue = Tissue.of(read_overview(sample.image, OWN_OVERVIEW_PX, um), shape_px)
-    known = {
-        f"as if they counted in pixels of {FACTOR_NAMES[key]} ({key} = {value:g})": 1 / value
-        for key, value in sample.scalefactors.items()
-        if key in FACTOR_NAMES and value > 0
-    }
+    known = {f"as if they counted in pixels of {where}": 1 / value for where, value in _vendors_factors(sample)}
     if um is not None:
         known |= {"as if they counted in um": 1 / um}
     return Placement(sample.name, tissue, at, sample.depth, pitch, None, own=True, known=known)
@@ -174,9 +155,13 @@ def _known_on_mother(sample: Sample, grid: SlideGrid) -> dict[str, float]:
     if abs(grid.scale - 1) > 0.01 and sample.transform is None:
         known["as if they counted in pixels of he-raw.*, not of the analysis image"] = grid.scale
         known["as if they had been brought to the analysis image twice"] = 1 / grid.scale
-    for key, value in sample.scalefactors.items():
-        if key in FACTOR_NAMES and value > 0:
-            where = f"{FACTOR_NAMES[key]} ({key} = {value:g})"
-            known[f"as if they counted in pixels of {where}"] = 1 / value
-            known[f"as if the mother image were {where} and they counted in full-resolution pixels"] = value
+    for where, value in _vendors_factors(sample):
+        known[f"as if they counted in pixels of {where}"] = 1 / value
+        known[f"as if the mother image were {where} and they counted in full-resolution pixels"] = value
     return known
+
+
+def _vendors_factors(sample: Sample) -> list[tuple[str, float]]:
+    """What vendors' scale factors lead to, in words with the number, and the number."""
+    stated = sample.scalefactors.items()
+    return [(f"{FACTOR_NAMES[k]} ({k} = {v:g})", v) for k, v in stated if k in FACTOR_NAMES and v > 0]

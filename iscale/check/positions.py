@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from iscale.check.explain import NEAR_ONE, Explanation, Tissue, explain
 from iscale.check.finding import Finding
-from iscale.check.pitch import Pitch
-from iscale.check.sample import Sample
+from iscale.check.sample import Pitch, Sample
 
 KNOWN_FACTOR = 0.03
 """A factor is taken for a known one within this, relatively: outlines tell it to a per cent or two."""
@@ -37,25 +36,15 @@ MOSTLY_OFF = 1 / 3
 
 @dataclass(frozen=True)
 class Placement:
-    """Spots of a capture as they are placed on an image.
+    """Spots of a capture as they are placed on an image, its own or the mother image.
 
     Attributes
     ----------
-    name
-        The capture.
-    tissue
-        The image's tissue.
-    xy
-        (spot, 2) in full-resolution pixels of that image.
-    depth
-        (spot,) counts.
-    pitch
-        Of the spots, in the same pixels.
+    xy, pitch
+        (spot, 2) in full-resolution pixels of that image; of the spots, in the same.
     um_per_px
         What a pixel of that image is said to be; None where nothing is said, and of a capture's own image, whose pixel
         size is mostly taken from the pitch.
-    own
-        Whether the image is the capture's own, not the mother image.
     known
         Factors by which positions are wrong if they count in other pixels, by what these are.
     may_leave
@@ -82,16 +71,11 @@ class Verdict:
 
     Attributes
     ----------
-    placement
-        It.
-    explanation
-        What makes its spots fit the tissue.
     ratio
         The spots' pitch at the stated pixel size, over the platform's; None where either is not known.
-    code
-        Of the finding, empty where nothing is wrong with orientation or scale.
-    value
-        The factor of the positions, or the true pixel size in um, that goes with the code.
+    code, value
+        Of the finding, empty where nothing is wrong with orientation or scale; the factor of the positions, or the true
+        pixel size in um, that goes with it.
     """
 
     placement: Placement
@@ -110,8 +94,8 @@ def judge(placement: Placement) -> Verdict:
     """Find what is wrong with one placement."""
     pitch, um = placement.pitch, placement.um_per_px
     ratio = None if um is None or pitch.um is None else pitch.px * um / pitch.um
-    asked = [1 / ratio] if ratio is not None and _off(ratio) else []
-    found = explain(placement.tissue, placement.xy, placement.depth, pitch, asked)
+    expected = [1 / ratio] if ratio is not None and _off(ratio) else []
+    found = explain(placement.tissue, placement.xy, placement.depth, pitch, expected)
     if found.kind in ("swapped", "mirrored", "rotated"):
         return Verdict(placement, found, ratio, f"coordinates-{found.kind}")
     if ratio is None or um is None:
@@ -254,8 +238,8 @@ def _pixel_size(verdict: Verdict, names: Sequence[str]) -> Finding:
     if verdict.explanation.kind == "scaled":
         why = f"on the tissue the spots of {listed} fit when a pixel is about {true:.3g} um"
     else:
-        apart = placement.pitch.px
-        why = f"the spots of {listed}, which are {placement.pitch.um:.4g} um apart, are {apart:.4g} of its pixels apart"
+        px = placement.pitch.px
+        why = f"the spots of {listed}, which are {placement.pitch.um:.4g} um apart, are {px:.4g} of its pixels apart"
     return Finding(
         "pixel-size-mother",
         f"A pixel of the mother image is said to be {placement.um_per_px:.4g} um, but {why}: about {true:.3g} um, so "

@@ -215,8 +215,8 @@ def _contents(check: _Check, samples: list[Sample], verdicts: dict[str, Verdict]
     if any(f.code.startswith(("coordinates", "pixel-size", "genes-")) and not f.capture for f in check.findings):
         doubted = set(genes)  # what is wrong with all of them makes them disagree as well
     placed = shared_placed(samples, verdicts, doubted)
-    told, facts = capture_findings(placed)
-    check.findings += told
+    compared, facts = capture_findings(placed)
+    check.findings += compared
     check.facts |= facts
     _merging(check, samples, image)
 
@@ -237,17 +237,17 @@ def _named_genes(check: _Check, genes: Mapping[str, tuple[str, ...]], image: Job
 
 def _merging(check: _Check, samples: list[Sample], image: Job) -> None:
     """Whether merging would leave enough to train on."""
-    places = [sample.xy_px * image.grid.scale for sample in samples if sample.xy_px is not None]
-    if not places or check.failed:
+    placed_px = [sample.xy_px * image.grid.scale for sample in samples if sample.xy_px is not None]
+    if not placed_px or check.failed:
         return
-    at = np.concatenate(places)
+    at = np.concatenate(placed_px)
     distance = image.options.dist_st
     if least_merged(at, distance) >= LEAST_SPOTS:
         return
     left = int(merge_labels(at, distance).max()) + 1
     if left < LEAST_SPOTS:
         message = (
-            f"{len(at)} spots of {len(places)} captures become {left} when those within {distance:g} px are merged."
+            f"{len(at)} spots of {len(placed_px)} captures become {left} when those within {distance:g} px are merged."
         )
         remedy = f"At least {LEAST_SPOTS} are needed to train: add captures, or merge less (--dist-st)."
         check.findings.append(Finding("too-few-spots", message, remedy))

@@ -64,17 +64,7 @@ def _card_name() -> str:
 
 
 def plan_findings(job: Job) -> tuple[list[Finding], dict[str, str]]:
-    """Plan the whole run, and hold what it needs against the machine.
-
-    Returns
-    -------
-    findings, facts
-
-    Raises
-    ------
-    IscaleError
-        Where an input that the plan reads cannot be used.
-    """
+    """Plan the whole run, and hold what it needs against the machine: findings, and facts."""
     try:
         plan = planned(job, stages()[LAST])
     except MemoryBudgetError as error:
@@ -100,15 +90,7 @@ def plan_findings(job: Job) -> tuple[list[Finding], dict[str, str]]:
 
 
 def hours(job: Job, tissue_share: float) -> str:
-    """About how long the run will take, from this machine's rate of matrix products and docs/benchmarks.md.
-
-    Parameters
-    ----------
-    job
-        The run.
-    tissue_share
-        Share of the slide that is tissue.
-    """
+    """About how long the run will take, from this machine's rate of matrix products and docs/benchmarks.md."""
     rate = _matmul_rate(here(job.workers.device), job.options.precision)
     slower = REFERENCE_RATE / rate
     rows, columns = job.grid.shape_px

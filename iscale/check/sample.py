@@ -1,18 +1,20 @@
-"""A capture as a check sees it: counts and positions, read with the program's own readers, and what files state."""
+"""A capture as a check sees it: counts, positions and the distance of neighbouring spots, and what files state."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from iscale.captures.counts import Counts, depth_of, whole_numbers
 from iscale.captures.measured import unique_names
 from iscale.captures.read import Readings, measured_radius_um, spot_radius_um
-from iscale.check.pitch import Pitch, find_pitch
+from iscale.captures.readers.lattice import ST_PITCH_UM
 from iscale.errors import InputError
 from iscale.geometry import SlideGrid
 from iscale.options import Options
@@ -26,24 +28,17 @@ class Sample:
 
     Attributes
     ----------
-    name
-        The capture.
-    spot_ids, genes, counts
-        (spot,) ids, (gene,) names, (spot, gene) counts, in memory or on disk.
+    counts
+        (spot, gene), in memory or on disk.
     gene_ids
         (gene,) ids, the names again where there are none.
-    xy_px
-        (spot, 2) in full-resolution pixels of the mother image; None where the capture is not aligned.
-    own_xy_px
-        (spot, 2) in full-resolution pixels of its own image; None of aligned tables.
-    platform, platform_pitch_um
-        What measured it, and the pitch that this fixes.
-    own_um_per_px
-        What its files state, or its platform tells.
-    radius_um
-        Of its spots, as a run would take it; None where that is not known.
-    platform_radius_um
-        As its platform states it, None where it does not.
+    xy_px, own_xy_px
+        (spot, 2) in full-resolution pixels of the mother image, None where the capture is not aligned; and of its own
+        image, None of aligned tables.
+    platform_pitch_um, own_um_per_px
+        The pitch that the platform fixes; what its files state of its own pixels, or its platform tells.
+    radius_um, platform_radius_um
+        Of its spots, as a run would take it; as its platform states it. None where that is not known.
     image, image_from_full
         Its own image, and the (3, 3) matrix from its own full-resolution pixels to that image's.
     scalefactors
@@ -92,13 +87,7 @@ def read_sample(
     root: Path,
     readings: Readings | None = None,
 ) -> Sample:
-    """Read a capture, aligned or not, wherever its spots lie; what was read before is taken from ``readings``.
-
-    Raises
-    ------
-    InputError
-        Where a run could not read it either.
-    """
+    """Read a capture, aligned or not, wherever its spots lie; what was read before is taken from ``readings``."""
     readings = readings or Readings()
     if files.transform is None and files.locs is not None:
         return _from_tables(files, project, grid, readings)
@@ -155,3 +144,78 @@ def _radius_um(files: CaptureFiles, project: ProjectFiles, grid: SlideGrid, meas
         pixel_size_um=grid.pixel_size_um,
         measured_um=measured_um,
     )
+
+
+ST_LARGEST_INDEX = 36
+"""Spatial Transcriptomics arrays have 33 x 35 spots, ids such as 22x5; other platforms with such ids have more."""
+
+FEWEST = 4
+"""A lattice is not fitted to fewer spots."""
+
+LARGEST_RESIDUAL = 0.3
+"""Spots farther from the places that their ids name, root mean square and in pitches, are not those of the ids."""
+
+MOST = 20_000
+"""Of more spots some are taken: the median distance of neighbours does not need all."""
+
+
+@dataclass(frozen=True)
+class Pitch:
+    """The lattice of a capture's spots.
+
+    ``px`` is the distance of neighbouring spots in the pixels of their positions, ``um`` as the platform makes it.
+    Whether the array is seen from its back at these positions (None where the ids do not tell); whether the spots lie
+    on a lattice at all: cells do not.
+    """
+
+    px: float
+    um: float | None
+    flipped: bool | None
+    regular: bool
+
+
+def find_pitch(xy: NDArray[np.float64], ids: Sequence[str], platform_um: float | None) -> Pitch | None:
+    """The pitch of spots at (spot, 2), of which ids such as ``22x5`` are positions in an array.
+
+    None where they are too few or all at one place.
+    """
+    if len(xy) < FEWEST:
+        return None
+    nearest = np.asarray(cKDTree(xy).query(xy[:: max(1, len(xy) // MOST)], 2)[0])[:, 1]
+    px = float(np.median(nearest))
+    if px <= 0:
+        return None
+    low, high = np.percentile(nearest, [10, 90])
+    array = array_positions(ids)
+    if array is None:
+        return Pitch(px, platform_um, None, bool(high < 1.5 * max(low, 1e-9)))
+    design = np.column_stack([array, np.ones(len(array))])
+    if np.linalg.matrix_rank(design) < 3:
+        return Pitch(px, platform_um, None, True)
+    fitted = np.linalg.lstsq(design, xy, rcond=None)[0]
+    area = float(np.linalg.det(fitted[:2]))
+    off = float(np.sqrt(((design @ fitted - xy) ** 2).sum(axis=1).mean()))
+    if off > LARGEST_RESIDUAL * abs(area) ** 0.5:  # these ids are not those of these positions
+        return Pitch(px, platform_um, None, True)
+    if _is_full_st_array(array):
+        # Spots are printed with a jitter of some 20 um, which makes nearest neighbours nearer than the pitch.
+        return Pitch(abs(area) ** 0.5, platform_um or ST_PITCH_UM, area < 0, True)
+    return Pitch(px, platform_um, area < 0, True)
+
+
+def array_positions(ids: Sequence[str]) -> NDArray[np.float64] | None:
+    """(spot, 2) positions in an array that ids such as ``22x5`` name, or None where they are none.
+
+    >>> array_positions(["22x5", "3x4"]).tolist(), array_positions(["ACGT-1"])
+    ([[22.0, 5.0], [3.0, 4.0]], None)
+    """
+    found = [re.fullmatch(r"(\d+)x(\d+)", name) for name in ids]
+    if not found or not all(found):
+        return None
+    return np.array([[float(match[1]), float(match[2])] for match in found if match])
+
+
+def _is_full_st_array(array: NDArray[np.float64]) -> bool:
+    """Whether it is the array of 33 x 35 spots; in denser ones every second position of a checkerboard is used."""
+    parity = array.sum(axis=1) % 2
+    return bool(array.max() <= ST_LARGEST_INDEX and parity.min() != parity.max())

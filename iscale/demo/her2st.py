@@ -11,7 +11,6 @@ import csv
 import gzip
 import json
 import shutil
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from iscale.demo.synthetic import refuse_project
 from iscale.errors import InputError
 from iscale.geometry import SUPERPIXEL_PX, SlideGrid
 from iscale.project.layout import ALIGNED_FOLDERS, CAPTURES_FOLDER, MOTHER_FOLDER, UNALIGNED_FOLDERS
+from iscale.slide.base import any_size
 from iscale.transform import Transform
 
 SECTIONS = ("C3", "C4", "C5")
@@ -145,10 +145,8 @@ def _check(source: Path, project: Path, mother: str) -> None:
 
 
 def _image_size(path: Path) -> tuple[int, int]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # only the header is read
-        with Image.open(path) as image:
-            return image.size
+    with any_size(), Image.open(path) as image:  # only the header is read
+        return image.size
 
 
 def _read_spots(source: Path, section: str) -> _Spots:

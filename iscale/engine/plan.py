@@ -216,6 +216,18 @@ def single_task(step: str, task_bytes: int, resources: Resources) -> Plan:
     return plan
 
 
+def plan_rows(step: str, rows: int, at_once: int, task_bytes: int, resources: Resources) -> Plan:
+    """A plan over the rows of a table, so many of them to a task.
+
+    >>> [str(region) for region in plan_rows("draw", 5, 4, 10, Resources(2**30)).regions]
+    ['y 0:4, x 0:1', 'y 4:5, x 0:1']
+    """
+    shape, shard = (rows, 1), (at_once, 1)
+    plan = Plan(shape, shard, cut(shape, shard, (1, 1)), task_bytes)
+    check_budget(step, plan, resources)
+    return plan
+
+
 def check_budget(step: str, plan: Plan, resources: Resources) -> None:
     """Fail before any work if a plan does not fit its budget."""
     if plan.worker_bytes <= resources.memory_bytes:

@@ -12,7 +12,6 @@ from typing import Any
 import matplotlib.patheffects as effects
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.collections import EllipseCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon, Rectangle
@@ -22,7 +21,8 @@ from scipy import ndimage
 
 from iscale.align.quality import BAD, DOUBTFUL, GOOD, Quality, figures_of, verdict
 from iscale.align.structure import tissue_mask
-from iscale.plots.draw import hull_of, scale_bar_um
+from iscale.engine.whole_file import whole_file
+from iscale.plots.draw import add_discs, hull_of, scale_bar, white_halo
 from iscale.slide.overview import Overview, block_mean
 from iscale.transform import Transform
 
@@ -60,7 +60,7 @@ class Window:
         return self.x, self.x + self.width, self.y + self.height, self.y
 
     @property
-    def places(self) -> Points:
+    def centres(self) -> Points:
         """(y, x, 2) full-resolution positions of the drawn pixels' centres."""
         h, w = self.shape
         x = self.x + (np.arange(w) + 0.5) * self.width / w
@@ -72,8 +72,8 @@ def window_about(points: Points, px_wide: int, aspect: float | None = None) -> W
     """The window that shows all points (point, 2), with a margin; ``aspect`` is height over width."""
     low, high = points.min(axis=0), points.max(axis=0)
     width, height = np.maximum(high - low, 1.0) * (1 + 2 * MARGIN)
-    wanted = aspect or float(np.clip(height / width, SLIMMEST, 1 / SLIMMEST))
-    width, height = max(width, height / wanted), max(height, width * wanted)
+    ratio = aspect or float(np.clip(height / width, SLIMMEST, 1 / SLIMMEST))
+    width, height = max(width, height / ratio), max(height, width * ratio)
     x, y = (low + high) / 2 - (width / 2, height / 2)
     return Window(float(x), float(y), float(width), float(height), px_wide)
 
@@ -81,14 +81,7 @@ def window_about(points: Points, px_wide: int, aspect: float | None = None) -> W
 def sampled(overview: Overview, window: Window, transform: Transform | None = None) -> tuple[Pixels, NDArray[np.bool_]]:
     """Pixels (y, x, 3) of an overview in a window, and where (y, x) it has any.
 
-    Parameters
-    ----------
-    overview
-        Of the mother image; of a capture with ``transform``.
-    window
-        What is drawn.
-    transform
-        From the overview's full-resolution pixels to the mother's; by default they are the same.
+    ``transform`` is from a capture's full-resolution pixels to the mother's; None for the mother image.
     """
     per_px = window.width / window.px_wide / overview.full_per_px / (transform.scale if transform else 1.0)
     factor = max(1, min(int(per_px), min(overview.rgb.shape[:2]) // 2))
@@ -117,7 +110,7 @@ def checkerboard(capture: Pixels, mother: Pixels, there: NDArray[np.bool_]) -> P
 
 def in_overview(overview: Overview, window: Window, transform: Transform | None) -> Points:
     """(y, x, 2) positions of a window's pixels in an overview."""
-    full = window.places.reshape(-1, 2)
+    full = window.centres.reshape(-1, 2)
     if transform is not None:
         full = Transform(np.asarray(np.linalg.inv(transform.matrix), dtype=np.float64)).apply(full)
     return overview.from_full(full).reshape(*window.shape, 2)
@@ -156,22 +149,14 @@ def draw_alignment(
 
     Parameters
     ----------
-    path
-        File to write; its folder is made.
-    capture
-        Overview of the capture's own image; None where it has none: then there are two panels, outline and spots only.
-    mother
-        Overview of the mother image.
+    capture, mother
+        Overviews; without one of the capture's own image there are two panels, outline and spots only.
     before, after
         The transform that was started from, and the final one: the capture's full-resolution pixels to the mother's.
-    xy_px
-        (spot, 2) x, y in the capture's full-resolution pixels.
-    radius_px
-        Radius of a spot in the same.
-    title
-        The capture's name.
-    quality
-        Of ``after``.
+    xy_px, radius_px
+        (spot, 2) x, y, and the radius of a spot, in the capture's full-resolution pixels.
+    title, quality
+        The capture's name; how good ``after`` is.
     """
     tissue = None if capture is None else tissue_mask(capture)
     shown = _Shown(capture, tissue, mother, np.asarray(xy_px, dtype=np.float64), radius_px)
@@ -196,7 +181,8 @@ def draw_alignment(
         for picture in axes[2:]:
             _draw_frame(picture, capture, after)
     for picture, window in zip(axes, (start, final, final, final), strict=False):
-        _scale_bar(picture, window, mother.full_um)
+        if mother.full_um is not None:
+            scale_bar(picture, window.width * mother.full_um, y=0.035, fontsize=9, halo=True)
     _header(figure, title, after, quality)
     _locator(figure, mother, final)
     _save(figure, path)
@@ -241,11 +227,15 @@ def _panel(figure: Figure, number: int, aspect: float) -> Axes:
     axes = figure.add_axes(
         (left / width, bottom / height, PANEL_INCHES / width, PANEL_INCHES * aspect / height), aspect="auto"
     )
-    axes.set_xticks([])
-    axes.set_yticks([])
+    _frame(axes)
+    return axes
+
+
+def _frame(axes: Axes) -> None:
+    """A thin frame without ticks."""
+    axes.set(xticks=[], yticks=[])
     for side in axes.spines.values():
         side.set(color="#b0b0b0", linewidth=0.6)
-    return axes
 
 
 def _show(axes: Axes, pixels: Pixels, window: Window, label: str) -> None:
@@ -259,7 +249,7 @@ def _draw_placed(axes: Axes, shown: _Shown, transform: Transform, window: Window
     _show(axes, sampled(shown.mother, window)[0], window, label)
     _draw_spots(axes, shown, transform, window)
     _draw_outline(axes, shown, transform, window, OUTLINE)
-    halo = [effects.withStroke(linewidth=3, foreground="white")]
+    halo = white_halo()
     if shown.capture is None:
         note = "The capture has no image of its own:\nspots, and the hull of them"
         axes.text(0.97, 0.035, note, transform=axes.transAxes, fontsize=9, ha="right", path_effects=halo)
@@ -274,20 +264,9 @@ def _draw_spots(axes: Axes, shown: _Shown, transform: Transform, window: Window)
     # A cell's disc would be less than a pixel: it is drawn as a dot that can be seen.
     diameter = max(2 * shown.radius_px * transform.scale, 2.5 * window.width / window.px_wide)
     few = len(xy) <= FEW_SPOTS
-    sizes = np.full(len(xy), diameter)
-    discs = EllipseCollection(
-        sizes,
-        sizes,
-        np.zeros(len(xy)),
-        units="xy",
-        offsets=xy,
-        offset_transform=axes.transData,
-        facecolor="none",
-        edgecolor=SPOTS,
-        linewidth=0.9 if few else 0.6,
-        path_effects=[effects.withStroke(linewidth=1.9, foreground="#303030", alpha=0.7)] if few else None,
-    )
-    axes.add_collection(discs, autolim=False)
+    halo = [effects.withStroke(linewidth=1.9, foreground="#303030", alpha=0.7)] if few else None
+    style = {"facecolor": "none", "edgecolor": SPOTS, "linewidth": 0.9 if few else 0.6, "path_effects": halo}
+    add_discs(axes, xy, np.full(len(xy), diameter), **style)
 
 
 def _draw_outline(
@@ -303,7 +282,7 @@ def _draw_outline(
     place = [at[..., 1] - 0.5, at[..., 0] - 0.5]
     inside = ndimage.map_coordinates(shown.tissue.astype(np.float32), place, order=1)
     if inside.min() < 0.5 < inside.max():
-        x, y = np.moveaxis(window.places, -1, 0)
+        x, y = np.moveaxis(window.centres, -1, 0)
         axes.contour(x, y, inside, levels=[0.5], colors=[colour], linewidths=1.6, linestyles=style)
 
 
@@ -312,25 +291,6 @@ def _draw_frame(axes: Axes, capture: Overview, transform: Transform) -> None:
     h, w = capture.rgb.shape[:2]
     corners = np.array([[0.0, 0.0], [w, 0.0], [w, h], [0.0, h]]) @ capture.to_full[:2, :2].T + capture.to_full[:2, 2]
     axes.add_patch(Polygon(transform.apply(corners), fill=False, ec=OTHER, lw=0.8, ls="dashed"))
-
-
-def _scale_bar(axes: Axes, window: Window, full_um: float | None) -> None:
-    if full_um is None:
-        return
-    width_um = window.width * full_um
-    bar = scale_bar_um(width_um)
-    label = f"{bar:g} \N{MICRO SIGN}m" if bar < 1000 else f"{bar / 1000:g} mm"
-    halo = [effects.withStroke(linewidth=3, foreground="white")]
-    axes.plot(
-        [0.03, 0.03 + bar / width_um],
-        [0.035, 0.035],
-        transform=axes.transAxes,
-        color="black",
-        lw=3,
-        solid_capstyle="butt",
-        path_effects=[effects.withStroke(linewidth=5, foreground="white")],
-    )
-    axes.text(0.03, 0.05, label, transform=axes.transAxes, fontsize=9, path_effects=halo)
 
 
 def _header(figure: Figure, title: str, after: Transform, quality: Quality) -> None:
@@ -363,12 +323,11 @@ def _locator(figure: Figure, mother: Overview, window: Window) -> None:
         ((right - wide) / WIDTH_INCHES, 1 - (tall + 0.1) / height, wide / WIDTH_INCHES, tall / height)
     )
     axes.imshow(rgb, extent=(0, w, h, 0), aspect="auto")
-    axes.set(xticks=[], yticks=[], xlim=(0, w), ylim=(h, 0))
+    axes.set(xlim=(0, w), ylim=(h, 0))
     ends = np.array([[window.x, window.y], [window.x + window.width, window.y + window.height]])
     low, high = np.clip(mother.from_full(ends), 0, (w, h))
     axes.add_patch(Rectangle((low[0], low[1]), *(high - low), fill=False, ec=VERDICT_COLOURS[BAD], lw=1.4))
-    for side in axes.spines.values():
-        side.set(color="#b0b0b0", linewidth=0.6)
+    _frame(axes)
 
 
 def _save(figure: Figure, path: Path) -> None:
@@ -383,9 +342,8 @@ def _save(figure: Figure, path: Path) -> None:
         data = packed.getvalue()
         if len(data) <= LARGEST_BYTES:
             break
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(data)
-    part.replace(path)
+    with whole_file(path) as part:
+        part.write_bytes(data)
 
 
 def _with_colours(picture: Image.Image, colours: int) -> Image.Image:

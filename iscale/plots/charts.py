@@ -25,21 +25,7 @@ MARKERS = "osD^"
 def draw_histogram(
     path: Path, counts: ArrayLike, edges: ArrayLike, threshold: float | None, title: str, unit: str
 ) -> None:
-    """Draw a histogram, and a line at a threshold.
-
-    Parameters
-    ----------
-    path
-        File to write; its folder is made.
-    counts, edges
-        (bin,) how many, and (bin + 1,) borders of the bins.
-    threshold
-        Where the line stands, in the unit of the edges; None or NaN: no line.
-    title
-        Above it.
-    unit
-        What the values are, with their unit.
-    """
+    """Draw counts (bin,) between edges (bin + 1,), and a line at a threshold, if there is one."""
     n, borders = np.asarray(counts, dtype=np.float64), np.asarray(edges, dtype=np.float64)
     figure, axes = _chart(6.4, 3.4, title)
     axes.stairs(n, borders, fill=True, color=BAR, alpha=0.85)
@@ -75,21 +61,7 @@ def draw_intervals(
     title: str,
     unit: str,
 ) -> None:
-    """Draw one row per name: a score with its interval, and what others score.
-
-    Parameters
-    ----------
-    path
-        File to write; its folder is made.
-    names
-        Of the rows, from the top.
-    score, low, high
-        (row,) the score, and the ends of its interval; NaN where not known.
-    others
-        Scores (row,) of others, by name.
-    title, unit
-        Above the chart, and below its axis.
-    """
+    """Draw one row per name, from the top: a score (row,), NaN if not known, its interval, and what others score."""
     rows = np.arange(len(names))
     figure, axes = _chart(6.4, 1.1 + 0.24 * len(names), title)
     axes.hlines(rows, low, high, color=SERIES[0], lw=2.2, alpha=0.5)

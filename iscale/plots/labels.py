@@ -1,9 +1,9 @@
-"""Maps of classes: clusters, annotated labels."""
+"""Maps of classes, such as clusters and labels; the slide with the outlines of its captures."""
 
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -12,44 +12,28 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Polygon, Rectangle
 from numpy.typing import NDArray
 
 from iscale.geometry import Region
-from iscale.plots.draw import TALLEST_INCHES, TITLE_INCHES, WIDTH_INCHES, plain, save_figure, scale_bar
-
-PALETTE = (
-    "#0072b2",
-    "#e69f00",
-    "#009e73",
-    "#cc79a7",
-    "#56b4e9",
-    "#d55e00",
-    "#f0e442",
-    "#0000ff",
-    "#002424",
-    "#000086",
-    "#c2e792",
-    "#496dff",
-    "#792400",
-    "#002455",
-    "#f30055",
-    "#6d496d",
-    "#1831ce",
-    "#009eff",
-    "#3149b6",
-    "#f39e55",
-    "#9ece9e",
-    "#c2dbff",
-    "#006d3d",
-    "#3d1800",
-    "#003d86",
-    "#aa3d00",
-    "#79b6ce",
-    "#3d3d31",
-    "#0c3149",
-    "#db9e6d",
+from iscale.plots.draw import (
+    TALLEST_INCHES,
+    TITLE_INCHES,
+    WIDTH_INCHES,
+    hull_of,
+    plain,
+    save_figure,
+    scale_bar,
+    white_halo,
 )
+
+# fmt: off
+PALETTE = (
+    "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#0000ff", "#002424", "#000086",
+    "#c2e792", "#496dff", "#792400", "#002455", "#f30055", "#6d496d", "#1831ce", "#009eff", "#3149b6", "#f39e55",
+    "#9ece9e", "#c2dbff", "#006d3d", "#3d1800", "#003d86", "#aa3d00", "#79b6ce", "#3d3d31", "#0c3149", "#db9e6d",
+)
+# fmt: on
 """The first seven are Okabe and Ito's, without black; the rest were drawn one by one, each as far as may be (in CIELAB)
 from white and all before it, as normal, protanopic and deuteranopic eyes see them: 14 units or more apart."""
 
@@ -78,16 +62,12 @@ def _darker(colour: str, factor: float) -> str:
 
 
 def label_map(array: Any, index: int | None, factor: int) -> NDArray[np.uint8]:
-    """The most frequent label of every block of ``factor`` x ``factor`` superpixels, read tile by tile.
+    """The most frequent label of every block of ``factor`` x ``factor`` superpixels, a power of two up to 512.
 
     Parameters
     ----------
     array
-        (row, y, x) or, with ``index`` None, (y, x) stored array of labels; 0 is none.
-    index
-        The row.
-    factor
-        Superpixels per side of a block: a power of two, at most 512.
+        (row, y, x) or, with ``index`` None, (y, x) stored array of labels; 0 is none. It is read tile by tile.
 
     Returns
     -------
@@ -134,29 +114,13 @@ def draw_labels(
     *,
     width: float = WIDTH_INCHES,
 ) -> None:
-    """Draw a map of classes with its legend and a scale bar.
-
-    Parameters
-    ----------
-    path
-        File to write; its folder is made.
-    labels
-        (y, x); 0 stays white, ``i`` is the class ``names[i - 1]``.
-    names, colours
-        Of every class.
-    um_per_cell
-        Side of a cell, in um.
-    title
-        Above the map.
-    width
-        Of the map, in inches.
-    """
+    """Draw a map (y, x) of classes, its legend and a scale bar: 0 stays white, ``i`` is the class ``names[i - 1]``."""
     if labels.size and int(labels.max()) > len(names):
         raise ValueError(f"label {labels.max()} of {len(names)} names")
     rows, cells = labels.shape
     tall = float(np.clip(width * rows / cells, 1.5, TALLEST_INCHES))
     columns = max(1, ceil(len(names) * ROW_INCHES / tall))
-    longest = max((len(_short(name)) for name in names), default=0)
+    longest = max((min(len(name), LONGEST_NAME) for name in names), default=0)
     column_inches = SWATCH_INCHES + LETTER_INCHES * longest + 0.25
     size = width + columns * column_inches + 0.3, tall + TITLE_INCHES + 0.1
     figure = Figure(figsize=size)
@@ -183,8 +147,51 @@ def _legend(
     for i, (name, colour) in enumerate(zip(names, colours, strict=True)):
         x, y = i // rows * column_inches, i % rows * ROW_INCHES
         axes.add_patch(Rectangle((x, y + 0.02), SWATCH_INCHES, SWATCH_INCHES, facecolor=colour, edgecolor="#808080"))
-        axes.text(x + SWATCH_INCHES + 0.08, y + ROW_INCHES / 2, plain(_short(name)), fontsize=8, va="center")
+        label = plain(name, LONGEST_NAME)
+        axes.text(x + SWATCH_INCHES + 0.08, y + ROW_INCHES / 2, label, fontsize=8, va="center")
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
+SLIDE_INCHES = 8.4
+"""Widest and tallest picture of a slide."""
+TISSUE = "#202020"
+
+
+def draw_slide(
+    path: Path,
+    image: NDArray[np.uint8],
+    extent_um: tuple[float, float, float, float],
+    tissue: NDArray[np.floating],
+    um_per_cell: float,
+    captures: Mapping[str, NDArray[np.floating]],
+) -> None:
+    """Draw the slide with the outline of its tissue and the hulls of its captures.
+
+    Parameters
+    ----------
+    image, extent_um
+        (y, x, c) pixels, and left, right, bottom, top of what they cover, in um.
+    tissue
+        (y, x) share of tissue, in cells of ``um_per_cell`` from the same corner as the image's positions.
+    captures
+        (spot, 2) positions of each capture's spots, in um.
+    """
+    left, right, bottom, top = extent_um
+    width, height = right - left, bottom - top
+    scale = min(SLIDE_INCHES / width, SLIDE_INCHES / height)
+    figure = Figure(figsize=(max(width * scale, 2.0), max(height * scale, 1.2)))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.imshow(image, extent=extent_um, interpolation="nearest", aspect="auto")
+    axes.set_axis_off()
+    axes.set_autoscale_on(False)
+    if tissue.min() < 0.5 <= tissue.max():
+        x, y = ((np.arange(n) + 0.5) * um_per_cell for n in tissue.shape[::-1])
+        axes.contour(x, y, tissue, levels=[0.5], colors=[TISSUE], linewidths=1.2)
+    halo = white_halo()
+    for (name, xy), colour in zip(captures.items(), class_colours(len(captures)), strict=True):
+        hull = hull_of(np.asarray(xy, dtype=np.float64))
+        axes.add_patch(Polygon(hull, fill=False, ec=colour, lw=2.2, path_effects=halo))
+        x, y = hull.mean(axis=0)
+        text = axes.text(x, y, plain(name), ha="center", va="center", fontsize=11, weight="bold", color=colour)
+        text.set(path_effects=halo, clip_on=True)
+    scale_bar(axes, width)
+    save_figure(figure, path)

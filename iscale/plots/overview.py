@@ -38,25 +38,10 @@ def mean_map(array: GeneArray, row: int, factor: int) -> NDArray[np.float32]:
 
 
 def mean_maps(array: GeneArray, rows: slice, factor: int, cells: zarr.Array[Any] | None = None) -> NDArray[np.float32]:
-    """Means of rows of a (row, y, x) array over blocks of ``factor`` x ``factor``, of what is not NaN.
+    """Means (row, y, x) of rows of an array over blocks of ``factor`` x ``factor``, at most 512, of what is not NaN.
 
-    Rows that share the stored chunks are read together: one by one, each would read all of them.
-
-    Parameters
-    ----------
-    array
-        The stored array.
-    rows
-        Which of its rows; their tiles are held together in memory.
-    factor
-        Superpixels per side of a block, at most 512.
-    cells
-        (y, x) bool: superpixels that may hold values; elsewhere on tissue they count as 0.
-
-    Returns
-    -------
-    ndarray
-        (row, y, x); NaN where a block holds nothing.
+    Rows that share the stored chunks are read together: one by one, each would read all of them; their tiles are held
+    together in memory. Where ``cells`` (y, x) has none, values on tissue count as 0.
     """
     height, width = array.shape[-2:]
     n = len(range(*rows.indices(array.shape[0])))
@@ -101,21 +86,9 @@ def block_mean(values: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
 def image_overview(
     store: RunStore, region_um: tuple[float, float, float, float], longest: int = LONGEST_SIDE
 ) -> tuple[NDArray[np.uint8], tuple[float, float, float, float]]:
-    """Pixels around a box, from the finest pyramid level at which it is small.
+    """Pixels (y, x, c) around a box x0, x1, y0, y1 in um, and left, right, bottom, top of what they cover.
 
-    Parameters
-    ----------
-    store
-        The store.
-    region_um
-        x0, x1, y0, y1 of the box.
-    longest
-        Most pixels on its longer side.
-
-    Returns
-    -------
-    image, extent
-        (y, x, c) pixels, and left, right, bottom, top of what they cover, in um.
+    From the finest pyramid level at which the box has at most ``longest`` px on its longer side.
     """
     attributes = store.attributes("image")
     levels = len(attributes["ome"]["multiscales"][0]["datasets"])

@@ -16,13 +16,12 @@ from numpy.typing import NDArray
 from iscale.captures.spots import TrainingSpots
 from iscale.captures.stage import dense_genes, on_mother, open_capture, read_training
 from iscale.engine.ledger import fingerprint
-from iscale.engine.plan import Plan, Resources, check_budget, cut
+from iscale.engine.plan import Resources, plan_rows
 from iscale.engine.progress import tell
 from iscale.engine.step import Step
 from iscale.geometry import Region, SlideGrid
 from iscale.model.genes import GeneArray, imputed_genes
-from iscale.plots.contact_sheet import CELL_PX, PER_PAGE, draw_sheet, pages
-from iscale.plots.draw import draw_spots, draw_with_uncertainty
+from iscale.plots.draw import CELL_PX, PER_PAGE, draw_sheet, draw_spots, draw_with_uncertainty, pages
 from iscale.plots.overview import LONGEST_SIDE, TILE, image_overview, mean_maps, reduction
 from iscale.project.layout import INTEGRATED, MAPS_FOLDER, REFINED_FOLDER, SPOTS_FOLDER, file_name, is_sheet, sheet_name
 from iscale.store.layout import GENES_PER_CHUNK, genes_by_chunk
@@ -40,21 +39,9 @@ Values = NDArray[np.floating]
 
 
 def coarser(xy_um: Values, radius_um: float, values: Values) -> tuple[Values, Values, Values]:
-    """Spots as they are, or where they are too many, squares of them at their mean place, with mean values.
+    """Spots (spot, 2) as they are, or where they are too many, squares of them at their mean place, with mean values.
 
-    Parameters
-    ----------
-    xy_um
-        (spot, 2) places.
-    radius_um
-        Radius of every spot.
-    values
-        (spot, column).
-
-    Returns
-    -------
-    xy_um, radius_um, values
-        (drawn, 2), (drawn,) radii of discs of the squares' area, (drawn, column).
+    ``values`` are (spot, column). Returns places (drawn, 2), radii (drawn,) of discs of the squares' area, values.
     """
     if len(xy_um) <= MOST_DRAWN:
         return xy_um, np.full(len(xy_um), radius_um), values
@@ -142,12 +129,7 @@ def plot_integrated(context: PlotContext, region: Region) -> None:
 
 
 def _spots_figure(
-    context: PlotContext,
-    folder: str,
-    gene: str,
-    xy_um: np.ndarray,
-    radius_um: np.ndarray,
-    counts: np.ndarray,
+    context: PlotContext, folder: str, gene: str, xy_um: np.ndarray, radius_um: np.ndarray, counts: np.ndarray
 ) -> None:
     margin = MARGIN_RADII * radius_um.max()
     (x0, y0), (x1, y1) = xy_um.min(axis=0) - margin, xy_um.max(axis=0) + margin
@@ -213,16 +195,13 @@ def _figures(
 ) -> Step:
     """A step that draws a figure per gene into a folder; a task draws the genes of a stored chunk."""
     genes, at = context.genes, context.store.folder / folder
-    shape, block = (len(genes), 1), (GENES_PER_CHUNK, 1)
     # A chunk's genes of a tile, stored and read, and two overviews of each.
     task_bytes = GENES_PER_CHUNK * (2 * 2 * TILE * TILE + 2 * 4 * LONGEST_SIDE**2) + 8 * 4 * TILE * TILE + 250 * 2**20
-    plan = Plan(shape, block, cut(shape, block, (1, 1)), task_bytes)
-    check_budget(f"plot/{name}", plan, resources)
     return Step(
         name=f"plot/{name}",
         kernel=kernel,
         context=context,
-        plan=plan,
+        plan=plan_rows(f"plot/{name}", len(genes), GENES_PER_CHUNK, task_bytes, resources),
         fingerprint=fingerprint("plot", {"genes": list(genes), "version": VERSION}, *inputs),
         prepare=partial(_clear, at),
         outputs=tuple(at / f"{file_name(gene)}.png" for gene in genes),
@@ -235,13 +214,11 @@ def _sheet_step(context: PlotContext, expression: str, resources: Resources) -> 
     """The step that draws the contact sheet; a task draws a page, so that every gene is read once."""
     n, folder = pages(len(context.genes)), context.store.folder / MAPS_FOLDER
     task_bytes = GENES_PER_CHUNK * 2 * 2 * TILE * TILE + 8 * 4 * TILE * TILE + 200 * 2**20
-    plan = Plan((n, 1), (1, 1), cut((n, 1), (1, 1), (1, 1)), task_bytes)
-    check_budget("plot/contact-sheet", plan, resources)
     return Step(
         name="plot/contact-sheet",
         kernel=plot_sheet,
         context=context,
-        plan=plan,
+        plan=plan_rows("plot/contact-sheet", n, 1, task_bytes, resources),
         fingerprint=fingerprint("plot", {"genes": list(context.genes), "version": VERSION}, expression),
         prepare=partial(_clear, folder, sheets=True),
         outputs=tuple(folder / sheet_name(page) for page in range(n)),

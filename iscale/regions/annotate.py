@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,25 +11,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iscale.engine.ledger import fingerprint
-from iscale.engine.plan import Plan, Resources, check_budget, cut, plan_regions
+from iscale.engine.plan import Resources, plan_regions, plan_rows
 from iscale.engine.step import Step
+from iscale.engine.whole_file import whole_file
 from iscale.errors import InputError
 from iscale.geometry import Region, SlideGrid
 from iscale.model.genes import READ_BYTES, open_source
 from iscale.plots.overview import TILE as DRAWN_TILE
 from iscale.project.layout import MOTHER_FOLDER
 from iscale.regions.annotate_kernels import (
+    FOLDER,
     MARKERS_PER_TASK,
     THRESHOLDS,
     TILE,
     AnnotateContext,
+    clear_figures,
+    draw_annotation,
+    figures,
     label_region,
     marker_rows,
     range_of_markers,
 )
-from iscale.regions.annotation_maps import FOLDER, clear_figures, draw_annotation, figures
+from iscale.regions.label_scores import HIGH, LOW, N_VALUES, SAID, rule_of
 from iscale.regions.marker_table import EXAMPLE, UNCLASSIFIED, Markers
-from iscale.regions.scores import HIGH, LOW, N_VALUES, SAID, rule_of
 from iscale.store import layout
 from iscale.store.run_store import RunStore
 from iscale.words import plural
@@ -88,20 +92,22 @@ def write_tables(context: AnnotateContext, values: list[Sums]) -> None:
 
 def _write_table(path: Path, total: NDArray[np.int64], labels: tuple[str, ...]) -> None:
     n = len(labels)
+    rows: list[tuple[Any, ...]] = [COLUMNS]
+    for cluster, row in enumerate(total, start=1):
+        size = int(row[n:].sum())
+        mean = row[:n] / FINEST / max(size, 1)
+        best = labels[int(mean.argmax())] if size else ""
+        for label, name in enumerate((*labels, UNCLASSIFIED)):
+            shown = f"{mean[label]:.6f}" if size and label < n else ""
+            share = f"{row[n + label] / size:.6f}" if size else ""
+            rows.append((cluster, size, best, name, shown, share))
+    _write_rows(path, rows)
+
+
+def _write_rows(path: Path, rows: Iterable[tuple[Any, ...]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    with part.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file, delimiter="\t", lineterminator="\n")
-        table.writerow(COLUMNS)
-        for cluster, row in enumerate(total, start=1):
-            size = int(row[n:].sum())
-            mean = row[:n] / FINEST / max(size, 1)
-            best = labels[int(mean.argmax())] if size else ""
-            for label, name in enumerate((*labels, UNCLASSIFIED)):
-                shown = f"{mean[label]:.6f}" if size and label < n else ""
-                share = f"{row[n + label] / size:.6f}" if size else ""
-                table.writerow((cluster, size, best, name, shown, share))
-    part.replace(path)
+    with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, delimiter="\t", lineterminator="\n").writerows(rows)
 
 
 FIGURES_PER_TASK = 4
@@ -132,19 +138,12 @@ def annotate_steps(
 
     Parameters
     ----------
-    markers
-        What `iscale.regions.marker_table.read_markers` returned.
     n_clusters
         Numbers of clusters, of those that ``clusters/labels`` has.
     recipe
         Of the model: with ``published``, markers are scaled as published.
     inputs
         Fingerprints of the predicted expression and of the clusters.
-
-    Raises
-    ------
-    MemoryBudgetError
-        If a step does not fit the budget.
     """
     expression, clusters = inputs
     rule = rule_of(recipe)
@@ -167,34 +166,31 @@ def annotate_steps(
 
 def _range_step(context: AnnotateContext, labelled: str, expression: str, resources: Resources) -> Step:
     store, markers = context.store, context.markers
-    shape, block = (len(markers), 1), (MARKERS_PER_TASK, 1)
     # A chunk of genes; a gene, the depth, what is counted of them, and the counts.
     counts = (MARKERS_PER_TASK + 2) * 8 * N_VALUES
     task_bytes = READ_BYTES + layout.GENES_PER_CHUNK * 2 * 4 * TILE**2 + 12 * 4 * TILE**2 + counts + SPARE_BYTES
-    plan = Plan(shape, block, cut(shape, block, (1, 1)), task_bytes)
-    check_budget("annotate/range", plan, resources)
 
     def prepare() -> None:
-        told = {
+        described = {
             "scaling": context.rule,
             "scaling_rule": SAID[context.rule],
             "markers": {label: list(genes) for label, genes in zip(context.labels, context.genes, strict=True)},
         }
         inputs = {"expression": expression}
-        store.make_group("annotation", {"unclassified": UNCLASSIFIED, **told, "inputs": inputs})
+        store.make_group("annotation", {"unclassified": UNCLASSIFIED, **described, "inputs": inputs})
 
     def finish(values: list[list[list[float]]]) -> None:
         ends = np.array([row for value in values for row in value], np.float32).reshape(-1, 2)
         store.put("annotation/marker", list(marker_rows(open_source(store), markers).values()), ("marker",))
-        told = RANGES[context.rule]
-        for column, (name, what) in enumerate(zip(("low", "high"), told, strict=True)):
+        meanings = RANGES[context.rule]
+        for column, (name, what) in enumerate(zip(("low", "high"), meanings, strict=True)):
             store.put(f"annotation/{name}", ends[:, column], ("marker",), long_name=f"{what} over the tissue")
 
     return Step(
         name="annotate/range",
         kernel=range_of_markers,
         context=context,
-        plan=plan,
+        plan=plan_rows("annotate/range", len(markers), MARKERS_PER_TASK, task_bytes, resources),
         fingerprint=labelled,
         outputs=store.metadata("annotation", "annotation/marker", "annotation/low", "annotation/high"),
         prepare=prepare,
@@ -230,15 +226,11 @@ def _label_step(context: AnnotateContext, labelled: str, resources: Resources) -
 
     def finish(values: list[list[list[int]]]) -> None:
         total = np.sum([np.array(value, np.int64) for value in values], axis=0)
-        shares.parent.mkdir(parents=True, exist_ok=True)
-        part = shares.with_name(shares.name + ".part")
-        with part.open("w", newline="", encoding="utf-8") as file:
-            table = csv.writer(file, delimiter="\t", lineterminator="\n")
-            table.writerow(("threshold", "label", "superpixels", "share"))
-            for threshold, row in zip(THRESHOLDS, total, strict=True):
-                for label, count in zip((*context.labels, UNCLASSIFIED), row, strict=True):
-                    table.writerow((f"{threshold:.2f}", label, count, f"{count / max(1, row.sum()):.6f}"))
-        part.replace(shares)
+        rows: list[tuple[Any, ...]] = [("threshold", "label", "superpixels", "share")]
+        for threshold, row in zip(THRESHOLDS, total, strict=True):
+            for label, count in zip((*context.labels, UNCLASSIFIED), row, strict=True):
+                rows.append((f"{threshold:.2f}", label, count, f"{count / max(1, row.sum()):.6f}"))
+        _write_rows(shares, rows)
 
     # Of a tile's superpixels: the sum, the rounded score and what ranks it per label; a chunk of genes. Of a shard's:
     # score, labels and confidence, and as much again while they are compressed.
@@ -266,15 +258,13 @@ def _label_step(context: AnnotateContext, labelled: str, resources: Resources) -
 
 
 def _figure_step(context: AnnotateContext, labelled: str, resources: Resources) -> Step:
-    shape, block = (len(THRESHOLDS) + len(context.labels), 1), (FIGURES_PER_TASK, 1)
-    plan = Plan(shape, block, cut(shape, block, (1, 1)), 3 * 4 * DRAWN_TILE**2 + MATPLOTLIB_BYTES)
-    check_budget("annotate/figures", plan, resources)
+    rows, task_bytes = len(THRESHOLDS) + len(context.labels), 3 * 4 * DRAWN_TILE**2 + MATPLOTLIB_BYTES
     drawn = tuple(figures(context))
     return Step(
         name="annotate/figures",
         kernel=draw_annotation,
         context=context,
-        plan=plan,
+        plan=plan_rows("annotate/figures", rows, FIGURES_PER_TASK, task_bytes, resources),
         fingerprint=labelled,
         prepare=lambda: clear_figures(context),
         outputs=drawn,

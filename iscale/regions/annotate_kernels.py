@@ -1,28 +1,35 @@
-"""What tasks of the stage ``annotate`` do: find the range of every marker, and label superpixels."""
+"""What tasks of the stage ``annotate`` do: find the range of every marker, label superpixels, draw the maps."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from iscale.engine.progress import tell
-from iscale.geometry import Region, SlideGrid
+from iscale.engine.whole_file import whole_file
+from iscale.geometry import SUPERPIXEL_PX, Region, SlideGrid
 from iscale.model.genes import Source, open_source
-from iscale.regions.scores import (
-    HIGH,
-    LOW,
+from iscale.plots.draw import draw_map
+from iscale.plots.labels import class_colours, draw_labels, label_map
+from iscale.plots.overview import mean_map, reduction
+from iscale.project.layout import file_name
+from iscale.regions.label_scores import (
     N_VALUES,
     Rule,
     classify,
     count_values,
     label_scores,
-    quantile,
+    quantiles,
     relative_counts,
     scaled,
 )
+from iscale.regions.marker_table import NOTHING, UNCLASSIFIED
 from iscale.store import layout
 from iscale.store.layout import genes_by_chunk
 from iscale.store.run_store import RunStore
@@ -35,14 +42,7 @@ THRESHOLDS = (0.01, 0.05, 0.10, 0.15, 0.20, 0.25)
 class AnnotateContext:
     """Names and numbers only: small, and the same on all workers.
 
-    Attributes
-    ----------
-    labels, genes
-        Names of the labels, and per label its markers.
-    n_clusters
-        Of which clusterings there is a table.
-    rule
-        How markers are scaled to [0, 1].
+    Labels, per label its markers, of which clusterings there is a table, and how markers are scaled to [0, 1].
     """
 
     store: RunStore
@@ -64,17 +64,7 @@ def marker_rows(source: Source, markers: Iterable[str]) -> dict[int, str]:
 
 
 def read_rows(source: Source, rows: Sequence[int], place: Region) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Values (y, x) of some rows at a place, one row after the other; genes that are stored together are read once.
-
-    Parameters
-    ----------
-    source
-        Genes of a run.
-    rows
-        Ascending.
-    place
-        In superpixels.
-    """
+    """Values (y, x) of ascending rows at a place, one after the other; genes that are stored together are read once."""
     for together in genes_by_chunk(rows):
         near = [rows[at] for at in together]
         yield from zip(near, source.rows(np.array(near, np.int64), place), strict=True)
@@ -86,20 +76,10 @@ TILE = 512
 
 
 def range_of_markers(context: AnnotateContext, region: Region) -> list[list[float]]:
-    """What becomes 0 and what becomes 1 of some markers, by the context's rule, of values that are finite.
+    """What becomes 0 and what becomes 1 of some markers: rows of the region, in the order of the run's genes.
 
-    Parameters
-    ----------
-    context
-        Of the stage.
-    region
-        Its rows are markers, in the order of the run's genes.
-
-    Returns
-    -------
-    list
-        Per marker its lowest and highest expected counts, or two quantiles of its counts per 10,000; both 0 where it
-        has none.
+    By the context's rule, of finite values: per marker its lowest and highest expected counts, or two quantiles of its
+    counts per 10,000; both 0 where it has none.
     """
     rows = list(marker_rows(open_source(context.store), context.markers))[region.y0 : region.y1]
     found = _quantiles(context, rows) if context.rule == "relative" else _extremes(context, rows)
@@ -126,7 +106,7 @@ def _quantiles(context: AnnotateContext, rows: list[int]) -> dict[int, tuple[flo
             depth, last = np.asarray(depths[tile.slices]).astype(np.float32), tile
         there = np.isfinite(values) & (depth > 0)
         counts[row] += count_values(relative_counts(values[there], depth[there]))
-    return {row: (quantile(n, LOW), quantile(n, HIGH)) for row, n in counts.items()}
+    return {row: quantiles(n) for row, n in counts.items()}
 
 
 def _values(context: AnnotateContext, rows: list[int]) -> Iterator[tuple[Region, int, NDArray[np.float32]]]:
@@ -211,3 +191,56 @@ def _scaled_markers(
         if depth is not None:
             values = relative_counts(values, depth).astype(np.float32)
         yield number, scaled(values, markers[number].low, markers[number].high)
+
+
+FOLDER = "annotation"
+
+
+def figures(context: AnnotateContext) -> Iterator[Path]:
+    """All files that `draw_annotation` writes: maps, then masks, then scores."""
+    folder = context.store.folder / FOLDER
+    yield from (folder / f"{threshold:.2f}.png" for threshold in THRESHOLDS)
+    for kind in ("masks", "scores"):
+        yield from (folder / kind / f"{file_name(label)}.png" for label in context.labels)
+
+
+def draw_annotation(context: AnnotateContext, region: Region) -> None:
+    """Draw some figures; rows of the region are thresholds, then labels."""
+    for row in range(region.y0, region.y1):
+        if row < len(THRESHOLDS):
+            _draw_threshold(context, row)
+        else:
+            _draw_label(context, row - len(THRESHOLDS))
+
+
+def clear_figures(context: AnnotateContext) -> None:
+    """Remove figures of an earlier run, which may be of other labels."""
+    folder = context.store.folder / FOLDER
+    for path in (*folder.glob("*.png"), *folder.glob("masks/*.png"), *folder.glob("scores/*.png")):
+        path.unlink()
+
+
+def _draw_threshold(context: AnnotateContext, row: int) -> None:
+    array = context.store.array("annotation/labels")
+    factor = reduction(array.shape)
+    path = context.store.folder / FOLDER / f"{THRESHOLDS[row]:.2f}.png"
+    names, colours = [*context.labels, UNCLASSIFIED], [*class_colours(len(context.labels)), NOTHING]
+    title = f"annotation, best score at least {THRESHOLDS[row]:.2f}"
+    draw_labels(path, label_map(array, row, factor), names, colours, context.grid.superpixel_um * factor, title)
+
+
+def _draw_label(context: AnnotateContext, label: int) -> None:
+    folder, name = context.store.folder / FOLDER, f"{file_name(context.labels[label])}.png"
+    labels, score = (context.store.array(f"annotation/{part}") for part in ("labels", "score"))
+    factor = reduction(score.shape)
+    _write_mask(folder / "masks" / name, label_map(labels, 0, factor) == label + 1, context.grid, factor)
+    title, unit = f"{context.labels[label]}, score", "mean of the markers, each scaled to [0, 1]"
+    draw_map(folder / "scores" / name, mean_map(score, label, factor), context.grid.superpixel_um * factor, title, unit)
+
+
+def _write_mask(path: Path, mask: NDArray[np.bool_], grid: SlideGrid, factor: int) -> None:
+    """Write a mask, white where true, of the slide without its padding: as masks of a project are read."""
+    rows, columns = (ceil(n / (SUPERPIXEL_PX * factor)) for n in grid.content_shape_px)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as part:
+        Image.fromarray(np.where(mask[:rows, :columns], 255, 0).astype(np.uint8)).save(part, format="PNG")

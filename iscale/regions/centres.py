@@ -29,19 +29,9 @@ TILE = SHARD_SUPERPIXELS
 def read_smoothed(
     store: RunStore, tile: Region, masks: tuple[str, ...]
 ) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.float32]]]:
-    """Smoothed embedding of a tile, once per mask.
+    """Smoothed embedding of a tile, once per mask, by the paths of (y, x) bool arrays: the superpixels to smooth over.
 
-    Parameters
-    ----------
-    store, tile
-        Where to read.
-    masks
-        Paths of (y, x) bool arrays: the superpixels that are smoothed over.
-
-    Yields
-    ------
-    there, values
-        (y, x) of the tile: which superpixels are in the mask; and (superpixel, component) of these, row by row.
+    Yields (y, x) which superpixels of the tile are in the mask, and (superpixel, component) of these, row by row.
     """
     stored = store.array("embedding/embedding")
     window = tile.grown(HALO, (stored.shape[1], stored.shape[2]))
@@ -60,24 +50,11 @@ def read_smoothed(
 def smooth(
     values: NDArray[np.floating], there: NDArray[np.bool_], core: tuple[slice, slice] = (slice(None), slice(None))
 ) -> NDArray[np.float32]:
-    """Gaussian mean over the superpixels that are there.
+    """Gaussian mean of (component, y, x) over the superpixels that are there (y, x), of a core of the plane.
 
-    Parameters
-    ----------
-    values
-        (component, y, x); what is not there is not looked at, and may be NaN.
-    there
-        (y, x) which superpixels count.
-    core
-        Part of the plane to return.
+    What is not there is not looked at, and may be NaN. Returns (superpixel, component) float32 of those of the core
+    that are there, row by row.
 
-    Returns
-    -------
-    ndarray
-        (superpixel, component) float32 of the core's superpixels that are there, row by row.
-
-    Examples
-    --------
     >>> smooth(np.array([[[1, np.nan, 1]]]), np.array([[True, False, True]])).tolist()
     [[1.0], [1.0]]
     """
@@ -132,12 +109,7 @@ def position_hash(tile: Region, width: int, seed: int) -> NDArray[np.uint64]:
 def draw_samples(store: RunStore, masks: tuple[str, ...], seed: int) -> list[NDArray[np.float32]]:
     """Smoothed embeddings of superpixels of each mask: all of a small slide, else about as many as a sample holds.
 
-    The slide is streamed over, a tile at a time.
-
-    Returns
-    -------
-    list of ndarray
-        (superpixel, component) float32 per mask, in the order of the tiles.
+    The slide is streamed over, a tile at a time: (superpixel, component) float32 per mask, in the order of the tiles.
     """
     n_components, height, width = store.array("embedding/embedding").shape
     whole = Region(0, height, 0, width)
@@ -163,39 +135,27 @@ def _count(store: RunStore, mask: str, whole: Region) -> int:
     return sum(int(np.count_nonzero(array[tile.slices])) for tile in whole.tiles(MASK_SHARD_SUPERPIXELS))
 
 
-def distinct(rows: NDArray[np.float32], enough: int) -> int:
-    """Number of different rows of (row, component), counted up to ``enough``.
+def distinct(rows: NDArray[np.float32], most: int) -> int:
+    """Number of different rows of (row, component), counted up to ``most``.
 
     >>> distinct(np.array([[1.0], [1.0], [2.0]], np.float32), 10)
     2
     """
     first = len(np.unique(rows[:DISTINCT_ROWS], axis=0)) if len(rows) else 0
-    return min(enough, first if first >= enough or len(rows) <= DISTINCT_ROWS else len(np.unique(rows, axis=0)))
+    return min(most, first if first >= most or len(rows) <= DISTINCT_ROWS else len(np.unique(rows, axis=0)))
 
 
 def fit_centres(rows: NDArray[np.float32], k: int, seed: int) -> NDArray[np.float32]:
-    """Centres of ``k`` clusters, those with most of the rows first.
+    """Centres (k, component) of ``k`` clusters of rows, at least ``k`` of which differ; those with most rows first.
 
-    On one thread, as the order in which several add up is not fixed.
-
-    Parameters
-    ----------
-    rows
-        (superpixel, component), of which at least ``k`` differ.
-    k, seed
-        How many clusters; what the starts and the order of batches follow from.
-
-    Returns
-    -------
-    ndarray
-        (k, component) float32.
+    On one thread, as the order in which several add up is not fixed. Starts and batches follow from the seed.
     """
     with threadpool_limits(limits=1):
         some = np.ascontiguousarray(rows[:: -(-len(rows) // BATCH_ROWS)])
         begun = [_in_batches(some, k, (seed + start * 1_000_003) % 2**32) for start in range(STARTS)]
         begun.sort(key=lambda centres: inertia(some, centres))
         best = min((_finished(rows, centres) for centres in begun[:FINISHED]), key=lambda c: inertia(rows, c))
-    sizes = np.bincount(nearest(rows, best), minlength=k)
+    sizes = np.bincount(nearest_centre(rows, best), minlength=k)
     return best[np.lexsort((*best.T[::-1], -sizes))]
 
 
@@ -204,13 +164,7 @@ def _in_batches(rows: NDArray[np.float32], k: int, seed: int) -> NDArray[np.floa
     from sklearn.cluster import MiniBatchKMeans
 
     kmeans = MiniBatchKMeans(
-        k,
-        batch_size=BATCH,
-        max_iter=100,
-        max_no_improvement=20,
-        n_init=3,
-        compute_labels=False,
-        random_state=seed,
+        k, batch_size=BATCH, max_iter=100, max_no_improvement=20, n_init=3, compute_labels=False, random_state=seed
     )
     return np.asarray(kmeans.fit(rows).cluster_centers_, dtype=np.float32)
 
@@ -225,7 +179,7 @@ def _finished(rows: NDArray[np.float32], centres: NDArray[np.float32]) -> NDArra
         return np.asarray(kmeans.fit(rows).cluster_centers_, dtype=np.float32)
 
 
-def nearest(rows: NDArray[np.float32], centres: NDArray[np.float32]) -> NDArray[np.int64]:
+def nearest_centre(rows: NDArray[np.float32], centres: NDArray[np.float32]) -> NDArray[np.int64]:
     """(row,) the index of the nearest centre; centres that are NaN are none.
 
     Without a matrix product: how many rows come at once changes no bit.

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iscale.engine.ledger import fingerprint
-from iscale.engine.plan import Plan, Resources, check_budget, cut, plan_regions, single_task
+from iscale.engine.plan import Resources, plan_regions, plan_rows, single_task
 from iscale.engine.progress import tell
 from iscale.engine.step import Step
 from iscale.errors import InputError
@@ -29,7 +29,7 @@ from iscale.regions.centres import (
     distinct,
     draw_samples,
     fit_centres,
-    nearest,
+    nearest_centre,
     read_smoothed,
 )
 from iscale.regions.components import HALO, join_small
@@ -146,7 +146,7 @@ def nearest_region(context: ClusterContext, region: Region) -> None:
             found = read_smoothed(store, tile, tuple(MASKS.values()))
             for which, (there, values) in zip(MASKS, found, strict=True):
                 for row in range(n if len(values) else 0):
-                    labels = (nearest(values, centres[which][row]) + 1).astype(np.uint8)
+                    labels = (nearest_centre(values, centres[which][row]) + 1).astype(np.uint8)
                     maps[which][row, *tile.within(shard)][there] = labels
             tell((tile.y0 - region.y0) * region.shape[1] + (tile.x0 - region.x0), region.area)
         for which, labels in maps.items():
@@ -186,18 +186,9 @@ def write_region(context: ClusterContext, region: Region) -> None:
 def order_by_size(counts: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Labels by size, the largest first; of two of one size, that of the earlier centre.
 
-    Parameters
-    ----------
-    counts
-        (n_clusters, centre) superpixels.
+    Of (n_clusters, centre) superpixels: the label that each centre becomes, and (n_clusters, cluster) superpixels of
+    each.
 
-    Returns
-    -------
-    order, sizes
-        (n_clusters, centre): the label that each centre becomes; (n_clusters, cluster): superpixels of each label.
-
-    Examples
-    --------
     >>> order, sizes = order_by_size(np.array([[2, 5, 0]]))
     >>> order.tolist(), sizes.tolist()
     ([[2, 1, 3]], [[5, 2, 0]])
@@ -282,7 +273,7 @@ def cluster_steps(
     yield Step(
         name="cluster/draw",
         kernel=draw_region,
-        plan=_plan_rows("cluster/draw", len(n_clusters), 1, FIGURE_BYTES, resources),
+        plan=plan_rows("cluster/draw", len(n_clusters), 1, FIGURE_BYTES, resources),
         outputs=files,
         prepare=partial(clear_figures, store, n_clusters),
         disk_bytes=100_000 * len(files),
@@ -395,7 +386,7 @@ def _marker_step(context: ClusterContext, common: dict[str, Any], genes: tuple[s
     return Step(
         name="cluster/markers",
         kernel=markers_of_genes,
-        plan=_plan_rows("cluster/markers", len(genes), GENES_PER_TASK, task_bytes, resources),
+        plan=plan_rows("cluster/markers", len(genes), GENES_PER_TASK, task_bytes, resources),
         outputs=(*store.metadata(*(array.path for array in arrays.values())), *tables.values()),
         prepare=make,
         finish=write_tables,
@@ -403,14 +394,6 @@ def _marker_step(context: ClusterContext, common: dict[str, Any], genes: tuple[s
         files=sum(array.files for array in arrays.values()) + len(tables) + 7 * len(n_clusters),
         **common,
     )
-
-
-def _plan_rows(name: str, rows: int, rows_per_task: int, task_bytes: int, resources: Resources) -> Plan:
-    """A plan over the rows of a table."""
-    shape, shard = (rows, 1), (rows_per_task, 1)
-    plan = Plan(shape, shard, cut(shape, shard, (1, 1)), task_bytes)
-    check_budget(name, plan, resources)
-    return plan
 
 
 def steps(job: Job, workers: Workers, made: Mapping[str, str]) -> Iterator[Step]:

@@ -27,20 +27,8 @@ _components: Any = measure.label
 
 
 def join_small(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Give small components the label of their neighbours.
+    """Give small components of labels (y, x) the label of their neighbours; 0 is none, and stays so.
 
-    Parameters
-    ----------
-    labels
-        (y, x); 0 is none, and stays so.
-
-    Returns
-    -------
-    ndarray
-        (y, x) uint8.
-
-    Examples
-    --------
     >>> labels = np.ones((5, 6), np.uint8)
     >>> labels[2, 3:5] = 2
     >>> bool((join_small(labels) == 1).all())
@@ -64,10 +52,7 @@ def _borders(
 ) -> tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.bool_]]:
     """One row per side that a superpixel of a small component shares with one of another component.
 
-    Returns
-    -------
-    own, neighbour, is_large
-        The small component, the label on the other side, and whether the component there is large.
+    The small component, the label on the other side, and whether the component there is large.
     """
     parts = []
     for here, there in _sides():

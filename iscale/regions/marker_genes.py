@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from iscale.engine.whole_file import whole_file
+
 PER = 10_000
 """Relative expression is per so many counts."""
 PSEUDO = 1.0
@@ -29,12 +31,7 @@ COLUMNS = ("cluster", "rank", "gene", "effect_size", "log2_fold_change", "mean_i
 class Sums:
     """Sums over the superpixels of every cluster, of some genes.
 
-    Attributes
-    ----------
-    count
-        (cluster,) superpixels.
-    linear, log, squares
-        (gene, cluster) float64: of relative expression, of its ``log1p``, of that squared.
+    (cluster,) how many, and (gene, cluster) float64 of relative expression, of its ``log1p``, of that squared.
     """
 
     count: NDArray[np.float64]
@@ -49,15 +46,7 @@ class Sums:
         return cls(np.zeros(n_clusters), linear, log, squares)
 
     def add(self, relative: NDArray[np.float64], log: NDArray[np.float64], labels: NDArray[np.uint8]) -> None:
-        """Count superpixels.
-
-        Parameters
-        ----------
-        relative, log
-            (gene, superpixel): relative expression, and its ``log1p``.
-        labels
-            (superpixel,) their clusters; 0 is none.
-        """
+        """Count superpixels: relative expression and its ``log1p`` (gene, superpixel); labels (superpixel,), 0 none."""
         member = (labels[:, None] == np.arange(1, len(self.count) + 1)).astype(np.float64)
         self.count += member.sum(axis=0)
         self.linear += relative @ member
@@ -68,12 +57,9 @@ class Sums:
 def relative_expression(
     expression: NDArray[np.floating], depth: NDArray[np.floating]
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Counts per 10,000 of (gene, y, x) expected counts.
+    """Counts per 10,000 of (gene, y, x) expected counts where depth (y, x) is known and above 0, and (y, x) where.
 
-    Returns
-    -------
-    relative, there
-        (gene, superpixel) of the superpixels, row by row, whose depth is known and above 0; (y, x) which these are.
+    They are (gene, superpixel), row by row.
     """
     there = np.isfinite(depth) & (depth > 0)
     return expression[:, there].astype(np.float64) * PER / depth[there].astype(np.float64), there
@@ -107,14 +93,7 @@ def _in_and_out(
 def write_markers(path: Path, found: Mapping[str, NDArray[np.floating]], genes: Sequence[str]) -> None:
     """Write the leading genes of every cluster, those that are higher in it by both measures, as a table.
 
-    Parameters
-    ----------
-    path
-        File to write; its folder is made.
-    found
-        (gene, cluster) by statistic.
-    genes
-        (gene,) names.
+    ``found`` is (gene, cluster) by statistic, of the genes (gene,).
     """
     effect = found["effect_size"]
     lines = ["\t".join(COLUMNS)]
@@ -126,6 +105,5 @@ def write_markers(path: Path, found: Mapping[str, NDArray[np.floating]], genes: 
             values = (f"{found[name][gene, cluster]:.4g}" for name in COLUMNS[3:])
             lines.append("\t".join([str(cluster + 1), str(rank), genes[gene], *values]))
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text("\n".join(lines) + "\n")
-    part.replace(path)
+    with whole_file(path) as part:
+        part.write_text("\n".join(lines) + "\n")

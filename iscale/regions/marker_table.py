@@ -14,6 +14,9 @@ from iscale.words import plural
 UNCLASSIFIED = "Unclassified"
 """What a superpixel is whose best score is below the threshold; no label may be called so."""
 
+NOTHING = "#d9d9d9"
+"""Its colour."""
+
 MOST_LABELS = 254
 """Labels are stored as a byte, with two values for what has none."""
 
@@ -55,15 +58,8 @@ def read_markers(path: Path, genes: Sequence[str]) -> Markers:
     """Read a table of markers, with a header that names the columns ``gene`` and ``label``.
 
     Commas, semicolons and tabs separate; further columns, blank lines and repeated lines are passed over. A gene may
-    speak for several labels. Markers that the run lacks are left out, and so are labels without any other: a run with
-    few genes should not fail for one rare cell type. Both are told in the notices.
-
-    Parameters
-    ----------
-    path
-        The file.
-    genes
-        Genes that the run can tell, written or not.
+    speak for several labels. Markers that are not among the run's ``genes``, written or not, are left out, and so are
+    labels without any other: a run with few genes should not fail for one rare cell type. Notices tell both.
 
     Raises
     ------
@@ -73,10 +69,7 @@ def read_markers(path: Path, genes: Sequence[str]) -> Markers:
     of_label, known, named = _by_label(path), set(genes), named_markers(path)
     missing = tuple(gene for gene in named if gene not in known)
     if len(missing) == len(named):
-        raise InputError(
-            f"{path}: the run has none of the {len(named)} markers: {_listed(missing, genes)}.",
-            REMEDY,
-        )
+        raise InputError(f"{path}: the run has none of the {len(named)} markers: {_listed(missing, genes)}.", REMEDY)
     there = {label: tuple(gene for gene in markers if gene in known) for label, markers in of_label.items()}
     lost = [label for label, markers in there.items() if not markers]
     kept = {label: markers for label, markers in there.items() if markers}

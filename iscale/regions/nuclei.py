@@ -115,30 +115,17 @@ _STEP = 0.001
 
 @dataclass(frozen=True)
 class Threshold:
-    """A threshold and how it was found.
-
-    Attributes
-    ----------
-    value
-        Density of haematoxylin.
-    how
-        In words, with the numbers.
-    """
+    """A density of haematoxylin, and how it was found: in words, with the numbers."""
 
     value: float
     how: str
 
 
 def find_threshold(counts: NDArray[np.integer], edges: NDArray[np.float64]) -> Threshold:
-    """Where a pixel is as likely of the denser of two groups as of the other.
+    """Where a pixel is as likely of the denser of two groups as of the other, by counts (bin,) of stained pixels.
 
     Two normal distributions, each with a spread of its own (nuclei differ more among themselves than what lies between
-    them, which is why Otsu's threshold is too high), are fitted to the histogram.
-
-    Parameters
-    ----------
-    counts, edges
-        (bin,) pixels of stained tissue, and (bin + 1,) borders of the bins.
+    them, which is why Otsu's threshold is too high), are fitted to the histogram, with edges (bin + 1,).
     """
     if not counts.any():
         return Threshold(MOST, "no stained pixels on the tissue: as high as it may be")
@@ -147,9 +134,9 @@ def find_threshold(counts: NDArray[np.integer], edges: NDArray[np.float64]) -> T
     nuclei = int(np.argmax(model.means_))
     pale, dense = (float(model.means_[k, 0]) for k in (1 - nuclei, nuclei))
     spreads = [float(np.sqrt(model.covariances_[k, 0, 0])) for k in (1 - nuclei, nuclei)]
-    apart = (dense - pale) / max(float(np.sqrt(np.mean(np.square(spreads)))), _STEP)
+    distance = (dense - pale) / max(float(np.sqrt(np.mean(np.square(spreads)))), _STEP)
     groups = f"{pale:.2f} +- {spreads[0]:.2f} and {dense:.2f} +- {spreads[1]:.2f}"
-    if apart < FEWEST_APART or dense < PALEST_NUCLEI:
+    if distance < FEWEST_APART or dense < PALEST_NUCLEI:
         found = float(values.mean() + RARE * values.std())
         how = f"no group of nuclei stands out ({groups}): {RARE:g} standard deviations above the mean"
         return _bounded(found, how, RARE_LEAST)

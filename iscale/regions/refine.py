@@ -16,21 +16,7 @@ from iscale.engine.plan import Resources, plan_regions
 from iscale.engine.step import Kernel, Step
 from iscale.geometry import SUPERPIXEL_PX, Region, SlideGrid
 from iscale.plots.charts import draw_histogram
-from iscale.regions.nuclei import (
-    DENSE_SHARE,
-    HIGHEST,
-    LOWEST,
-    STAINED,
-    blocks,
-    dense_part,
-    edges,
-    find_threshold,
-    green,
-    haematoxylin,
-    haematoxylin_weights,
-    histogram,
-    no_counts,
-)
+from iscale.regions import nuclei
 from iscale.slide.base import file_fingerprint
 from iscale.slide.colour import Glass, Mask
 from iscale.slide.user_mask import UserMask, read_user_mask
@@ -46,16 +32,9 @@ STATISTIC, CELLS = "tissue/haematoxylin", "tissue/cells"
 
 @dataclass(frozen=True)
 class RefineContext:
-    """What a task needs to know.
+    """What a task needs to know: the pyramid level on which haematoxylin is measured, or the user's mask.
 
-    Attributes
-    ----------
-    level
-        Pyramid level on which haematoxylin is measured.
-    user_cells
-        The user's mask, which is taken instead.
-    mask
-        Its fingerprint, which tells a worker when the mask it holds is old.
+    The mask's fingerprint tells a worker when the one that it holds is old.
     """
 
     store: RunStore
@@ -68,7 +47,7 @@ class RefineContext:
 def measure_region(context: RefineContext, region: Region) -> dict[str, list[int]]:
     """Measure haematoxylin in a region, a shard at a time; returns histograms of its pixels and of its superpixels."""
     store, side = context.store, SUPERPIXEL_PX // 2**context.level
-    image, of_pixels, of_superpixels = store.array(f"image/{context.level}"), no_counts(), no_counts()
+    image, of_pixels, of_superpixels = store.array(f"image/{context.level}"), nuclei.no_counts(), nuclei.no_counts()
     glass = glass_of(store)
     for shard in region.tiles(layout.SHARD_SUPERPIXELS):
         tissue = np.asarray(store.array("tissue/mask")[shard.slices])
@@ -76,14 +55,14 @@ def measure_region(context: RefineContext, region: Region) -> dict[str, list[int
             continue
         pixels = np.asarray(image[(slice(None), *shard.scaled(side).slices)])
         at = _density_of_glass(glass, context.grid, shard)[tissue]
-        density = blocks(haematoxylin(pixels), side)[tissue]
-        density -= (at @ haematoxylin_weights()).astype(np.float32)[:, None]
-        stained = blocks(green(pixels), side)[tissue] > at[:, 1, None] + STAINED
+        density = nuclei.blocks(nuclei.haematoxylin(pixels), side)[tissue]
+        density -= (at @ nuclei.haematoxylin_weights()).astype(np.float32)[:, None]
+        stained = nuclei.blocks(nuclei.green(pixels), side)[tissue] > at[:, 1, None] + nuclei.STAINED
         statistic = np.full(shard.shape, np.nan, np.float16)
-        statistic[tissue] = dense_part(density)
+        statistic[tissue] = nuclei.dense_part(density)
         store.write(STATISTIC, shard, statistic)
-        of_pixels += histogram(density[stained])
-        of_superpixels += histogram(statistic[tissue].astype(np.float32))
+        of_pixels += nuclei.histogram(density[stained])
+        of_superpixels += nuclei.histogram(statistic[tissue].astype(np.float32))
     return {"pixels": of_pixels.tolist(), "superpixels": of_superpixels.tolist()}
 
 
@@ -143,7 +122,7 @@ def _write_cells(store: RunStore, region: Region, cells_of: Callable[[Region], M
     return counts
 
 
-STATISTIC_NAME = f"optical density of haematoxylin that {DENSE_SHARE:.0%} of a superpixel reach"
+STATISTIC_NAME = f"optical density of haematoxylin that {nuclei.DENSE_SHARE:.0%} of a superpixel reach"
 FIGURE = "refine/threshold.png"
 
 COARSEST_UM = 1.5
@@ -163,30 +142,13 @@ VERSION = 1
 
 
 def refine_steps(
-    store: RunStore,
-    grid: SlideGrid,
-    user_cells: Path | None,
-    *,
-    inputs: tuple[str, str],
-    resources: Resources,
+    store: RunStore, grid: SlideGrid, user_cells: Path | None, *, inputs: tuple[str, str], resources: Resources
 ) -> Iterator[Step]:
     """The steps that fill ``tissue/cells``: haematoxylin is measured and split by a threshold.
 
-    A user's mask replaces both, and so does the tissue where pixels are too large to show nuclei.
-
-    Every superpixel is decided by itself: one is about a cell, so a lone one is no speck, and a gap no hole.
-
-    Parameters
-    ----------
-    user_cells
-        The user's mask of cells, which replaces the measurement.
-    inputs
-        Fingerprints of the image and of the tissue.
-
-    Raises
-    ------
-    MemoryBudgetError
-        If a step does not fit the budget.
+    A user's mask replaces both, and so does the tissue where pixels are too large to show nuclei. Every superpixel is
+    decided by itself: one is about a cell, so a lone one is no speck, and a gap no hole. ``inputs`` are the
+    fingerprints of the image and of the tissue.
     """
     if user_cells:
         made = fingerprint("refine", {"user_cells": file_fingerprint(user_cells)}, *inputs)
@@ -214,14 +176,15 @@ def _nuclei_step(context: RefineContext, made: str, resources: Resources) -> Ste
 
     def finish(values: list[dict[str, list[int]]]) -> None:
         counts = {kind: np.sum([value[kind] for value in values], axis=0) for kind in ("pixels", "superpixels")}
-        threshold = find_threshold(counts["pixels"], edges())
+        ends = {"low": nuclei.LOWEST, "high": nuclei.HIGHEST}
+        threshold = nuclei.find_threshold(counts["pixels"], nuclei.edges())
         store.set_attributes(
             STATISTIC,
             threshold=threshold.value,
             how=threshold.how,
             glass="of the slide" if glass_of(store) else "pure white",
             pixel_size_um=context.grid.pixel_size_um * 2**context.level,
-            histogram={"low": LOWEST, "high": HIGHEST, **{kind: count.tolist() for kind, count in counts.items()}},
+            histogram=ends | {kind: count.tolist() for kind, count in counts.items()},
         )
         _draw(store.folder / FIGURE, counts["superpixels"], threshold.value)
 
@@ -241,10 +204,10 @@ def _nuclei_step(context: RefineContext, made: str, resources: Resources) -> Ste
 
 def _draw(path: Path, counts: NDArray[np.int64], threshold: float) -> None:
     """Draw what the threshold splits, without empty ends."""
-    there = np.flatnonzero((counts > 0) | (edges()[:-1] <= threshold) & (threshold < edges()[1:]))
+    there = np.flatnonzero((counts > 0) | (nuclei.edges()[:-1] <= threshold) & (threshold < nuclei.edges()[1:]))
     shown = slice(there[0], there[-1] + 1)
     title = "superpixels by haematoxylin: above the threshold they are likely to hold nuclei"
-    draw_histogram(path, counts[shown], edges()[there[0] : there[-1] + 2], threshold, title, STATISTIC_NAME)
+    draw_histogram(path, counts[shown], nuclei.edges()[there[0] : there[-1] + 2], threshold, title, STATISTIC_NAME)
 
 
 def _cells_step(

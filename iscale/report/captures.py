@@ -1,4 +1,4 @@
-"""Section of a report: the captures, how they were placed, and how far they agree."""
+"""Sections of a report: the slide; the captures, where they lie on it, and how far they agree."""
 
 from __future__ import annotations
 
@@ -10,24 +10,49 @@ import zarr
 from numpy.typing import NDArray
 
 from iscale.captures.stage import on_mother, open_capture
-from iscale.report.items import (
-    NOT_KNOWN,
-    Facts,
-    Figure,
-    Finding,
-    Item,
-    Missing,
-    Section,
-    Text,
-    Weight,
-    count,
-    percent,
-    read_json,
-    shown,
-    table_of,
-)
-from iscale.report.scene import Scene
+from iscale.plots.labels import draw_slide
+from iscale.plots.overview import image_overview, reduction
+from iscale.report.page import Facts, Figure, Finding, Item, Missing, Section, Text, Weight, not_made, table_of
+from iscale.report.scene import Scene, mean_plane, share_of
+from iscale.report.values import NOT_KNOWN, count, percent, read_json, shown
 from iscale.words import plural
+
+LONGEST_PX = 1100
+
+
+def slide_section(scene: Scene, captures: dict[str, NDArray[np.float64]]) -> Section:
+    """The slide at a glance, with the positions (spot, 2) of each capture's spots, in um."""
+    grid, items = scene.grid, list[Item]()
+    height_mm, width_mm = (n * grid.pixel_size_um / 1000 for n in grid.content_shape_px)
+    rows, columns = grid.superpixel_shape
+    facts = [
+        ("slide", f"{width_mm:.1f} x {height_mm:.1f} mm"),
+        ("file", f"{grid.raw_shape_px[1]:,} x {grid.raw_shape_px[0]:,} px of {grid.raw_pixel_size_um:.4g} µm"),
+        ("superpixels", f"{count(rows * columns)}, {grid.superpixel_um:g} µm wide"),
+    ]
+    if scene.store.has("tissue/mask"):
+        on, total = share_of(scene.store, "tissue/mask")
+        area = on * grid.superpixel_um**2 / 1e6
+        facts.append(("tissue", f"{plural(on, 'superpixel')} ({percent(on / total)}), {area:.1f} mm²"))
+        items.append(_figure(scene, captures))
+    else:
+        items.append(Missing("The tissue has not been found yet.", scene.command("tissue")))
+    facts.append(("genes", count(len(scene.genes()))))
+    return Section("slide", "The slide", (Facts(tuple(facts)), *items))
+
+
+def _figure(scene: Scene, captures: dict[str, NDArray[np.float64]]) -> Figure:
+    grid = scene.grid
+    height, width = (n * grid.pixel_size_um for n in grid.content_shape_px)
+    image, extent = image_overview(scene.store, (0.0, width, 0.0, height), LONGEST_PX)
+    mask = scene.store.array("tissue/mask")
+    factor = reduction(mask.shape)
+    path = scene.figure("slide")
+    draw_slide(path, image, extent, mean_plane(mask, factor), grid.superpixel_um * factor, captures)
+    names = ", ".join(captures) or "no captures"
+    alt = f"The stained slide with the outline of its tissue, and frames where captures lie: {names}."
+    return Figure(path, alt, "Black: outline of the tissue. Coloured: the captures, where they lie on the slide.")
+
 
 FOLDER = "alignment"
 MOST_FIGURES = 12
@@ -40,18 +65,8 @@ MOST_PLACES = 20_000
 class CaptureFacts:
     """A capture as the run holds it.
 
-    Attributes
-    ----------
-    name, platform
-        What it is called, and what measured it.
-    spots, genes
-        Measured.
-    diameter_um
-        Of its spots.
-    xy_um
-        (spot, 2) where its spots, or some of them, lie on the slide.
-    placed
-        What is known of its alignment: ``how``, ``verdict``, ``reasons``, ``quality``; empty for aligned tables.
+    ``xy_um`` (spot, 2) is where its spots, or some of them, lie on the slide; ``placed`` what is known of its
+    alignment: ``how``, ``verdict``, ``reasons``, ``quality``; empty for aligned tables.
     """
 
     name: str
@@ -90,9 +105,9 @@ def _read(scene: Scene, name: str, placed: dict[str, Any]) -> CaptureFacts:
 
 def captures_section(scene: Scene, captures: list[CaptureFacts]) -> Section:
     """The captures, how they were placed, and how far they agree."""
+    title = "Captures and their alignment"
     if not captures:
-        missing = Missing("The run holds no captures yet.", scene.command("fit"))
-        return Section("captures", "Captures and their alignment", (missing,))
+        return not_made("captures", title, "The run holds no captures yet.", scene.command("fit"))
     items: list[Item] = [_measured(scene, captures)]
     training = scene.attributes("training")
     if scene.store.has("training/depth"):
@@ -108,7 +123,7 @@ def captures_section(scene: Scene, captures: list[CaptureFacts]) -> Section:
     if agreement := training.get("agreement"):
         items.append(_agreement(agreement))
     items += _figures(scene, placed)
-    return Section("captures", "Captures and their alignment", tuple(items))
+    return Section("captures", title, tuple(items))
 
 
 def _measured(scene: Scene, captures: list[CaptureFacts]) -> Item:
@@ -164,7 +179,7 @@ def _agreement(found: list[dict[str, Any]]) -> Item:
 def _figures(scene: Scene, placed: list[CaptureFacts]) -> list[Item]:
     found: list[Item] = []
     for capture in placed[:MOST_FIGURES]:
-        path = scene.taken(scene.store.folder / FOLDER / f"{capture.name}.png", f"alignment-{capture.name}")
+        path = scene.copied(scene.store.folder / FOLDER / f"{capture.name}.png", f"alignment-{capture.name}")
         if path is not None:
             alt = (
                 f"Capture {capture.name} on the mother image before and after alignment, laid over it, and as a "

@@ -10,27 +10,10 @@ import numpy as np
 
 from iscale.plots.draw import draw_map
 from iscale.plots.labels import class_colours, draw_labels, label_map
-from iscale.plots.overview import reduction
-from iscale.regions.annotation_maps import NOTHING
-from iscale.regions.marker_table import UNCLASSIFIED
-from iscale.report.items import (
-    NOT_KNOWN,
-    Facts,
-    Figure,
-    Finding,
-    Heading,
-    Item,
-    Missing,
-    Row,
-    Section,
-    Text,
-    count,
-    percent,
-    read_tsv,
-    table_of,
-    tidy,
-)
-from iscale.report.scene import LONGEST, MAP_INCHES, Scene, kept_plane, label_counts, mean_plane, share_of, tissue_box
+from iscale.regions.marker_table import NOTHING, UNCLASSIFIED
+from iscale.report.page import Facts, Figure, Finding, Heading, Item, Section, Text, not_made, table_of
+from iscale.report.scene import MAP_INCHES, Scene, kept_plane, label_counts, mean_plane, share_of
+from iscale.report.values import NOT_KNOWN, Row, count, percent, read_tsv, tidy
 from iscale.words import plural
 
 TOP = 6
@@ -61,23 +44,22 @@ class Contradiction:
 
 def contradictions(scene: Scene) -> list[Contradiction]:
     """Clusters of whose leading genes more are the user's markers of another label than of the label given."""
-    told = scene.attributes("annotation")
-    markers = told.get("markers") or {}
-    if not markers or told.get("outdated") or not scene.store.has("clusters/n_clusters"):
+    annotation = scene.attributes("annotation")
+    markers = annotation.get("markers") or {}
+    if not markers or annotation.get("outdated"):
         return []
     speaks: dict[str, list[str]] = {}
     for label, genes in markers.items():
         for gene in genes:
             speaks.setdefault(gene, []).append(label)
     found = []
-    for k in np.asarray(scene.store.array("clusters/n_clusters")[...]).tolist():
-        folder = scene.store.folder / f"clusters-gene_{k}"
-        leading, called = _leading(read_tsv(folder / "markers.tsv")), labels_of_clusters(folder / "annotation.tsv")
-        found += [
-            contradiction
-            for cluster, label in called.items()
-            if (contradiction := _of(int(k), cluster, label, leading.get(cluster, []), speaks)) is not None
-        ]
+    for k in _numbers(scene):
+        folder = scene.store.folder / FOLDER.format(k)
+        leading = _leading(folder / "markers.tsv")
+        for cluster, label in labels_of_clusters(folder / "annotation.tsv").items():
+            genes = [row["gene"] for row in leading.get(cluster, ())]
+            if contradiction := _contradiction(k, cluster, label, genes, speaks):
+                found.append(contradiction)
     return found
 
 
@@ -87,8 +69,8 @@ def contradiction_findings(scene: Scene) -> list[Finding]:
     if not found:
         return []
     more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-    told = "; ".join(map(str, found[:SHOWN]))
-    text = f"Labels contradict clusters: {told}{more}. Look at the markers' maps before you believe either."
+    first = "; ".join(map(str, found[:SHOWN]))
+    text = f"Labels contradict clusters: {first}{more}. Look at the markers' maps before you believe either."
     return [Finding("doubtful", text)]
 
 
@@ -98,17 +80,19 @@ def labels_of_clusters(path: Path) -> dict[str, str]:
     return {row["cluster"]: row["best_label"] for row in rows if row.get("cluster") and row.get("best_label")}
 
 
-def _leading(rows: list[Row]) -> dict[str, list[str]]:
-    """The strongest marker genes of every cluster."""
-    found: dict[str, list[str]] = {}
-    for row in rows:
-        genes = found.setdefault(row.get("cluster", ""), [])
-        if len(genes) < TOP and row.get("gene"):
-            genes.append(row["gene"])
+def _leading(path: Path) -> dict[str, list[Row]]:
+    """The rows of the strongest marker genes of every cluster."""
+    found: dict[str, list[Row]] = {}
+    for row in read_tsv(path):
+        rows = found.setdefault(row.get("cluster", ""), [])
+        if len(rows) < TOP and row.get("gene"):
+            rows.append(row)
     return found
 
 
-def _of(k: int, cluster: str, label: str, genes: list[str], speaks: dict[str, list[str]]) -> Contradiction | None:
+def _contradiction(
+    k: int, cluster: str, label: str, genes: list[str], speaks: dict[str, list[str]]
+) -> Contradiction | None:
     votes = Counter(of for gene in genes for of in speaks.get(gene, ()))
     other = max(votes, key=lambda name: votes[name], default=label)
     if votes[other] <= votes[label]:
@@ -125,8 +109,7 @@ def clusters_section(scene: Scene) -> Section:
     """Clusters, for every number of them that the run made."""
     numbers = _numbers(scene)
     if not numbers:
-        missing = Missing("The superpixels have not been clustered.", scene.command("cluster"))
-        return Section("clusters", "Clusters", (missing,))
+        return not_made("clusters", "Clusters", "The superpixels have not been clustered.", scene.command("cluster"))
     items: list[Item] = [
         Text(
             "Superpixels grouped by their predicted expression; clusters are numbered by size, the largest first. A "
@@ -158,14 +141,20 @@ def _clusters(scene: Scene, row: int, k: int) -> list[Item]:
 
 
 def _cluster_map(scene: Scene, part: str, row: int, names: list[str], caption: str) -> Figure:
-    array = scene.store.array(f"clusters/{part}")
-    factor = reduction(array.shape, LONGEST)
-    path = scene.figure(f"clusters-{len(names)}" + ("-refined" if part == "refined" else ""))
-    colours, um = class_colours(len(names)), scene.grid.superpixel_um * factor
-    labels = label_map(array, row, factor)[tissue_box(scene.store, factor)]
-    draw_labels(path, labels, names, colours, um, caption, width=MAP_INCHES)
+    name = f"clusters-{len(names)}" + ("-refined" if part == "refined" else "")
+    path = _draw_classes(scene, name, f"clusters/{part}", row, names, class_colours(len(names)), caption)
     alt = f"Map of {len(names)} clusters, each in a colour of its own."
     return Figure(path, alt, f"{caption}; in brackets: share of the tissue.", "half")
+
+
+def _draw_classes(
+    scene: Scene, name: str, stored: str, row: int, names: list[str], colours: list[str], title: str
+) -> Path:
+    """Draw a row of a stored (row, y, x) array of classes; returns the file."""
+    array, path = scene.store.array(stored), scene.figure(name)
+    factor, cell_um, box = scene.reduced(array.shape)
+    draw_labels(path, label_map(array, row, factor)[box], names, colours, cell_um, title, width=MAP_INCHES)
+    return path
 
 
 def _table(scene: Scene, folder: Path, sizes: list[int]) -> Item:
@@ -185,14 +174,13 @@ def _table(scene: Scene, folder: Path, sizes: list[int]) -> Item:
 
 def _markers(path: Path) -> tuple[str, dict[str, str]]:
     """What is said of the marker genes in brackets, and the first of them for every cluster."""
-    rows, effect = read_tsv(path), "effect_size"
-    found: dict[str, list[str]] = {}
-    for row in rows:
-        names = found.setdefault(row.get("cluster", ""), [])
-        if len(names) < TOP and row.get("gene"):
-            names.append(f"{row['gene']} ({tidy(row[effect], 2)})" if row.get(effect) else row["gene"])
-    head = " (effect size)" if rows and effect in rows[0] else ""
-    return head, {cluster: ", ".join(names) for cluster, names in found.items()}
+    leading, effect = _leading(path), "effect_size"
+    head = " (effect size)" if any(effect in row for rows in leading.values() for row in rows) else ""
+
+    def named(row: Row) -> str:
+        return f"{row['gene']} ({tidy(row[effect], 2)})" if row.get(effect) else row["gene"]
+
+    return head, {cluster: ", ".join(map(named, rows)) for cluster, rows in leading.items()}
 
 
 ANNOTATION = "annotation"
@@ -205,7 +193,7 @@ def annotation_section(scene: Scene) -> Section:
     title = "Annotation by your marker genes"
     if not scene.store.has("annotation/labels"):
         text = "Superpixels have no labels, as MotherImage/markers.csv (columns: gene, label) was not there."
-        return Section("annotation", title, (Missing(text, scene.command("annotate"), "Write it, then:"),))
+        return not_made("annotation", title, text, scene.command("annotate"), "Write it, then:")
     items: list[Item] = [
         Text(
             "A label's score is the mean of its markers, scaled to [0, 1]"
@@ -232,25 +220,18 @@ def _rule(scene: Scene) -> str:
 
 
 def _label_map(scene: Scene, row: int, threshold: str) -> Figure:
-    array = scene.store.array("annotation/labels")
-    labels = list(scene.store.names("annotation/label"))
-    factor = reduction(array.shape, LONGEST)
-    path, um = scene.figure(f"annotation-{threshold}"), scene.grid.superpixel_um * factor
+    labels, title = list(scene.store.names("annotation/label")), f"Labels at threshold {threshold}"
     names, colours = [*labels, UNCLASSIFIED], [*class_colours(len(labels)), NOTHING]
-    title = f"Labels at threshold {threshold}"
-    shown = label_map(array, row, factor)[tissue_box(scene.store, factor)]
-    draw_labels(path, shown, names, colours, um, title, width=MAP_INCHES)
+    path = _draw_classes(scene, f"annotation-{threshold}", "annotation/labels", row, names, colours, title)
     alt = f"Map of the labels at threshold {threshold}, each in a colour of its own."
-    return Figure(path, alt, f"Labels at threshold {threshold}. Other thresholds: {ANNOTATION}/.", "half")
+    return Figure(path, alt, f"{title}. Other thresholds: {ANNOTATION}/.", "half")
 
 
 def _confidence(scene: Scene) -> Figure:
-    array = scene.store.array("annotation/confidence")
-    factor = reduction(array.shape, LONGEST)
-    path = scene.figure("annotation-confidence")
+    array, path = scene.store.array("annotation/confidence"), scene.figure("annotation-confidence")
+    factor, cell_um, box = scene.reduced(array.shape)
     title, unit = "Confidence of the annotation", "best score minus second-best"
-    values = mean_plane(array, factor)[tissue_box(scene.store, factor)]
-    draw_map(path, values, scene.grid.superpixel_um * factor, title, unit, width=MAP_INCHES)
+    draw_map(path, mean_plane(array, factor)[box], cell_um, title, unit, width=MAP_INCHES)
     alt = "Map of how far the best label's score is above the second-best's."
     return Figure(path, alt, "Dark: two labels score alike, the label is a toss-up.", size="half")
 
@@ -273,8 +254,9 @@ def refine_section(scene: Scene) -> Section:
     """Where nuclei are likely, and the threshold that says so."""
     title = "Where nuclei are likely"
     if not scene.store.has("tissue/cells"):
-        missing = Missing("Superpixels without nuclei have not been told apart.", scene.command("refine"))
-        return Section("refine", title, (missing,))
+        return not_made(
+            "refine", title, "Superpixels without nuclei have not been told apart.", scene.command("refine")
+        )
     kept, of = share_of(scene.store, "tissue/cells", "tissue/mask")
     items: list[Item] = [
         Text(
@@ -283,7 +265,7 @@ def refine_section(scene: Scene) -> Section:
         ),
         Facts((("kept", f"{count(kept)} of {plural(of, 'tissue superpixel')} ({percent(kept / max(1, of))})"),)),
     ]
-    if path := scene.taken(scene.store.folder / "refine" / "threshold.png", "refine-threshold"):
+    if path := scene.copied(scene.store.folder / "refine" / "threshold.png", "refine-threshold"):
         alt = "Histogram of haematoxylin over the tissue's superpixels, with the threshold."
         items.append(Figure(path, alt, "Superpixels below the threshold count as without nuclei.", size="half"))
     items.append(_kept_map(scene))
@@ -291,13 +273,11 @@ def refine_section(scene: Scene) -> Section:
 
 
 def _kept_map(scene: Scene) -> Figure:
-    path = scene.figure("refine-cells")
-    mask = scene.store.array("tissue/mask")
-    factor = reduction(mask.shape, LONGEST)
-    share = kept_plane(mask, scene.store.array("tissue/cells"), factor)[tissue_box(scene.store, factor)]
+    mask, path = scene.store.array("tissue/mask"), scene.figure("refine-cells")
+    factor, cell_um, box = scene.reduced(mask.shape)
+    share = kept_plane(mask, scene.store.array("tissue/cells"), factor)[box]
     labels = np.where(np.isnan(share), 0, np.where(share >= 0.5, 1, 2))
-    names, um = ("likely", "unlikely"), scene.grid.superpixel_um * factor
-    draw_labels(path, labels, names, CELL_COLOURS, um, "Nuclei", width=MAP_INCHES)
+    draw_labels(path, labels, ("likely", "unlikely"), CELL_COLOURS, cell_um, "Nuclei", width=MAP_INCHES)
     return Figure(
         path, "Map of where nuclei are likely.", "Where expression is kept, and where it is set to 0.", "half"
     )

@@ -1,4 +1,7 @@
-"""The page: sections as one HTML file that needs nothing else. Texts of users are escaped by the template engine."""
+"""What a report's page is made of: sections, and in them figures, tables, facts and words; and the page as HTML.
+
+It is one file that needs nothing else. Texts of users are escaped by the template engine.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,125 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
 from iscale import __version__
-from iscale.report.items import Figure, Finding, Section
+from iscale.engine.whole_file import whole_file
+from iscale.report.values import NOT_KNOWN
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph."""
+
+    text: str
+    kind: Literal["text"] = "text"
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A heading within a section."""
+
+    text: str
+    kind: Literal["heading"] = "heading"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Names with their values, in order."""
+
+    rows: tuple[tuple[str, str], ...]
+    kind: Literal["facts"] = "facts"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture: PNG file in the report's folder, what is to be seen for those who cannot see it, and a caption.
+
+    It takes the ``full`` width, that of the ``text``, or ``half``: these stand beside each other where there is room.
+    """
+
+    path: Path
+    alt: str
+    caption: str
+    size: Literal["full", "text", "half"] = "text"
+    kind: Literal["figure"] = "figure"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of texts, with the indices of columns that hold numbers; a folded one is only shown when asked for."""
+
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    numeric: frozenset[int] = frozenset()
+    folded: bool = False
+    kind: Literal["table"] = "table"
+
+
+@dataclass(frozen=True)
+class Missing:
+    """What this run does not offer, and the command that makes it, after what else is to be done."""
+
+    text: str
+    command: str
+    then: str = "To make it:"
+    kind: Literal["missing"] = "missing"
+
+
+Item = Text | Heading | Facts | Figure | Table | Missing
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page with a heading, and its name in links."""
+
+    anchor: str
+    title: str
+    items: tuple[Item, ...]
+
+
+def not_made(anchor: str, title: str, text: str, command: str, then: str = Missing.then) -> Section:
+    """A section that only says what this run does not offer, and the command that makes it."""
+    return Section(anchor, title, (Missing(text, command, then),))
+
+
+Weight = Literal["good", "doubtful", "bad", "note"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One sentence of the verdict, and how much it matters."""
+
+    weight: Weight
+    text: str
+
+
+def table_of(caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, folded: bool = False) -> Table:
+    """A table whose columns of numbers are found.
+
+    >>> sorted(table_of("t", ["gene", "score"], [["A", "0.5"], ["B", "–"]]).numeric)
+    [1]
+    """
+    cells = tuple(tuple(row) for row in rows)
+    numeric = frozenset(
+        i for i in range(len(columns)) if cells and all(_is_number(row[i]) or row[i] == NOT_KNOWN for row in cells)
+    )
+    return Table(caption, tuple(columns), cells, numeric, folded)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text.replace(",", "").removeprefix("<").removesuffix(" %"))
+    except ValueError:
+        return False
+    return True
+
 
 BUDGET_BYTES = 7_000_000
 """Of all pictures together, as they stand in the page: that stays under 10 MB with all its tables."""
@@ -61,19 +176,7 @@ HERE = Path(__file__).parent
 def render(
     title: str, lead: str, findings: Sequence[Finding], notices: Sequence[str], sections: Sequence[Section]
 ) -> str:
-    """The page as HTML.
-
-    Parameters
-    ----------
-    title, lead
-        Its heading, and what it is about.
-    findings
-        The verdict.
-    notices
-        What the run had to say of its input.
-    sections
-        What is shown, in order.
-    """
+    """The page as HTML, with the verdict, what the run had to say of its input, and the sections in order."""
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -94,6 +197,5 @@ def render(
 
 def write_page(path: Path, html: str) -> None:
     """Write the page, whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(html, encoding="utf-8")
-    part.replace(path)
+    with whole_file(path) as part:
+        part.write_text(html, encoding="utf-8")

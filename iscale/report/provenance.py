@@ -7,20 +7,9 @@ from typing import Any
 
 from iscale import __version__
 from iscale.engine.plan import format_bytes
-from iscale.report.items import (
-    NOT_KNOWN,
-    Facts,
-    Item,
-    Missing,
-    Section,
-    Text,
-    count,
-    duration,
-    read_json,
-    shown,
-    table_of,
-)
+from iscale.report.page import Facts, Item, Section, Text, not_made, table_of
 from iscale.report.scene import Scene
+from iscale.report.values import NOT_KNOWN, count, duration, read_json, shown
 
 LONGEST_VALUE = 200
 
@@ -28,8 +17,7 @@ LONGEST_VALUE = 200
 def parameters_section(scene: Scene) -> Section:
     """The options of the run."""
     if not scene.options:
-        missing = Missing("The options of the run are not known.", scene.command("run"))
-        return Section("parameters", "Parameters", (missing,))
+        return not_made("parameters", "Parameters", "The options of the run are not known.", scene.command("run"))
     rows = [[name, _value(value)] for name, value in scene.options.items()]
     return Section("parameters", "Parameters", (table_of("Options of the run", ("option", "value"), rows),))
 
@@ -72,8 +60,7 @@ def timings_section(scene: Scene) -> Section:
     report = scene.report()
     steps = [step for step in report.get("steps", []) if isinstance(step, dict)]
     if not steps:
-        missing = Missing("What the steps took is not known.", scene.command("run"))
-        return Section("timings", "Time and memory", (missing,))
+        return not_made("timings", "Time and memory", "What the steps took is not known.", scene.command("run"))
     rows = [_row(step) for step in steps]
     peak = max(int(step.get("peak_bytes", 0)) for step in steps)
     total = sum(float(step.get("seconds", 0)) for step in steps)

@@ -9,17 +9,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from iscale.engine.whole_file import whole_file
 from iscale.geometry import Region, SlideGrid
-from iscale.plots.contact_sheet import box_of
-from iscale.plots.overview import block_mean
+from iscale.plots.draw import box_of
+from iscale.plots.overview import block_mean, reduction
 from iscale.project.layout import file_name
-from iscale.report.items import read_json
+from iscale.report.values import read_json
 from iscale.store.run_store import RunStore
 
 SMALL_TILE = 1024
@@ -28,16 +29,19 @@ SMALL_TILE = 1024
 Plane = NDArray[np.float32]
 
 
+class Reduced(NamedTuple):
+    """How a map of the page is drawn: superpixels per side of a cell, its side in um, and the part with tissue."""
+
+    factor: int
+    cell_um: float
+    box: tuple[slice, slice]
+
+
 @functools.lru_cache(maxsize=4)
 def tissue_box(store: RunStore, factor: int) -> tuple[slice, slice]:
-    """The part of a slide's overview that holds tissue, with a margin: a slide may be mostly glass.
+    """The part of an overview that holds tissue, with a margin: a slide may be mostly glass.
 
-    Parameters
-    ----------
-    store
-        The run.
-    factor
-        Superpixels per side of a cell of the overview.
+    ``factor`` is superpixels per side of a cell of the overview.
     """
     share = mean_plane(store.array("tissue/mask"), factor)
     rows, columns = box_of(np.where(share > 0, share, np.nan))
@@ -90,14 +94,10 @@ class Scene:
 
     Attributes
     ----------
-    store, grid
-        The run.
     project
         Its folder, for the commands that the page names.
-    options
-        The options of the run, by name.
-    notices
-        What the run had to say of its input.
+    options, notices
+        Options of the run, by name; what it had to say of its input.
     """
 
     store: RunStore
@@ -115,15 +115,19 @@ class Scene:
         """File of one of the page's figures; the name may hold names that a user gave."""
         return self.folder / f"{file_name(name)}.png"
 
-    def taken(self, source: Path, name: str) -> Path | None:
+    def reduced(self, shape: tuple[int, ...]) -> Reduced:
+        """How a (..., y, x) array of superpixels is drawn as one of the page's maps."""
+        factor = reduction(shape, LONGEST)
+        return Reduced(factor, self.grid.superpixel_um * factor, tissue_box(self.store, factor))
+
+    def copied(self, source: Path, name: str) -> Path | None:
         """A figure that the run drew already, copied among the page's; None where it is not there."""
         if not source.is_file():
             return None
         target = self.figure(name)
         target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(target.name + ".part")
-        shutil.copyfile(source, part)
-        part.replace(target)
+        with whole_file(target) as part:
+            shutil.copyfile(source, part)
         return target
 
     def genes(self) -> tuple[str, ...]:

@@ -3,32 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from iscale.plots.charts import draw_intervals, draw_sorted_scores
-from iscale.report.items import (
-    Facts,
-    Figure,
-    Finding,
-    Heading,
-    Item,
-    Missing,
-    Row,
-    Section,
-    Table,
-    Text,
-    Weight,
-    number,
-    percent,
-    read_tsv,
-    shown,
-    table_of,
-)
+from iscale.report.page import Facts, Figure, Finding, Heading, Item, Missing, Section, Text, Weight, not_made, table_of
 from iscale.report.scene import Scene
+from iscale.report.values import Row, number, percent, read_tsv, shown
 from iscale.trust.table import MEANINGS, WORDS
 from iscale.words import plural
 
@@ -57,7 +40,7 @@ def truth_section(scene: Scene) -> Section:
             items += [Heading(folder.name.removeprefix("truth-")), _table(folder, rows), *_maps(scene, folder)]
     if not items:
         text = "The run has not been compared with a measured map of the same tissue; most users have none."
-        return Section("truth", title, (Missing(text, scene.command("evaluate", "--truth", "PATH")),))
+        return not_made("truth", title, text, scene.command("evaluate", "--truth", "PATH"))
     first = Text("Predicted against measured expression, superpixels averaged over square blocks.")
     return Section("truth", title, (first, *items))
 
@@ -78,7 +61,7 @@ def _maps(scene: Scene, folder: Path) -> list[Figure]:
     """Maps of the scores that single superpixels have over the genes."""
     found = []
     for name in SHOWN_MAPS:
-        if path := scene.taken(folder / f"superpixels-{name}-1.png", f"{folder.name}-{name}"):
+        if path := scene.copied(folder / f"superpixels-{name}-1.png", f"{folder.name}-{name}"):
             measure = MEASURES[name]
             alt = f"Map of every superpixel's {measure} over the genes, predicted against measured."
             found.append(Figure(path, alt, f"{measure} over the genes, in every superpixel.", "half"))
@@ -105,14 +88,9 @@ HOWS = {"capture": "each capture in turn", "region": "a part of the tissue at a 
 class Scores:
     """Scores of genes on spots that were held out.
 
-    Attributes
-    ----------
-    how
-        What was held out: ``capture``, ``region`` or ``spots``; ``fit`` for the spots that the fit itself kept back.
-    rows
-        A row per gene, the best first; of ``gene``, ``score``, and of a trust table the rest of its columns.
-    file
-        The trust table; None where it is the fit's own.
+    ``how`` says what was: ``capture``, ``region``, ``spots``, or ``fit`` for those that the fit itself kept back.
+    ``rows`` has one per gene, the best first: ``gene``, ``score``, and the columns of a trust table, which is in
+    ``file``.
     """
 
     how: str
@@ -122,6 +100,11 @@ class Scores:
     def column(self, name: str) -> np.ndarray:
         """A column (gene,) of numbers, NaN where not known."""
         return np.array([number(row.get(name)) for row in self.rows])
+
+    def of_peers(self) -> dict[str, np.ndarray]:
+        """Scores (gene,) of baselines and the noise ceiling, by what they are called; of those that have any."""
+        found = {label: self.column(name) for name, label in PEERS.items()}
+        return {label: values for label, values in found.items() if np.isfinite(values).any()}
 
     @property
     def words(self) -> dict[str, int]:
@@ -166,10 +149,9 @@ def _best_first(rows: list[Row]) -> tuple[Row, ...]:
 
 def scores_section(scene: Scene, scores: Scores | None) -> Section:
     """How well genes are predicted, which best and which worst, and against whom."""
-    hold_out = scene.command("evaluate", "--hold-out", "capture")
+    title, hold_out = "Which genes to believe", scene.command("evaluate", "--hold-out", "capture")
     if scores is None:
-        missing = Missing("No gene was scored on spots that were left out.", hold_out)
-        return Section("scores", "Which genes to believe", (missing,))
+        return not_made("scores", title, "No gene was scored on spots that were left out.", hold_out)
     items: list[Item] = [Text(_explained(scores))]
     if scores.file is None:
         items.append(Missing("There is no trust table: intervals, baselines and the noise ceiling.", hold_out))
@@ -179,7 +161,7 @@ def scores_section(scene: Scene, scores: Scores | None) -> Section:
     if any(number(row.get("low")) == number(row.get("low")) for row in scores.rows):
         items.append(_intervals_figure(scene, scores))
     items += _tables(scores)
-    return Section("scores", "Which genes to believe", tuple(items))
+    return Section("scores", title, tuple(items))
 
 
 def _explained(scores: Scores) -> str:
@@ -197,7 +179,7 @@ def _explained(scores: Scores) -> str:
     )
 
 
-def _words_table(scores: Scores) -> Table:
+def _words_table(scores: Scores) -> Item:
     n = len(scores.rows)
     meanings = {str(word): text for word, text in MEANINGS.items()}
     rows = [[word, f"{count}", percent(count / n), meanings.get(word, "")] for word, count in scores.words.items()]
@@ -205,22 +187,16 @@ def _words_table(scores: Scores) -> Table:
 
 
 def _medians(scores: Scores) -> tuple[tuple[str, str], ...]:
-    named = {"score": "median score of this run"} | {k: f"median of {v}" for k, v in PEERS.items()}
-    found = [("genes scored", f"{int(np.isfinite(scores.column('score')).sum())} of {len(scores.rows)}")]
-    for column, label in named.items():
-        values = scores.column(column)
-        if np.isfinite(values).any():
-            found.append((label, shown(float(np.nanmedian(values)), 3)))
-    return tuple(found)
+    own = scores.column("score")
+    named = {"median score of this run": own} if np.isfinite(own).any() else {}
+    named |= {f"median of {label}": values for label, values in scores.of_peers().items()}
+    medians = [(label, shown(float(np.nanmedian(values)), 3)) for label, values in named.items()]
+    return (("genes scored", f"{int(np.isfinite(own).sum())} of {len(scores.rows)}"), *medians)
 
 
 def _sorted_figure(scene: Scene, scores: Scores) -> Figure:
     path = scene.figure("scores")
-    series = {"this run": scores.column("score")}
-    for column, label in PEERS.items():
-        values = scores.column(column)
-        if np.isfinite(values).any():
-            series[label] = values
+    series = {"this run": scores.column("score"), **scores.of_peers()}
     draw_sorted_scores(path, series, "Held-out scores of all genes", "Pearson correlation")
     names = ", ".join(series)
     alt = f"Lines of held-out scores over genes, sorted from the best to the worst, for {names}."
@@ -234,43 +210,41 @@ def _ends(scores: Scores) -> list[Row]:
 
 
 def _intervals_figure(scene: Scene, scores: Scores) -> Figure:
-    rows = _ends(scores)
+    ends = replace(scores, rows=tuple(_ends(scores)))
     path = scene.figure("scores-best-and-worst")
-
-    def column(name: str) -> np.ndarray:
-        return np.array([number(row.get(name)) for row in rows])
-
-    others = {label: column(name) for name, label in PEERS.items() if np.isfinite(column(name)).any()}
-    names = [row["gene"] for row in rows]
-    title = "All genes" if len(rows) <= SHOWN else "Best and worst genes"
-    draw_intervals(
-        path, names, column("score"), column("low"), column("high"), others, title, "held-out score (Pearson)"
-    )
-    alt = f"Scores with 95 % intervals of {plural(len(rows), 'gene')}, from {names[0]} down to {names[-1]}."
+    names = [row["gene"] for row in ends.rows]
+    title = "All genes" if len(names) <= SHOWN else "Best and worst genes"
+    score, low, high = (ends.column(name) for name in ("score", "low", "high"))
+    draw_intervals(path, names, score, low, high, ends.of_peers(), title, "held-out score (Pearson)")
+    alt = f"Scores with 95 % intervals of {plural(len(names), 'gene')}, from {names[0]} down to {names[-1]}."
     return Figure(path, alt, "Score with its 95 % interval (bar), against baselines and the noise ceiling.")
 
 
-COLUMNS: dict[str, tuple[str, Callable[[Row], str]]] = {
-    "gene": ("gene", lambda row: row["gene"]),
-    "word": ("in a word", lambda row: row.get("word", "")),
-    "score": ("score", lambda row: shown(number(row.get("score")))),
-    "low": ("95 % interval", lambda row: f"{shown(number(row.get('low')))} to {shown(number(row.get('high')))}"),
-    "score_depth_normalised": (
-        "depth-normalised",
-        lambda row: shown(number(row.get("score_depth_normalised"))),
-    ),
-    "knn": ("kNN", lambda row: shown(number(row.get("knn")))),
-    "ridge": ("ridge", lambda row: shown(number(row.get("ridge")))),
-    "ceiling": ("ceiling", lambda row: shown(number(row.get("ceiling")))),
+COLUMNS = {
+    "gene": "gene",
+    "word": "in a word",
+    "score": "score",
+    "low": "95 % interval",
+    "score_depth_normalised": "depth-normalised",
+    "knn": "kNN",
+    "ridge": "ridge",
+    "ceiling": "ceiling",
 }
 
 
-def _tables(scores: Scores) -> list[Item]:
-    there = {key: value for key, value in COLUMNS.items() if key in scores.rows[0]}
-    heads = [head for head, _ in there.values()]
+def _cell(row: Row, column: str) -> str:
+    if column in ("gene", "word"):
+        return row.get(column, "")
+    value = shown(number(row.get(column)))
+    return f"{value} to {shown(number(row.get('high')))}" if column == "low" else value
 
-    def table(caption: str, rows: list[Row], *, folded: bool = False) -> Table:
-        return table_of(caption, heads, [[cell(row) for _, cell in there.values()] for row in rows], folded=folded)
+
+def _tables(scores: Scores) -> list[Item]:
+    there = {column: head for column, head in COLUMNS.items() if column in scores.rows[0]}
+
+    def table(caption: str, rows: list[Row], *, folded: bool = False) -> Item:
+        cells = [[_cell(row, column) for column in there] for row in rows]
+        return table_of(caption, list(there.values()), cells, folded=folded)
 
     rows, ends = list(scores.rows), _ends(scores)
     if len(ends) == len(rows):

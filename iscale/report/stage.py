@@ -13,15 +13,13 @@ from iscale.engine.plan import Resources, single_task
 from iscale.engine.step import Step
 from iscale.geometry import Region, SlideGrid
 from iscale.plots.overview import TILE
-from iscale.report.captures import captures_findings, captures_section, read_captures
+from iscale.report.captures import captures_findings, captures_section, read_captures, slide_section
 from iscale.report.classes import annotation_section, clusters_section, contradiction_findings, refine_section
 from iscale.report.genes import genes_section, uncertainty_section
-from iscale.report.items import Finding
-from iscale.report.page import render, write_page
+from iscale.report.page import Finding, render, write_page
 from iscale.report.provenance import parameters_section, provenance_section, timings_section
 from iscale.report.scene import FOLDER, Scene, share_of, tissue_box
 from iscale.report.scores import read_scores, scores_findings, scores_section, truth_section
-from iscale.report.slide import slide_section
 from iscale.store.layout import GENES_PER_CHUNK
 from iscale.store.run_store import RunStore
 from iscale.words import plural
@@ -103,10 +101,8 @@ def report_steps(
 
     Parameters
     ----------
-    project
-        The project folder.
-    options
-        The options of the run, by name, JSON-able.
+    project, options
+        The project folder; the options of the run, by name, JSON-able.
     notices
         What the run had to say of its input; empty: what its last ``report.json`` says.
     inputs

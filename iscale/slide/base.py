@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 import psutil
+from PIL import Image
 
 from iscale.errors import InputError, StoreError
 from iscale.geometry import Region
@@ -167,6 +169,16 @@ def bands_of(shape_px: tuple[int, int], rows: int | None = None) -> Iterator[Reg
     rows = rows or max(1, (16 << 20) // (3 * w))
     for y in range(0, h, rows):
         yield Region(y, min(y + rows, h), 0, w)
+
+
+@contextlib.contextmanager
+def any_size() -> Iterator[None]:
+    """Without Pillow's limit on the size of images, which honest slides exceed: memory is checked where they decode."""
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
 
 
 def check_free_memory(path: Path, needed: int, shape_px: tuple[int, int]) -> None:

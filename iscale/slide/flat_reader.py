@@ -19,6 +19,7 @@ from iscale.slide.base import (
     NO_SOURCE,
     Pixels,
     SlideReader,
+    any_size,
     bands_of,
     check_free_memory,
     check_region,
@@ -175,26 +176,22 @@ def open_decoded(npy: Path | str, source: SlideReader) -> DecodedImage:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
-    """The image, header read; without Pillow's limit on size, which honest slides exceed (memory is checked)."""
+    """The image, header read."""
     if _png_bit_depth(path) == 16:
         raise InputError(f"{path} has 16 bits per channel", "Convert it to 8 bits per channel.")
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
-            try:
-                image = Image.open(path, formats=("JPEG", "PNG"))
-            except UnidentifiedImageError:
-                raise InputError(
-                    f"{path} is neither a JPEG nor a PNG image ({_looks_like(path)})",
-                    "Give the slide in a format that iscale reads, under its right suffix.",
-                ) from None
-            except DECODING_ERRORS as error:
-                raise InputError(f"{path} cannot be opened as an image ({error})", DAMAGED) from error
-            with image:
-                yield image
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
+    with any_size(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        try:
+            image = Image.open(path, formats=("JPEG", "PNG"))
+        except UnidentifiedImageError:
+            raise InputError(
+                f"{path} is neither a JPEG nor a PNG image ({_looks_like(path)})",
+                "Give the slide in a format that iscale reads, under its right suffix.",
+            ) from None
+        except DECODING_ERRORS as error:
+            raise InputError(f"{path} cannot be opened as an image ({error})", DAMAGED) from error
+        with image:
+            yield image
 
 
 def _png_bit_depth(path: Path) -> int | None:

@@ -14,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from iscale.errors import InputError
 from iscale.geometry import SUPERPIXEL_PX, Region, SlideGrid
+from iscale.slide.base import any_size
 
 Mask = npt.NDArray[np.bool_]
 Ring = npt.NDArray[np.float64]
@@ -138,9 +139,8 @@ class PolygonMask:
 
 
 def _decode(path: Path) -> Mask:
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
-        with Image.open(path, formats=("PNG",)) as image:
+        with any_size(), Image.open(path, formats=("PNG",)) as image:
             w, h = image.size
             needed, free = h * w * (4 * len(image.getbands()) + 2), psutil.virtual_memory().available
             if needed > free:
@@ -154,8 +154,6 @@ def _decode(path: Path) -> Mask:
         raise InputError(f"{path} is not a PNG image", "Save the mask as PNG.") from None
     except (OSError, SyntaxError, ValueError) as error:
         raise InputError(f"{path} cannot be decoded ({error})", "Save the mask again.") from error
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
     if values.ndim == 2:
         return np.asarray(values != 0)
     if alpha:

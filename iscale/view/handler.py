@@ -18,7 +18,7 @@ from tornado.web import RequestHandler
 
 from iscale import __version__
 from iscale.errors import InputError, IscaleError
-from iscale.view.refused import Query, RefusedError
+from iscale.view.query import Query, RefusedError
 from iscale.view.viewed import Answer, State, Viewed
 from iscale.view.work import Workers
 
@@ -29,13 +29,7 @@ BOKEH = ("bokeh.min.js", "bokeh-api.min.js")
 
 
 class Files:
-    """Files by their path in the page's address; there are no others.
-
-    Raises
-    ------
-    InputError
-        Where bokeh is not installed.
-    """
+    """Files by their path in the page's address; there are no others."""
 
     def __init__(self) -> None:
         self._files = {path.name: _file(path) for path in sorted(HERE.iterdir()) if path.suffix in KINDS}
@@ -75,24 +69,14 @@ POLICY = (
 """Nothing from elsewhere, no code but ours. BokehJS sets styles of its own in the page, which cannot send anything."""
 
 TILE = re.compile(r"tile/([a-z]{1,20})/(\d{1,9})/(\d{1,9})/(\d{1,9})")
-ASKED = ("about", "genes", "histogram", "value", "spots")
+QUESTIONS = ("about", "genes", "histogram", "value", "spots")
 GONE = 499
 """Status of what nobody waits for: it is not sent."""
 
 
 @dataclass(frozen=True)
 class Desk:
-    """What the handler of requests needs.
-
-    Attributes
-    ----------
-    viewed, files, workers
-        The run, the page's files, and who works.
-    token
-        Without which nothing is answered.
-    names
-        Names by which this machine may be addressed, beside its addresses.
-    """
+    """What the handler of requests needs; without the token nothing is answered, and to no other than the ``names``."""
 
     viewed: Viewed
     files: Files
@@ -127,16 +111,10 @@ class Handler(RequestHandler):
         return
 
     async def get(self) -> None:
-        """Answer a question."""
+        """Answer a question: HEAD without the body, POST about a region, which does not fit an address."""
         await self._answer()
 
-    async def head(self) -> None:
-        """The same without the body."""
-        await self._answer()
-
-    async def post(self) -> None:
-        """Answer a question about a region, which does not fit an address."""
-        await self._answer()
+    head = post = get
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """One line: also for methods that there are not, and for what tornado refuses."""
@@ -152,8 +130,8 @@ class Handler(RequestHandler):
             path = self._checked()
             self._task = asyncio.ensure_future(self._find(path))
             await self._task
-        except RefusedError as refused:
-            self._say(refused.status, refused.sentence)
+        except RefusedError as refusal:
+            self._say(refusal.status, refusal.sentence)
         except IscaleError as error:
             self._say(500, " ".join(str(error).split()))
         except asyncio.CancelledError:
@@ -180,9 +158,8 @@ class Handler(RequestHandler):
             return
         state = desk.viewed.known() or await desk.workers.do("state", lambda _: desk.viewed.state())
         work = self._work(path)
-        tag = hashlib.sha256(f"{state.slide.version} {self.request.path} {self.request.query}".encode()).hexdigest()[
-            :24
-        ]
+        address = f"{state.slide.version} {self.request.path} {self.request.query}"
+        tag = hashlib.sha256(address.encode()).hexdigest()[:24]
         if path.startswith("tile/") and self._held(tag):
             self.set_status(304)
             self.set_header("ETag", f'"{tag}"')
@@ -197,19 +174,17 @@ class Handler(RequestHandler):
 
     def _work(self, path: str) -> Work:
         """What computes an answer, by its path; only these are there, and none is a path of a file."""
-        desk, query = (
-            self._desk,
-            Query({k: v[-1].decode("utf-8", "replace") for k, v in self.request.query_arguments.items()}),
-        )
+        desk, arguments = self._desk, self.request.query_arguments
+        query = Query({name: values[-1].decode("utf-8", "replace") for name, values in arguments.items()})
         if match := TILE.fullmatch(path):
             layer, place = match[1], [int(n) for n in match.groups()[1:]]
             return lambda state, _: desk.viewed.tile(state, layer, place[0], place[1], place[2], query)
         kind, _, name = path.partition("/")
         if kind == "api" and name == "about":
             return lambda state, _: desk.viewed.about(state)
-        if kind == "api" and name in ASKED:
-            asked = getattr(desk.viewed, name)
-            return lambda state, _: asked(state, query)
+        if kind == "api" and name in QUESTIONS:
+            answer = getattr(desk.viewed, name)
+            return lambda state, _: answer(state, query)
         if path == "api/region" and self.request.method == "POST":
             body = self.request.body
             return lambda state, gone: desk.viewed.region(state, query, body, gone)

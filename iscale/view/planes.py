@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,9 +19,9 @@ from iscale.plots.overview import block_mean, refined
 from iscale.store.layout import COARSE_STEP, SHARD_SUPERPIXELS
 from iscale.store.remedies import making
 from iscale.store.run_store import RunStore
-from iscale.view.cache import ByteCache
-from iscale.view.refused import RefusedError
+from iscale.view.query import RefusedError
 from iscale.view.slide import Slide
+from iscale.view.work import ByteCache
 
 BLOCK = SHARD_SUPERPIXELS
 """Cells of a block, per side: a stored shard at superpixels, 4 x 4 of them at the averaged factors."""
@@ -30,18 +31,20 @@ BLOCKS_BYTES = 192 * 2**20
 half is tissue."""
 
 
+def fill_squares(
+    found: NDArray[Any], window: Region, side: int, square: Callable[[tuple[int, int]], NDArray[Any]], within: Region
+) -> None:
+    """Fill a window's array from squares of a lattice, by their corners (y, x), as far as ``within`` reaches."""
+    for part in within.tiles(side):
+        y, x = part.y0 // side * side, part.x0 // side * side
+        found[part.within(window)] = square((y, x))[part.within(Region(y, y + side, x, x + side))]
+
+
 @dataclass(frozen=True)
 class Block:
-    """Factors of a square.
+    """Factors of a square of cells (y, x): where it has tissue, (n,) row by row, and float16 (component, n) there.
 
-    Attributes
-    ----------
-    shape
-        Its cells (y, x).
-    cells
-        (n,) where on it there is tissue, counted row by row.
-    components
-        (component, n) float16: the factors there, of one state after the other.
+    Components of one state come after those of the other.
     """
 
     shape: tuple[int, int]
@@ -50,13 +53,7 @@ class Block:
 
 
 class Factors:
-    """Computes genes of a run from its factors.
-
-    Parameters
-    ----------
-    store
-        A run's, with factors.
-    """
+    """Computes genes of a run from its factors."""
 
     def __init__(self, store: RunStore) -> None:
         self._store = store
@@ -71,30 +68,18 @@ class Factors:
         return self._blocks.bytes
 
     def gene(self, row: int, path: str, region: Region, *, uncertainty: bool) -> NDArray[np.float32]:
-        """A gene in a window.
+        """Expected counts (y, x) of a gene in a window, NaN off tissue; or their standard deviation over the states.
 
-        Parameters
-        ----------
-        row
-            Its place among the genes of ``basis/gene``.
-        path
-            Where the factors lie: at superpixels, or averaged.
-        region
-            In cells of these, on the slide.
-        uncertainty
-            Whether to give the standard deviation over the states.
-
-        Returns
-        -------
-        ndarray
-            (y, x): expected counts, NaN off tissue.
+        ``row`` is its place in ``basis/gene``; ``region`` is in cells of the factors at ``path``: superpixels, or
+        averaged.
         """
         found = np.full(region.shape, np.nan, np.float32)
-        for part in region.tiles(BLOCK):
-            corner = part.y0 // BLOCK * BLOCK, part.x0 // BLOCK * BLOCK
+
+        def decoded(corner: tuple[int, int]) -> NDArray[np.float32]:
             block = self._blocks.once((path, corner), partial(self._read, path, corner))
-            own = Region(corner[0], corner[0] + block.shape[0], corner[1], corner[1] + block.shape[1])
-            found[part.within(region)] = self._decoded(block, row, uncertainty)[part.within(own)]
+            return self._decoded(block, row, uncertainty)
+
+        fill_squares(found, region, BLOCK, decoded, region)
         return found
 
     def _read(self, path: str, corner: tuple[int, int]) -> Block:
@@ -131,13 +116,7 @@ Plane = NDArray[Any]
 
 
 class Planes:
-    """Maps of a slide.
-
-    Parameters
-    ----------
-    slide
-        The slide.
-    """
+    """Maps of a slide."""
 
     def __init__(self, slide: Slide) -> None:
         self._slide = slide
@@ -147,23 +126,9 @@ class Planes:
         self._factors = Factors(slide.store) if has_factors else None
 
     def values(self, quantity: str, gene: str, cells: Region, step: int) -> NDArray[np.float32]:
-        """A quantity of a gene in a window of a lattice.
+        """A quantity of a gene in a window (y, x), which may reach beyond the slide; NaN off tissue and off the slide.
 
-        Parameters
-        ----------
-        quantity
-            One of `QUANTITIES`.
-        gene
-            Its name.
-        cells
-            The window; it may reach beyond the slide.
-        step
-            Superpixels per side of a cell of the lattice, which holds their mean on tissue.
-
-        Returns
-        -------
-        ndarray
-            (y, x); NaN off tissue and off the slide.
+        A cell holds the mean on tissue of ``step`` x ``step`` superpixels.
         """
         if quantity not in QUANTITIES:
             raise RefusedError(404, f"There is no layer {quantity!r}; there are: {', '.join(QUANTITIES)}.")
@@ -206,11 +171,7 @@ class Planes:
         if cells.y0 >= height or cells.x0 >= width:
             return
         there = Region(cells.y0, min(cells.y1, height), cells.x0, min(cells.x1, width))
-        for part in there.tiles(PAGE):
-            corner = part.y0 // PAGE * PAGE, part.x0 // PAGE * PAGE
-            page = self._page(what, corner, step)
-            own = Region(corner[0], corner[0] + page.shape[0], corner[1], corner[1] + page.shape[1])
-            found[part.within(cells)] = page[part.within(own)]
+        fill_squares(found, cells, PAGE, lambda corner: self._page(what, corner, step), there)
 
     def _page(self, what: tuple[str, str], corner: tuple[int, int], step: int) -> Plane:
         """A page, read once: neighbouring tiles that are asked for together wait for who reads it."""

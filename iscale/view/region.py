@@ -14,7 +14,7 @@ from iscale.geometry import Region
 from iscale.store.layout import GENES_PER_SHARD, SHARD_SUPERPIXELS
 from iscale.view.answers import bins_of, rounded
 from iscale.view.planes import Planes
-from iscale.view.refused import RefusedError
+from iscale.view.query import RefusedError
 from iscale.view.slide import Slide
 
 MOST_CORNERS = 2000
@@ -32,13 +32,7 @@ Sums = tuple[int, NDArray[np.float64]]
 
 
 class Regions:
-    """Tables of regions of a slide.
-
-    Parameters
-    ----------
-    slide, planes
-        The slide, and its maps.
-    """
+    """Tables of regions of a slide."""
 
     def __init__(self, slide: Slide, planes: Planes) -> None:
         self._slide, self._planes = slide, planes
@@ -47,21 +41,10 @@ class Regions:
         self._lock = threading.Lock()
 
     def table(self, corners: Any, quantity: str, gene: str, gone: Callable[[], bool]) -> dict[str, Any]:
-        """Means in a region, and over the rest of the slide.
+        """Means in a polygon with corners (corner, 2) in um, and over the rest of the slide; the histogram of a gene.
 
-        Parameters
-        ----------
-        corners
-            (corner, 2) x, y in um of a polygon; a superpixel is in it where its centre is.
-        quantity, gene
-            What the histogram shows; no histogram without a gene. One that is not among the imputed is added to them.
-        gone
-            Whether nobody waits for the answer any more.
-
-        Raises
-        ------
-        RefusedError
-            Where it is no polygon, holds no tissue, or needs too much to be read.
+        A superpixel is in it where its centre is. A gene that is not among the imputed is added to them. Refused where
+        it is no polygon, holds no tissue, or needs too much to be read; ``gone`` tells whether nobody waits any more.
         """
         source, polygon = self._slide.genes(), checked(corners)
         genes = source.genes[: source.imputed]
@@ -110,7 +93,7 @@ class Regions:
 
     def _with_one(self, means: dict[str, Any], gene: str, shards: Parts, gone: Callable[[], bool]) -> dict[str, Any]:
         """The means, and after them those of a gene that is not imputed; pages of it are kept, as for tiles."""
-        inside, sample = dict(shards), set(_evenly(self._with_tissue, MOST_COMPUTED))
+        inside, sample = dict(shards), set(_thinned(self._with_tissue, MOST_COMPUTED))
         sums: dict[bool, list[float]] = {True: [0, 0], False: [0, 0]}
         for shard in {*inside, *sample}:
             _stop(gone)
@@ -183,7 +166,7 @@ class Regions:
         """
         source = self._slide.genes()
         with self._lock:
-            chosen = _evenly(self._with_tissue, MOST_VALUES // (SHARD_SUPERPIXELS**2 * max(1, source.imputed)))
+            chosen = _thinned(self._with_tissue, MOST_VALUES // (SHARD_SUPERPIXELS**2 * max(1, source.imputed)))
             for shard in chosen:
                 if shard not in self._whole:
                     _stop(gone)
@@ -226,7 +209,7 @@ def inside_of(polygon: Corners, window: Region) -> NDArray[np.bool_]:
     return inside
 
 
-def _evenly(shards: list[Region], most: int) -> list[Region]:
+def _thinned(shards: list[Region], most: int) -> list[Region]:
     """At most so many shards, but one, evenly through all."""
     return shards[:: max(1, -(-len(shards) // max(1, most)))]
 

@@ -42,9 +42,9 @@ class Server:
     run
         The run.
     host, port
-        Where to listen; port 0 takes a free one.
+        Where to listen: by default only this machine can reach it, at a free port.
     frames
-        Who may show the page in a frame, as a content security policy says it.
+        Who may show the page in a frame, as a content security policy says it: by default nobody.
 
     Raises
     ------
@@ -110,27 +110,7 @@ class Server:
 
 
 def serve(run: Run, *, host: str = LOOPBACK[0], port: int = 0, frames: str = "'none'") -> Server:
-    """Serve the page of a run, read-only, until the server is stopped or this process ends.
-
-    Parameters
-    ----------
-    run
-        The run.
-    host, port
-        Where to listen: by default only this machine can reach it, at a free port.
-    frames
-        Who may show the page in a frame: by default nobody.
-
-    Returns
-    -------
-    Server
-        Its ``url`` holds the token without which nothing is answered; ``stop()`` ends it.
-
-    Raises
-    ------
-    InputError
-        Where there is nothing to show, or the port cannot be had.
-    """
+    """Serve the page of a run, read-only, until the server is stopped or this process ends; as `Server` says."""
     return Server(run, host=host, port=port, frames=frames)
 
 
@@ -139,15 +119,7 @@ def _no_log(handler: object) -> None:
 
 
 class View:
-    """A run's page, shown in a notebook by being the last thing of a cell.
-
-    Parameters
-    ----------
-    server
-        Who serves it.
-    height
-        Of the frame, in px.
-    """
+    """A run's page, shown in a notebook by being the last thing of a cell, in a frame so many px high."""
 
     def __init__(self, server: Server, height: int = 700) -> None:
         self._server, self._height = server, height
@@ -176,44 +148,14 @@ class View:
 
 
 def view(run: Run, *, height: int = 700) -> View:
-    """Serve a run's page from this process, to be shown in a notebook.
-
-    Parameters
-    ----------
-    run
-        The run.
-    height
-        Of the frame, in px.
-
-    Raises
-    ------
-    InputError
-        Where there is nothing to show.
-    """
+    """Serve a run's page from this process, to be shown in a notebook in a frame ``height`` px high."""
     return View(serve(run, frames=IN_NOTEBOOKS), height)
 
 
 def view_run(
     run: Run, *, host: str = LOOPBACK[0], port: int = 0, browser: bool = True, say: Callable[[str], None] = print
 ) -> None:
-    """Serve a run's page, open it in a browser, and wait to be interrupted.
-
-    Parameters
-    ----------
-    run
-        The run.
-    host, port
-        Where to listen; port 0 takes a free one.
-    browser
-        Whether to open a browser here.
-    say
-        Who is told the address.
-
-    Raises
-    ------
-    InputError
-        Where there is nothing to show, or the port cannot be had.
-    """
+    """Serve a run's page, say its address, open it in a browser if that is wanted, and wait to be interrupted."""
     with serve(run, host=host, port=port) as server:
         try:
             for line in described(server.url, host, server.port):

@@ -1,49 +1,103 @@
-"""What of a run can be shown: its grid, its genes, its classes and their colours."""
+"""What of a run can be shown: its squares at every zoom, its genes, its classes and their colours.
+
+Zoom 0 shows the whole slide in one tile of 256 px; every further one halves what a pixel covers; at the finest a pixel
+is one of the analysis image. A superpixel is 16 of these.
+"""
 
 from __future__ import annotations
 
 import functools
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from iscale.errors import InputError
-from iscale.geometry import SUPERPIXEL_PX
+from iscale.geometry import SUPERPIXEL_PX, Region
 from iscale.model.genes import Source, open_source
-from iscale.plots.draw import COLOURS, SPREAD_COLOURS
 from iscale.plots.labels import class_colours
-from iscale.regions.annotation_maps import NOTHING
-from iscale.regions.marker_table import UNCLASSIFIED
-from iscale.store.lock import holder
+from iscale.regions.marker_table import NOTHING, UNCLASSIFIED
 from iscale.store.remedies import making
 from iscale.store.run_store import RunStore
-from iscale.view import paint
-from iscale.view.refused import RefusedError
-from iscale.view.zooms import SUPERPIXEL_LEVEL, Zooms
+from iscale.view.query import RefusedError
 
 if TYPE_CHECKING:
     from iscale.results import Run
+
+TILE_PX = 256
+SUPERPIXEL_LEVEL = SUPERPIXEL_PX.bit_length() - 1
+"""Level, that is halvings of the analysis image, at which a pixel is a superpixel."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A tile: how often the analysis image is halved for it, and what it covers then; it may reach beyond the slide."""
+
+    level: int
+    pixels: Region
+
+    @property
+    def step(self) -> int:
+        """Superpixels, per side, that are averaged into a cell of an overlay."""
+        return 1 << max(0, self.level - SUPERPIXEL_LEVEL)
+
+    @property
+    def repeat(self) -> int:
+        """Pixels of the tile, per side, that show one cell of an overlay."""
+        return 1 << max(0, SUPERPIXEL_LEVEL - self.level)
+
+    @property
+    def cells(self) -> Region:
+        """What the tile covers of the lattice of cells of `step` superpixels."""
+        side = TILE_PX // self.repeat
+        row, column = self.pixels.y0 // TILE_PX, self.pixels.x0 // TILE_PX
+        return Region(row * side, (row + 1) * side, column * side, (column + 1) * side)
+
+
+@dataclass(frozen=True)
+class Zooms:
+    """Zooms and tiles of a slide, by the (height, width) of its analysis image.
+
+    >>> zooms = Zooms((4096, 3000))
+    >>> zooms.finest, zooms.coarsest_of_superpixels
+    (4, 0)
+    >>> tile = zooms.tile(4, 11, 15)
+    >>> tile.level, str(tile.pixels), str(tile.cells), tile.repeat
+    (0, 'y 3840:4096, x 2816:3072', 'y 240:256, x 176:192', 16)
+    """
+
+    shape_px: tuple[int, int]
+
+    @property
+    def finest(self) -> int:
+        """The zoom at which a pixel is one of the analysis image."""
+        return max(0, (-(-max(self.shape_px) // TILE_PX) - 1).bit_length())
+
+    @property
+    def coarsest_of_superpixels(self) -> int:
+        """The zoom at which a pixel is a superpixel, 0 where the slide is smaller."""
+        return max(0, self.finest - SUPERPIXEL_LEVEL)
+
+    def tile(self, zoom: int, x: int, y: int) -> Tile:
+        """A tile, the ``x``-th from the left and the ``y``-th from the top."""
+        if zoom > self.finest:
+            raise RefusedError(404, f"There is no zoom {zoom}: this slide has 0 to {self.finest}.")
+        level = self.finest - zoom
+        height, width = (-(-n // (TILE_PX << level)) for n in self.shape_px)
+        if x >= width or y >= height:
+            raise RefusedError(
+                404, f"Tile x {x}, y {y} lies off the slide, which has {width} x {height} at zoom {zoom}."
+            )
+        return Tile(level, Region(y * TILE_PX, (y + 1) * TILE_PX, x * TILE_PX, (x + 1) * TILE_PX))
+
 
 GROUPS = ("image", "tissue", "captures", "training", "expression", "clusters", "annotation")
 
 
 @dataclass(frozen=True)
 class Classes:
-    """A map of classes.
-
-    Attributes
-    ----------
-    key
-        Its name in addresses.
-    title
-        For people.
-    path, row
-        The array, (row, y, x), and which row of it.
-    names, colours
-        Of the classes 1, 2 ...
-    """
+    """A map of classes: its key in addresses, a title, a row of a (row, y, x) array, names and colours of 1, 2 ..."""
 
     key: str
     title: str
@@ -54,18 +108,7 @@ class Classes:
 
 
 class Slide:
-    """A run as the viewer shows it, at the state in which it was when this was made.
-
-    Parameters
-    ----------
-    run
-        The run; what it lacks is not offered.
-
-    Raises
-    ------
-    InputError
-        Where there is not even an image.
-    """
+    """A run as the viewer shows it, at the state in which it was when this was made; what it lacks is not offered."""
 
     def __init__(self, run: Run) -> None:
         store = run.store
@@ -130,39 +173,6 @@ class Slide:
         why = "this gene was not held out" if self.trust else "no gene has been held out yet"
         return self.trust.get(gene, f"not tested ({why})")
 
-    def describe(self) -> dict[str, Any]:
-        """What the page needs to know."""
-        source = self.source
-        missing = [] if source else [("genes", "expression")]
-        missing += [] if self.has_cells else [("refined expression", "tissue/cells")]
-        missing += [(group, group) for group in ("clusters", "annotation") if not self.store.has(f"{group}/labels")]
-        return {
-            "name": _name(self.store),
-            "place": str(self.store.place),
-            "version": self.version,
-            "holder": "" if self.store.url else holder(self.store.folder),
-            "missing": [f"no {what} yet ({making(self.store, path)} makes it)" for what, path in missing],
-            "outdated": [part for part in GROUPS if self.store.has(part) and self.store.outdated(part)],
-            "shape_px": list(self.zooms.shape_px),
-            "content_px": list(self.content_px),
-            "pixel_um": self.pixel_um,
-            "superpixel_um": self.superpixel_um,
-            "finest": self.zooms.finest,
-            "finest_of_overlays": self.zooms.coarsest_of_superpixels,
-            "levels_to_superpixel": min(SUPERPIXEL_LEVEL, self.zooms.finest),
-            "genes": len(source.genes) if source else 0,
-            "written": source.written if source else 0,
-            "imputed": source.imputed if source else 0,
-            "first_gene": source.genes[0] if source and source.genes else "",
-            "refined": bool(source and self.has_cells),
-            "classes": [
-                {"key": c.key, "title": c.title, "names": c.names, "colours": c.colours} for c in self.classes.values()
-            ],
-            "captures": self.captures(),
-            "colour_maps": {name: paint.hexadecimal(paint.palette(name)[1:]) for name in paint.COLOUR_MAPS},
-            "default_map": {"gene": COLOURS, "refined": COLOURS, "uncertainty": SPREAD_COLOURS},
-        }
-
     def captures(self) -> list[str]:
         """Names of the captures, in the order of the training."""
         if not (self.store.has("captures") and self.store.has("training")):
@@ -177,14 +187,6 @@ def version(store: RunStore) -> str:
         files = sorted(store.ledgers.glob("*.jsonl"))
         parts += [f"{path.name} {found.st_size} {found.st_mtime_ns}" for path in files if (found := path.stat())]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-
-
-def _name(store: RunStore) -> str:
-    """A short name of the run: its project's folder."""
-    if store.url:
-        return store.url.rstrip("/").rsplit("/", 1)[-1]
-    folder = store.folder.resolve()
-    return folder.parent.name if folder.name == "iSCALE_output" else folder.name
 
 
 def _clusters(store: RunStore) -> list[Classes]:

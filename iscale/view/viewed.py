@@ -8,14 +8,13 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from iscale.view.answers import Search, histogram, value_at
-from iscale.view.cache import ByteCache
+from iscale.view.answers import Search, Spots, about, histogram, value_at
 from iscale.view.planes import QUANTITIES, Planes
-from iscale.view.refused import Query, RefusedError
+from iscale.view.query import Query, RefusedError
 from iscale.view.region import Regions
 from iscale.view.slide import Slide, version
-from iscale.view.spots import Spots
 from iscale.view.tiles import Tiles
+from iscale.view.work import ByteCache
 
 if TYPE_CHECKING:
     from iscale.results import Run
@@ -36,13 +35,7 @@ class Answer(NamedTuple):
 
 
 class State:
-    """What answers requests at one state of a run.
-
-    Parameters
-    ----------
-    run
-        The run.
-    """
+    """What answers requests at one state of a run."""
 
     def __init__(self, run: Run) -> None:
         self.slide = slide = Slide(run)
@@ -55,13 +48,7 @@ class State:
 
 
 class Viewed:
-    """A run that is looked at.
-
-    Parameters
-    ----------
-    run
-        The run.
-    """
+    """A run that is looked at."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -88,7 +75,7 @@ class Viewed:
 
     def about(self, state: State) -> Answer:
         """What the run has."""
-        return as_json(state.slide.describe())
+        return as_json(about(state.slide))
 
     def genes(self, state: State, query: Query) -> Answer:
         """Genes by a part of their names."""
@@ -113,8 +100,7 @@ class Viewed:
     def region(self, state: State, query: Query, body: bytes, gone: Callable[[], bool]) -> Answer:
         """A region's table, as JSON or as CSV."""
         try:
-            asked = json.loads(body)
-            corners = asked["corners"]
+            corners = json.loads(body)["corners"]
         except (ValueError, TypeError, KeyError):
             raise RefusedError(400, 'The body is not JSON with "corners".') from None
         gene = query.text("gene")

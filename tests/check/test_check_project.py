@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 from iscale.check.finding import CheckReport
 from iscale.check.project import run_check
 from iscale.demo.her2st import PIXEL_SIZE_UM, RAW_PIXEL_SIZE_UM, lay_out_her2st
+from iscale.slide.base import any_size
 from iscale.transform import Transform, write_transform
 
 pytestmark = pytest.mark.real
@@ -76,12 +77,8 @@ def edit_counts(project: Path, edit: Callable[[pd.DataFrame], pd.DataFrame], cap
 
 def size_px(project: Path) -> tuple[float, float]:
     """Width and height of the analysis image."""
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-    try:
-        with Image.open(project / MOTHER / "he-raw.jpg") as image:
-            return image.size[0] * SCALE, image.size[1] * SCALE
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
+    with any_size(), Image.open(project / MOTHER / "he-raw.jpg") as image:
+        return image.size[0] * SCALE, image.size[1] * SCALE
 
 
 @pytest.mark.parametrize("mother", ["C3", "C4", "C5"])
@@ -178,12 +175,8 @@ def test_pixel_size_of_the_mother_image(project: Path, stated: float) -> None:
 @pytest.mark.parametrize("how", ["mirrored", "rotated"])
 def test_orientation_of_the_mother_image(project: Path, how: str) -> None:
     path = project / MOTHER / "he-raw.jpg"
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-    try:
-        with Image.open(path) as image:
-            turned = ImageOps.mirror(image) if how == "mirrored" else image.transpose(Image.Transpose.ROTATE_90)
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
+    with any_size(), Image.open(path) as image:
+        turned = ImageOps.mirror(image) if how == "mirrored" else image.transpose(Image.Transpose.ROTATE_90)
     path.unlink()
     turned.save(path, quality=70)
     codes, report = checked(project)

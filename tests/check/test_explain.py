@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from iscale.check.explain import Tissue, explain, orientations
-from iscale.check.pitch import find_pitch
+from iscale.check.sample import find_pitch
 from iscale.slide.overview import read_overview
 from iscale.slide.reader import open_slide
 

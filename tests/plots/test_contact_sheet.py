@@ -15,7 +15,7 @@ from iscale.engine.plan import Resources
 from iscale.engine.watchers import Silence
 from iscale.geometry import SlideGrid
 from iscale.plots import stage
-from iscale.plots.contact_sheet import PER_PAGE, box_of, thumbnail
+from iscale.plots.draw import PER_PAGE, box_of, thumbnail
 from iscale.plots.stage import plot_steps
 from iscale.store import layout
 from iscale.store.run_store import RunStore

@@ -13,7 +13,7 @@ from iscale.engine.plan import Resources
 from iscale.engine.watchers import Silence
 from iscale.errors import InputError
 from iscale.regions import centres as learn
-from iscale.regions.centres import nearest, smooth
+from iscale.regions.centres import nearest_centre, smooth
 from iscale.regions.cluster import cluster_steps
 from iscale.regions.components import join_small
 from iscale.regions.marker_genes import STATISTICS
@@ -52,7 +52,7 @@ def test_labels_are_those_of_the_whole_map_at_once(predicted) -> None:
         rows = smooth(embedding, there)
         for row, k in enumerate((3, 5)):
             whole = np.zeros(there.shape, np.uint8)
-            whole[there] = nearest(rows, read(store, f"clusters/{which}_centres")[row, :k]) + 1
+            whole[there] = nearest_centre(rows, read(store, f"clusters/{which}_centres")[row, :k]) + 1
             whole = join_small(whole)
             sizes = np.bincount(labels[row].ravel(), minlength=k + 1)[1:]
             assert (np.diff(sizes) <= 0).all()

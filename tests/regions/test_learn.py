@@ -6,7 +6,7 @@ from sklearn.cluster import KMeans
 
 from iscale.geometry import Region
 from iscale.regions import centres as learn
-from iscale.regions.centres import distinct, draw_samples, fit_centres, inertia, nearest, position_hash, smooth
+from iscale.regions.centres import distinct, draw_samples, fit_centres, inertia, nearest_centre, position_hash, smooth
 
 
 def test_numbers_of_places_are_uniform_and_do_not_depend_on_the_tile() -> None:
@@ -47,14 +47,14 @@ def test_batches_lose_little_to_k_means_of_all_at_once() -> None:
     assert inertia(rows, centres) < 1.02 * full.inertia_
     assert inertia(rows, full.cluster_centers_.astype(np.float32)) == pytest.approx(full.inertia_, rel=1e-4)
     np.testing.assert_array_equal(centres, fit_centres(rows, 10, 0))
-    sizes = np.bincount(nearest(rows, centres))
+    sizes = np.bincount(nearest_centre(rows, centres))
     assert (np.diff(sizes) <= 0).all()
 
 
 def test_centres_that_are_none_are_never_nearest() -> None:
     centres = np.array([[np.nan, np.nan], [5, 5], [0, 0]], np.float32)
-    assert nearest(np.array([[0, 1], [4, 4]], np.float32), centres).tolist() == [2, 1]
-    assert nearest(np.empty((0, 2), np.float32), centres).tolist() == []
+    assert nearest_centre(np.array([[0, 1], [4, 4]], np.float32), centres).tolist() == [2, 1]
+    assert nearest_centre(np.empty((0, 2), np.float32), centres).tolist() == []
 
 
 def test_different_rows_are_counted_up_to_enough(monkeypatch) -> None:

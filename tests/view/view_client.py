@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from iscale.view import Server
-from iscale.view.paint import palette
+from iscale.view.tiles import palette
 
 
 @dataclass

@@ -65,6 +65,11 @@ def quantile(counts: NDArray[np.int64], share: float) -> float:
     return float(np.array(bits, np.uint16).view(np.float16))
 
 
+def quantiles(counts: NDArray[np.int64]) -> tuple[float, float]:
+    """What becomes 0 and what 1 of relative expression, by how often each value is there."""
+    return quantile(counts, LOW), quantile(counts, HIGH)
+
+
 def scaled(values: NDArray[np.float32], low: float, high: float) -> NDArray[np.float32]:
     """Values with ``low`` at 0 and ``high`` at 1; all 0 for a gene that is the same everywhere: it tells nothing.
 
@@ -82,7 +87,7 @@ def label_scores(
     n_labels: int,
     shape: tuple[int, int],
 ) -> NDArray[np.float16]:
-    """Score of every label: the mean of its markers (method, section 5).
+    """Score (label, y, x) of every label: the mean of its markers (method, section 5).
 
     Parameters
     ----------
@@ -90,13 +95,6 @@ def label_scores(
         Number of each marker and its scaled values (y, x), each marker once, always in the same order.
     labels_of
         Per marker, the labels that it speaks for.
-    n_labels, shape
-        Number of labels; rows and columns.
-
-    Returns
-    -------
-    ndarray
-        (label, y, x) float16.
     """
     total = np.zeros((n_labels, *shape), np.float32)
     for marker, values in markers:
@@ -107,24 +105,11 @@ def label_scores(
 
 
 def classify(score: NDArray[np.float16], thresholds: Sequence[float]) -> tuple[NDArray[np.uint8], NDArray[np.float16]]:
-    """The best label, and by how much it is the best.
+    """The best label (threshold, y, x) of scores (label, y, x), NaN off tissue, and by how much (y, x) it is the best.
 
-    What is stored decides: labels follow from the scores as they are rounded to float16.
-
-    Parameters
-    ----------
-    score
-        (label, y, x); NaN off tissue.
-    thresholds
-        Below each of these the best score makes no label.
-
-    Returns
-    -------
-    labels
-        (threshold, y, x): 0 where there is no score, 1 to n the label with the highest score (of equal ones the
-        first), n + 1 where that is below the threshold.
-    confidence
-        (y, x): best score minus second-best; with a single label, its score. NaN where there is none.
+    What is stored decides: labels follow from the scores as they are rounded to float16. 0 where there is no score, 1
+    to n the label with the highest (of equal ones the first), n + 1 where that is below the threshold. The confidence
+    is the best score minus the second-best; with a single label, its score; NaN where there is none.
     """
     n = len(score)
     there = np.isfinite(score).all(axis=0)

@@ -7,15 +7,7 @@ from collections.abc import Mapping
 
 
 class RefusedError(Exception):
-    """A request that is not answered: a status of HTTP, and one sentence that says why.
-
-    Parameters
-    ----------
-    status
-        Of HTTP, such as 404.
-    sentence
-        What is wrong, with the numbers.
-    """
+    """A request that is not answered: a status of HTTP, and one sentence that says why, with the numbers."""
 
     def __init__(self, status: int, sentence: str) -> None:
         super().__init__(status, sentence)
@@ -26,19 +18,12 @@ class RefusedError(Exception):
 class Query:
     """Parameters of a request, each read with its bounds.
 
-    Parameters
-    ----------
-    values
-        As they stand in the address.
-
-    Examples
-    --------
     >>> Query({"lo": "1.5"}).number("lo")
     1.5
     >>> Query({"k": "7"}).whole("k", 0, 3)
     Traceback (most recent call last):
     ...
-    iscale.view.refused.RefusedError: (400, 'k is 7, not a whole number from 0 to 3.')
+    iscale.view.query.RefusedError: (400, 'k is 7, not a whole number from 0 to 3.')
     """
 
     LONGEST = 200
