@@ -14,9 +14,8 @@ from typing import Any, Never
 import numpy as np
 from numpy.typing import NDArray
 
-from iscale.encoders.base import FeatureGroup
+from iscale.encoders.base import EncoderSpec, FeatureGroup
 from iscale.encoders.feature_file import FeatureFile, identify, open_feature_file
-from iscale.encoders.spec import EncoderSpec
 from iscale.errors import InputError
 from iscale.geometry import SUPERPIXEL_PX, Region, SlideGrid
 

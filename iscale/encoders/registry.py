@@ -7,8 +7,7 @@ from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from iscale.encoders.base import Encoder, PatchEncoder, RegionEncoder, StoredFeatures
-from iscale.encoders.spec import EncoderSpec
+from iscale.encoders.base import Encoder, EncoderSpec, PatchEncoder, RegionEncoder, StoredFeatures
 from iscale.engine.machine import here
 from iscale.errors import InputError
 

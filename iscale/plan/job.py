@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from iscale.captures.integrate import integrate
 from iscale.captures.read import Readings, measured_radius_um, place_capture, read_capture, release, spot_radius_um
 from iscale.captures.spots import Capture, TrainingSpots
-from iscale.encoders.spec import EncoderSpec
+from iscale.encoders.base import EncoderSpec
 from iscale.errors import InputError
 from iscale.geometry import SlideGrid
 from iscale.model.sizes import SIZES
