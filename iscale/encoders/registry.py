@@ -13,13 +13,7 @@ from iscale.errors import InputError
 
 
 def check_precision(spec: EncoderSpec) -> None:
-    """Refuse bfloat16 where the device would only emulate it.
-
-    Raises
-    ------
-    InputError
-        If the device has no bfloat16 arithmetic.
-    """
+    """Refuse bfloat16 where the device would only emulate it."""
     if spec.precision == "float32" or has_bfloat16(spec.device):
         return
     raise InputError(

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from iscale.encoders.base import ContextModel, EncoderSpec, patch_groups
-from iscale.encoders.checkpoint import is_plain_tensor, read_checkpoint, read_tensors
+from iscale.encoders.checkpoint import TRAINER_PREFIXES, is_plain_tensor, read_checkpoint, read_tensors
 from iscale.errors import InputError
 from iscale.geometry import PATCH_PX, SUPERPIXEL_PX
 
@@ -203,7 +203,7 @@ def _tensors(file: Path) -> dict[str, Tensor]:
             found = found[key]
     values = found if isinstance(found, Mapping) else {}
     tensors = {str(name): value for name, value in values.items() if is_plain_tensor(value)}
-    for prefix in ("module.", "backbone."):
+    for prefix in TRAINER_PREFIXES:
         if any(name.startswith(prefix) for name in tensors):
             tensors = {name.removeprefix(prefix): v for name, v in tensors.items() if name.startswith(prefix)}
     return tensors
