@@ -155,13 +155,15 @@ def read_weights(path: Path, which: Which) -> WeightFile:
         f"Copy or download {which}{PUBLISHED_SUFFIX} anew: the published file has {network.published_bytes:,} bytes "
         f"and the sha256 {network.published_sha256}."
     )
-    if path.suffix == CONVERTED_SUFFIX:
-        named, metadata = read_tensors(path, remedy)
-    else:
-        named, metadata = read_teacher(path, remedy), {}
+    named, metadata = _named_values(path, remedy)
     tensors, sha256 = _fitting(path, which, named, remedy), file_sha256(path)
     source = metadata.get(SOURCE_KEY, "") if path.suffix == CONVERTED_SUFFIX else sha256
     return WeightFile(path, sha256, source == network.published_sha256, tensors, which, source)
+
+
+def _named_values(path: Path, remedy: str) -> tuple[Mapping[str, object], dict[str, str]]:
+    """What a file holds by name, and its metadata, which only a converted one has."""
+    return read_tensors(path, remedy) if path.suffix == CONVERTED_SUFFIX else (read_teacher(path, remedy), {})
 
 
 def notice(file: WeightFile) -> str | None:

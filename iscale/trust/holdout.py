@@ -17,8 +17,7 @@ from iscale.engine.plan import Plan, Resources, check_budget, cut
 from iscale.engine.progress import part, tell
 from iscale.engine.step import Step
 from iscale.geometry import Region
-from iscale.model.fit_stage import GATHERED, SPARE_BYTES, FitContext, needs_of_fit
-from iscale.model.gather import gather_discs
+from iscale.model.fit_stage import GATHERED, SPARE_BYTES, FitContext, gather_discs, needs_of_fit
 from iscale.model.sizes import STATES
 from iscale.trust.folds import Folds, How, cut_folds
 from iscale.trust.held_out import GENES_AT_ONCE, Held, HeldOutStore, predict_baselines, predict_held

@@ -10,9 +10,9 @@ import torch
 
 from iscale.captures.spots import DiscFeatures
 from iscale.model.baselines import disc_mean_features
+from iscale.model.data import RowFile, ScratchFile
 from iscale.model.discs import spot_starts
 from iscale.model.fit import fit
-from iscale.model.row_file import RowFile, ScratchFile
 
 
 def on_disk(discs: DiscFeatures, n_spots: int, folder: Path) -> DiscFeatures:
