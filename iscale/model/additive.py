@@ -27,6 +27,8 @@ LENGTH_SCALE = 1.0
 """Of the Gaussian covariance: root mean square difference of the scaled features."""
 RANGE_UM = 1125.0
 """Of the exponential covariance: distance over which it falls to 1 / e."""
+SHARPNESS = 8.0
+
 CLIP = 4.0
 """Scaled features end here, so that a superpixel unlike any in training is not extrapolated to."""
 
@@ -38,12 +40,8 @@ Discs = Iterable[tuple[Tensor, Tensor]]
 class Appearance:
     """Functions of the features of one superpixel.
 
-    Attributes
-    ----------
-    centre, scale
-        (feature,): features are shifted by the one and divided by the other.
-    frequencies, phase
-        (state, feature, random) and (state, 1, random).
+    Features are shifted by ``centre`` and divided by ``scale``, (feature,) each; frequencies are (state, feature,
+    random), phases (state, 1, random).
     """
 
     centre: Tensor
@@ -149,9 +147,6 @@ def spread_out(places: Tensor, limit: int) -> Tensor:
         chosen.append(int(distance.argmax()))
         distance = torch.minimum(distance, (places - places[chosen[-1]]).norm(dim=1))
     return places[torch.from_numpy(np.sort(chosen)).to(places.device)]
-
-
-SHARPNESS = 8.0
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,19 @@ from iscale.model.sizes import MAX_ANCHORS, SPOT_BLOCK
 
 __all__ = ["AdditiveEnsemble", "every_gene", "from_tensors", "train"]
 
+REFIT = True
+"""Once scored, it is trained again with the held-out spots."""
+CAPTURE_VARIANCE = 0.3
+"""Prior variance of a capture's constant."""
+DEPTH_PENALTY = 0.05
+"""Of the regression of depth, whose targets are smooth."""
+COUNT_NOISE, SHARE_NOISE = 0.3, 1.0
+"""Variance of a spot of median depth that falls with depth, over the variance that does not."""
+PER_SPOT = 1e4
+"""Normalised counts are per this many."""
+LEAST_COUNT = 0.05
+"""Depth is judged from ``log1p`` of expected counts from here up."""
+
 PENALTIES = (1000.0, 100.0, 32.0, 16.0, 8.0, 4.0, 2.0, 1.0, 0.3, 0.1)
 """In units of the variance of a target, whose prior variance is 1."""
 
@@ -58,17 +71,10 @@ class Design:
 
 @dataclass(frozen=True)
 class RidgeFit:
-    """Fitted coefficients.
+    """Fitted coefficients (state, coordinate, target) and intercepts (state, 1, target), float64.
 
-    Attributes
-    ----------
-    coefficients
-        (state, coordinate, target) float64.
-    intercept
-        (state, 1, target) float64.
-    path
-        Per penalty, strongest first: mean squared error, over states and targets, of the spots that were fitted, and
-        of spots left out one at a time.
+    The path has, per penalty, strongest first, the mean squared error, over states and targets, of the spots that were
+    fitted, and of spots left out one at a time.
     """
 
     coefficients: Tensor
@@ -136,20 +142,6 @@ def _fit_state(
     shrunk = inverse[:, left_out.argmin(dim=0)]
     coefficients = vectors @ (shrunk * projected)
     return coefficients, level - centre @ coefficients, fitted / total, left_out / total
-
-
-REFIT = True
-"""Once scored, it is trained again with the held-out spots."""
-CAPTURE_VARIANCE = 0.3
-"""Prior variance of a capture's constant."""
-DEPTH_PENALTY = 0.05
-"""Of the regression of depth, whose targets are smooth."""
-COUNT_NOISE, SHARE_NOISE = 0.3, 1.0
-"""Variance of a spot of median depth that falls with depth, over the variance that does not."""
-PER_SPOT = 1e4
-"""Normalised counts are per this many."""
-LEAST_COUNT = 0.05
-"""Depth is judged from ``log1p`` of expected counts from here up."""
 
 
 def train(

@@ -132,7 +132,7 @@ def load_ensemble(folder: Path, device: torch.device | str = "cpu") -> Ensemble:
         genes, n_states = tuple(description["genes"]), description["n_states"]
         return recipe.from_tensors(genes, n_states, tensors, description["settings"])
     except (SafetensorError, KeyError, TypeError, ValueError, InputError) as error:
-        raise StoreError(f"{folder} does not hold a whole ensemble: {error}", _refit(folder)) from error
+        raise StoreError(f"{folder} does not hold a whole ensemble: {error}", fit_anew(folder)) from error
 
 
 class Recipe(Protocol):
@@ -224,19 +224,22 @@ def _read(folder: Path) -> tuple[dict[str, Any], bytes]:
         data = (folder / TENSORS_FILE).read_bytes()
     except FileNotFoundError as error:
         missing = Path(error.filename).name
-        raise StoreError(f"{folder} holds no ensemble: {missing} is missing", _refit(folder)) from error
+        raise StoreError(f"{folder} holds no ensemble: {missing} is missing", fit_anew(folder)) from error
     except (OSError, ValueError) as error:
-        raise StoreError(f"the ensemble in {folder} cannot be read: {error}", _refit(folder)) from error
+        raise StoreError(f"the ensemble in {folder} cannot be read: {error}", fit_anew(folder)) from error
     found = description.get("format") if isinstance(description, dict) else None
     if found != FORMAT:
-        raise StoreError(f"{folder / SETTINGS_FILE} is of format {found}; this version reads {FORMAT}", _refit(folder))
+        raise StoreError(
+            f"{folder / SETTINGS_FILE} is of format {found}; this version reads {FORMAT}", fit_anew(folder)
+        )
     if hashlib.sha256(data).hexdigest() != description.get("sha256"):
         raise StoreError(
             f"{folder / TENSORS_FILE} is not the file that {SETTINGS_FILE} was written with: sha256 differs",
-            _refit(folder),
+            fit_anew(folder),
         )
     return description, data
 
 
-def _refit(folder: Path) -> str:
+def fit_anew(folder: Path) -> str:
+    """What to do about a model's folder that cannot be read."""
     return f"Delete {folder} and run the project again: the fit is made anew."

@@ -18,6 +18,11 @@ from iscale.model.loadings import Loadings
 from iscale.model.sizes import EVERY_GENE_BYTES, FACTORS, SPOT_BLOCK
 from iscale.store.layout import FILE_GENES
 
+BYTES_EACH = 32
+"""Of a count of a gene that is regressed: the count, its logarithm, that less its mean, and what weighs them."""
+CALIBRATION_ROWS = 100_000
+"""Superpixels in discs that expected counts are calibrated on: of more, evenly chosen spots."""
+
 LEAST_VARIANCE = 1e-5
 """Of a factor, over that of the first: less is rounding."""
 
@@ -48,12 +53,7 @@ class LogCounts:
 class Factors:
     """Genes as directions in which they vary together over the spots.
 
-    Attributes
-    ----------
-    values
-        (spot, factor) of the spots, float64.
-    loading, level
-        (factor, gene) and (gene,) float64: genes are ``values @ loading + level``.
+    In float64: values (spot, factor), loading (factor, gene) and level (gene,); genes are ``values @ loading + level``.
     """
 
     values: Tensor
@@ -97,12 +97,6 @@ def _leading(square: Tensor) -> Tensor:
     kept = max(1, min(FACTORS, int((values > LEAST_VARIANCE * values[-1]).sum())))
     leading: Tensor = vectors[:, -kept:].flip(1)
     return leading
-
-
-BYTES_EACH = 32
-"""Of a count of a gene that is regressed: the count, its logarithm, that less its mean, and what weighs them."""
-MOST_ROWS = 100_000
-"""Superpixels in discs that expected counts are calibrated on: of more, evenly chosen spots."""
 
 
 def extend(
@@ -183,4 +177,4 @@ def _calibration_spots(data: TrainingData) -> NDArray[np.int64]:
     """Spots trained on, or every n-th of them where their discs hold very many superpixels."""
     spots = data.train_spots
     rows = int(np.diff(data.starts)[spots].sum())
-    return spots[:: max(1, -(-rows // MOST_ROWS))]
+    return spots[:: max(1, -(-rows // CALIBRATION_ROWS))]

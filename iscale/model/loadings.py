@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from iscale.errors import StoreError
+from iscale.model.ensemble import fit_anew
 from iscale.model.sizes import FACTORS
 from iscale.store.layout import COARSE_STEP
 from iscale.store.run_store import RunStore
@@ -29,6 +30,7 @@ GENES_AT_ONCE, CELLS_AT_ONCE = 16, 1 << 14
 
 NUMBERS_FILE, GENES_FILE = "every_gene.safetensors", "every_gene.json"
 NAMES = ("loading", "level", "share")
+FACTORS_PATH, COARSE_PATH = "basis/factors", "basis/coarse"
 
 
 @dataclass(frozen=True)
@@ -95,10 +97,7 @@ def read_loadings(folder: Path) -> Loadings:
         if not loading.shape[1] == len(level) == len(share) == len(genes):
             raise ValueError(f"{len(genes)} genes, loadings of {loading.shape[1]}")
     except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise StoreError(
-            f"{folder} does not hold what turns factors into genes: {error}",
-            f"Delete {folder} and run the project again: the fit is made anew.",
-        ) from error
+        raise StoreError(f"{folder} does not hold what turns factors into genes: {error}", fit_anew(folder)) from error
     return Loadings(genes, loading, level, share)
 
 
@@ -129,9 +128,6 @@ def _as_float32(values: NDArray[np.floating]) -> NDArray[np.float32]:
     found = bits.view(np.float32)
     found *= np.float32(2.0**112)  # exponents are counted from 127, not from 15
     return found
-
-
-FACTORS_PATH, COARSE_PATH = "basis/factors", "basis/coarse"
 
 
 def write_loadings(store: RunStore, loadings: Loadings) -> None:

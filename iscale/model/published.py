@@ -27,6 +27,11 @@ from iscale.model.ensemble import (
 )
 from iscale.model.sizes import HIDDEN_LAYERS, HIDDEN_WIDTH, SIZES, batch_size
 
+REFIT = False
+"""As published: what is scored is what is kept."""
+EPOCHS = 1000
+LEARNING_RATE = 1e-4
+
 LEAK = 0.1
 FLOOR = 0.01
 """alpha of the ELU, and the constant added after it: outputs stay above 0."""
@@ -160,12 +165,6 @@ class DiscGradients:
                 grad_below = self.layer_grads[k % 2][:, : below.shape[1]]
                 torch.bmm(grad, self.networks.weights[k][group].transpose(1, 2), out=grad_below)
                 grad = aten.leaky_relu_backward.grad_input(grad_below, below, LEAK, True, grad_input=grad_below)
-
-
-REFIT = False
-"""As published: what is scored is what is kept."""
-EPOCHS = 1000
-LEARNING_RATE = 1e-4
 
 
 @dataclass(frozen=True)
