@@ -34,8 +34,8 @@ from iscale.demo.her2st import (
     scored_truth,
 )
 from iscale.encoders import get_encoder
-from iscale.model.baselines import disc_mean_features, predict_nearest, predict_ridge
-from iscale.model.gather import gather_discs
+from iscale.model.baselines import NearestBaseline, RidgeBaseline, disc_mean_features
+from iscale.model.fit_stage import gather_discs
 from iscale.options import load_options
 from iscale.plan.job import Job
 
@@ -76,8 +76,8 @@ def section(source: Path, work: Path, mother: str, setting: Setting, **options: 
     pairs = {}
     for score, truth in logs(counts[usable], depth[usable]).items():
         pairs[score, "ours"] = truth, predicted[score][usable]
-        pairs[score, "ridge"] = truth, predict_ridge(features[known], learnt[score], at[usable])
-        pairs[score, "kNN"] = truth, predict_nearest(spots.xy_px[known], learnt[score], xy[usable])
+        pairs[score, "ridge"] = truth, RidgeBaseline(features[known], at[usable])(learnt[score])
+        pairs[score, "kNN"] = truth, NearestBaseline(spots.xy_px[known], xy[usable])(learnt[score])
     return pairs
 
 

@@ -26,8 +26,8 @@ from iscale.features.read import read_features
 from iscale.geometry import Region
 from iscale.model.additive import AdditiveEnsemble
 from iscale.model.ensemble import load_ensemble
-from iscale.model.genes import Decoder, Source, block_means, open_source
-from iscale.model.loadings import as_components, read_loadings, with_every_gene
+from iscale.model.genes import Source, block_means, open_source
+from iscale.model.loadings import Loadings, as_components, read_loadings, with_every_gene
 from iscale.model.sizes import FACTORS
 from iscale.options import load_options
 from iscale.plan.job import Job
@@ -53,7 +53,8 @@ class Exact:
     def __init__(self, job: Job) -> None:
         self.job = job
         model = job.store.folder / "model"
-        ensemble = with_every_gene(load_ensemble(model), read_loadings(model))
+        self.loadings = read_loadings(model)
+        ensemble = with_every_gene(load_ensemble(model), self.loadings)
         assert isinstance(ensemble, AdditiveEnsemble)
         self.ensemble = ensemble
         self.groups = get_encoder(job.encoder).groups
@@ -106,7 +107,7 @@ def forms(components: Values, n_states: int) -> dict[str, tuple[Values, float]]:
     return {name: (values, share * len(components)) for name, (values, share) in found.items()}
 
 
-def errors(decoder: Decoder, kept: Values, exact: tuple[Values, Values]) -> list[str]:
+def errors(decoder: Loadings, kept: Values, exact: tuple[Values, Values]) -> list[str]:
     """Root mean square error over a map's spread: median and largest over genes, of expression and of uncertainty."""
     cells = []
     for found, true in zip((decoder.expression(kept), decoder.uncertainty(kept)), exact, strict=True):
@@ -119,8 +120,7 @@ def kept_table(source: Source, exact: Exact, rows: NDArray[np.int64]) -> str:
     """Bytes and errors of every form."""
     whole = Region(0, source.shape[0], 0, source.shape[1])
     components = exact.components(whole)[:, exact.tissue]
-    parts = exact.ensemble.parts
-    decoder = Decoder(*(np.ascontiguousarray(t.numpy()[..., rows]) for t in (parts.loading, parts.level, parts.share)))
+    decoder = exact.loadings.of(rows)
     true = decoder.expression(components), decoder.uncertainty(components)
     lines = [
         [name, f"{size:.0f}", *errors(decoder, kept, true)]
@@ -142,8 +142,7 @@ def times_table(written: Source, computed: Source, exact: Exact) -> str:
     window = Region(0, min(WINDOW, height), 0, min(WINDOW, width))
     whole = Region(0, height, 0, width)
     gene, last = written.genes[len(written.genes) // 2], len(written.genes) // 2
-    parts = exact.ensemble.parts
-    one = Decoder(*(t.numpy()[..., last : last + 1] for t in (parts.loading, parts.level, parts.share)))
+    one = exact.loadings.of(np.array([last]))
     rows = [
         [
             "computed from stored factors (in use)",

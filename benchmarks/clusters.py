@@ -58,7 +58,7 @@ def factors_of(job: Job, tissue: NDArray[np.bool_]) -> tuple[AdditiveEnsemble, V
     ensemble = load_ensemble(job.store.folder / "model")
     assert isinstance(ensemble, AdditiveEnsemble)
     groups, um = get_encoder(job.encoder).groups, job.grid.superpixel_um
-    factors = np.full((*tissue.shape, ensemble.parts.loading.shape[0]), np.nan, np.float32)
+    factors = np.full((*tissue.shape, ensemble.numbers.loading.shape[0]), np.nan, np.float32)
     for tile in Region(0, tissue.shape[0], 0, tissue.shape[1]).tiles(SIDE):
         there = tissue[tile.slices]
         if there.any():
@@ -73,7 +73,7 @@ def factors_of(job: Job, tissue: NDArray[np.bool_]) -> tuple[AdditiveEnsemble, V
 def embeddings(run: iscale.Run, job: Job, tissue: NDArray[np.bool_]) -> dict[str, Values]:
     """(superpixel, component) by name."""
     ensemble, factors = factors_of(job, tissue)
-    loading = ensemble.parts.loading.double().numpy()
+    loading = ensemble.numbers.loading.double().numpy()
     relative = loading - loading.mean(axis=1, keepdims=True)
     spread = (factors @ relative).std(axis=0)
     expression, depth = run.expression.to_numpy()[:, tissue].T, run.depth.to_numpy()[tissue]

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from iscale.encoders.vit import VisionTransformer
+from iscale.encoders.hipt import VisionTransformer
 
 PATCH, PADDED = 256, 4096
 HEADS = 6

@@ -37,9 +37,8 @@ from iscale.engine.execute import execute
 from iscale.engine.ledger import Ledger
 from iscale.engine.plan import Resources
 from iscale.engine.watchers import Silence
-from iscale.model.baselines import disc_mean_features, predict_ridge
-from iscale.model.fit_stage import FitContext
-from iscale.model.gather import gather_discs
+from iscale.model.baselines import RidgeBaseline, disc_mean_features
+from iscale.model.fit_stage import FitContext, gather_discs
 from iscale.options import load_options
 from iscale.plan.job import Job
 from iscale.trust.correlation import correlation
@@ -136,7 +135,7 @@ def ridge_held_out(context: FitContext, spots: TrainingSpots, folds: Folds) -> d
         for fold in range(len(folds.names)):
             train, test = folds.trained(fold) & known, folds.tested(fold)
             test = test[known[test]]
-            guesses[score][test] = predict_ridge(features[train], values[train], features[test])
+            guesses[score][test] = RidgeBaseline(features[train], features[test])(values[train])
     return guesses
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from iscale.encoders.spec import Context, Precision
+from iscale.encoders.base import Context, Precision
 from iscale.engine.plan import parse_bytes
 from iscale.errors import InputError
 from iscale.stages import deciding

@@ -11,8 +11,7 @@ from scipy import sparse
 from iscale.captures.spots import Capture
 from iscale.captures.stage import write_capture
 from iscale.geometry import Region, SlideGrid
-from iscale.model.every_gene import Loadings
-from iscale.model.loadings import coarse_means, write_loadings
+from iscale.model.loadings import Loadings, coarse_means, write_loadings
 from iscale.model.sizes import FACTORS
 from iscale.store import layout
 from iscale.store.ome import slide_metadata

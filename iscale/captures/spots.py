@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from iscale.captures.counts import Counts, StoredCounts, blocks
 
 if TYPE_CHECKING:
-    from iscale.model.row_file import RowFile
+    from iscale.model.data import RowFile
 
 MOST_SPOTS = 30_000
 """Training spots are held in memory, dense: of more, so many are trained on."""

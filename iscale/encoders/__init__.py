@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from iscale.encoders.base import Encoder, FeatureGroup
+from iscale.encoders.base import Encoder, EncoderSpec, FeatureGroup
 from iscale.encoders.registry import get_encoder
-from iscale.encoders.spec import EncoderSpec
 
 __all__ = ["Encoder", "EncoderSpec", "FeatureGroup", "get_encoder"]

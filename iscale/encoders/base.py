@@ -12,7 +12,8 @@ computed elsewhere.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,6 +21,43 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from iscale.geometry import Region, SlideGrid
+
+
+Context = Literal["regions", "published"]
+Precision = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """What an encoder is made from: small and picklable, so that every worker can make its own.
+
+    Parameters
+    ----------
+    name
+        ``texture``, ``hipt``, ``timm:NAME``, ``precomputed:PATH``, or the name under which a package offers its own.
+    device
+        Torch device that computes: ``cpu``, ``cuda``, ``cuda:1``.
+    weights
+        Folder of weight files, or for timm a file, for encoders that need some.
+    context
+        HIPT's ViT-4K sees overlapping ``regions`` of 4096 px, or the whole slide at once as ``published``.
+    shifts
+        How often patches are laid over the slide, each time shifted: 16, 4 or 1.
+    precision
+        Of the networks' matrix products.
+    """
+
+    name: str
+    device: str = "cpu"
+    weights: Path | None = None
+    context: Context = "regions"
+    shifts: int = 16
+    precision: Precision = "float32"
+
+    @property
+    def step(self) -> int:
+        """Superpixels from a patch of 256 px to the next, so that each superpixel is in ``shifts`` patches."""
+        return {16: 4, 4: 8, 1: 16}[self.shifts]
 
 
 @dataclass(frozen=True)
@@ -46,6 +84,18 @@ class FeatureGroup:
 
 COLOUR = FeatureGroup("colour", ("red", "green", "blue"))
 """Mean colour of a superpixel, in 0 to 1: stored beside what a `PatchEncoder` finds."""
+
+CONTEXT_BOX, PATCH_BOX = 16, 4
+"""Boxes, in superpixels, with which the model sees vectors and tokens smoothed: those of the method, section 2."""
+
+
+def patch_groups(context_width: int, token_width: int, step: int) -> tuple[FeatureGroup, ...]:
+    """The groups of a `PatchEncoder` whose patches lie ``step`` superpixels apart; no context if that has no width."""
+    context, patch = (
+        tuple(f"{group}{i}" for i in range(n)) for group, n in (("context", context_width), ("patch", token_width))
+    )
+    groups = (FeatureGroup("patch", patch, smooth=PATCH_BOX), COLOUR)
+    return (FeatureGroup("context", context, stride=step, smooth=CONTEXT_BOX), *groups) if context else groups
 
 
 class Encoder(Protocol):

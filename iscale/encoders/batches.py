@@ -37,15 +37,7 @@ log = logging.getLogger("iscale")
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """How patches are grouped.
-
-    Attributes
-    ----------
-    size
-        Patches of a batch.
-    at_once
-        Batches that compute at the same time.
-    """
+    """Patches of a batch, and batches that compute at the same time."""
 
     size: int
     at_once: int
@@ -69,12 +61,7 @@ def encode_batches(
 ) -> Iterator[tuple[T, Encoded]]:
     """Tokens and vectors of batches, in their order.
 
-    Parameters
-    ----------
-    batches
-        Each with whatever the caller wants to know it by: (patch, c=3, y, x) uint8.
-    plan
-        How many at once.
+    A batch is (patch, c=3, y, x) uint8, and comes with whatever the caller wants to know it by.
     """
     if encoder.device == "cpu":
         yield from _on_cores(encoder, batches, plan.at_once)
@@ -121,16 +108,10 @@ def _on_gpu(encoder: PatchEncoder, batches: Iterable[tuple[T, NDArray[np.uint8]]
 
 
 def _within_memory(encoder: PatchEncoder, images: Tensor, limit: list[int]) -> Encoded:
-    """Encode a batch in parts of at most ``limit[0]`` patches, halved whenever the device's memory does not do.
-
-    Raises
-    ------
-    MemoryBudgetError
-        If a single patch is too much.
-    """
+    """Encode a batch, ``limit[0]`` patches at a time: halved, down to one, whenever device memory does not do."""
     while True:
         try:
-            parts = [encoder.encode(images[i : i + limit[0]]) for i in range(0, len(images), limit[0])]
+            encoded = [encoder.encode(images[i : i + limit[0]]) for i in range(0, len(images), limit[0])]
         except torch.OutOfMemoryError as error:
             size = min(limit[0], len(images))
             if size == 1:
@@ -144,8 +125,8 @@ def _within_memory(encoder: PatchEncoder, images: Tensor, limit: list[int]) -> E
             )
             torch.cuda.empty_cache()
             continue
-        tokens = torch.cat([tokens for tokens, _ in parts])
-        vectors = [vector for _, vector in parts if vector is not None]
+        tokens = torch.cat([tokens for tokens, _ in encoded])
+        vectors = [vector for _, vector in encoded if vector is not None]
         return tokens, torch.cat(vectors) if vectors else None
 
 

@@ -8,7 +8,6 @@ ends the reading before anything is called.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import pickle
@@ -21,6 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeGuard, cast
 
+from iscale.engine.whole_file import whole_file
 from iscale.errors import InputError
 
 if TYPE_CHECKING:
@@ -37,7 +37,8 @@ _OF_A_TRAINER = (
 )
 """Names in a DINO trainer's checkpoint that torch does not know: the arguments, and learning rates as NumPy scalars."""
 
-_PREFIXES = ("module.", "backbone.")
+TRAINER_PREFIXES = ("module.", "backbone.")
+"""What trainers put before the names of a model's weights."""
 _HEAD = "head."
 
 # Torch keeps the admitted names per process: two threads that read would take them from each other.
@@ -57,16 +58,9 @@ class UnreadObject:
 def read_teacher(path: Path, remedy: str) -> dict[str, object]:
     """The weights in a checkpoint of DINO's trainer: the state-dict under ``teacher``, or one that is the whole file.
 
-    Returns
-    -------
-    dict
-        Names without the trainer's prefixes to views of the file, DINO's head left out. That the values are tensors
-        has not been checked.
-
-    Raises
-    ------
-    InputError
-        As `read_checkpoint`, and if the file holds no state-dict, or one with a name twice.
+    Names come without the trainer's prefixes, values are views of the file of which nobody has checked that they are
+    tensors, and DINO's head is left out. Refused is what `read_checkpoint` refuses, what is no state-dict, and one with
+    a name twice.
     """
     content = read_checkpoint(path, remedy)
     if not isinstance(content, Mapping):
@@ -77,7 +71,7 @@ def read_teacher(path: Path, remedy: str) -> dict[str, object]:
     named: dict[str, object] = {}
     for key, value in cast(Mapping[object, object], teacher).items():
         name = str(key)
-        for prefix in _PREFIXES:
+        for prefix in TRAINER_PREFIXES:
             name = name.removeprefix(prefix)
         if name in named:
             raise InputError(f"{path} holds two tensors called {name}, with and without a prefix", remedy)
@@ -88,26 +82,15 @@ def read_teacher(path: Path, remedy: str) -> dict[str, object]:
 def read_checkpoint(path: Path, remedy: str) -> object:
     """What a ``torch.save`` file holds.
 
-    A file in torch's zip form is mapped into memory, so only what is then used of it is read. One in the form before
-    torch 1.6, and one that was compressed, is read whole.
-
-    Parameters
-    ----------
-    path
-        The file.
-    remedy
-        What to do where the file is of no use, for the message.
-
-    Returns
-    -------
-    object
-        The content; its tensors are views of the file. Objects other than containers, numbers, strings and tensors
-        are `UnreadObject`.
+    A file in torch's zip form is mapped into memory, so only what is then used of it is read: its tensors are views of
+    the file. One in the form before torch 1.6, and one that was compressed, is read whole. Objects other than
+    containers, numbers, strings and tensors are `UnreadObject`.
 
     Raises
     ------
     InputError
-        If the file cannot be read, is damaged, is no checkpoint, or names a function or class that weights do not need.
+        With ``remedy``, if the file cannot be read, is damaged, is no checkpoint, or names a function or class that
+        weights do not need.
     """
     import torch
 
@@ -133,7 +116,7 @@ def _check_form(path: Path, remedy: str) -> bool:
             head = file.read(64)
         if head.startswith(_ZIP_MAGIC):
             with zipfile.ZipFile(path) as archive:
-                return all(part.compress_type == zipfile.ZIP_STORED for part in archive.infolist())
+                return all(member.compress_type == zipfile.ZIP_STORED for member in archive.infolist())
     except OSError as error:
         raise _unreadable(path, error) from error
     except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError) as error:
@@ -162,13 +145,7 @@ def _refusal(path: Path, error: Exception, remedy: str) -> InputError:
 
 
 def read_tensors(path: Path, remedy: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors of a safetensors file, as views of it, and its metadata.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be read or is not whole.
-    """
+    """Tensors of a safetensors file, as views of it, and its metadata; refused if it is not whole."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -185,31 +162,20 @@ def read_tensors(path: Path, remedy: str) -> tuple[dict[str, Tensor], dict[str, 
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file, its folder too, so that it is there whole or not at all.
-
-    Raises
-    ------
-    InputError
-        If it cannot be written.
-    """
+    """Write a safetensors file, its folder too, so that it is there whole or not at all."""
     from safetensors.torch import save
 
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Not with safetensors' own `save_file`: its files are for their owner alone, and weights are shared.
-        with part.open("xb") as file:
+        with whole_file(path, f".{uuid.uuid4().hex}.part") as beside, beside.open("xb") as file:
             file.write(save(dict(tensors), dict(metadata)))
             file.flush()
             os.fsync(file.fileno())
-        part.replace(path)
     except OSError as error:
         raise InputError(
             f"{path} cannot be written: {error.strerror or error}", "Free space or choose another folder."
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
 
 
 def is_plain_tensor(value: object) -> TypeGuard[Tensor]:
@@ -222,13 +188,7 @@ def is_plain_tensor(value: object) -> TypeGuard[Tensor]:
 
 
 def own(path: Path, name: str, tensor: Tensor, remedy: str) -> Tensor:
-    """Float32 copy of a file's tensor, in memory of its own.
-
-    Raises
-    ------
-    InputError
-        If the values are not floating-point numbers, or not all finite in float32.
-    """
+    """Float32 copy of a file's tensor, in memory of its own; refused where values are not finite floating point."""
     import torch
 
     if not tensor.is_floating_point():
@@ -244,13 +204,7 @@ def own(path: Path, name: str, tensor: Tensor, remedy: str) -> Tensor:
 
 
 def file_sha256(path: Path) -> str:
-    """The sha256 of a file, read in blocks.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be read.
-    """
+    """The sha256 of a file, read in blocks."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -259,13 +213,7 @@ def file_sha256(path: Path) -> str:
 
 
 def file_bytes(path: Path) -> int:
-    """Size of a file.
-
-    Raises
-    ------
-    InputError
-        If it cannot be told.
-    """
+    """Size of a file."""
     try:
         return path.stat().st_size
     except OSError as error:

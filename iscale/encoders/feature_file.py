@@ -39,7 +39,7 @@ class Sliceable(Protocol):
         ...
 
     def __getitem__(self, key: Any) -> Any:
-        """A part, read when it is asked for."""
+        """A slice, read when it is indexed."""
         ...
 
 
@@ -88,10 +88,7 @@ class FeatureFile:
 def open_feature_file(path: Path) -> FeatureFile:
     """Open a file of features; nothing but a list's places is read, of .npz all.
 
-    Raises
-    ------
-    InputError
-        The file is missing, of no known format, damaged, or has no features in it; its notes cannot be used.
+    Refused is a file that is missing, of no known format, damaged, without features, or whose notes cannot be used.
     """
     if not path.exists():
         raise InputError(f"--encoder precomputed: {path} does not exist", "Check the path: --encoder precomputed:PATH.")
@@ -122,7 +119,7 @@ def identify(path: Path) -> str:
     if path.is_file():
         return file_fingerprint(path)
     digest = hashlib.sha256()
-    for file in sorted(part for part in path.rglob("*") if part.is_file()):
+    for file in sorted(file for file in path.rglob("*") if file.is_file()):
         digest.update(f"{file.relative_to(path).as_posix()} {file.stat().st_size}\n".encode())
         if file.name in ZARR_METADATA:
             digest.update(file.read_bytes())

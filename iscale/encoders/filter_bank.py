@@ -27,15 +27,7 @@ from iscale.geometry import SUPERPIXEL_PX
 
 @torch.inference_mode()
 def filtered(image: NDArray[np.uint8], device: str) -> tuple[NDArray[np.float32], ...]:
-    """Features of a core, a (feature, y, x) array for each group of the encoder.
-
-    Parameters
-    ----------
-    image
-        (c=3, y, x) RGB of the core grown by `HALO_SUPERPIXELS`.
-    device
-        Torch device that computes.
-    """
+    """Features of a core, a (feature, y, x) array for each group: of (c=3, y, x) RGB grown by `HALO_SUPERPIXELS`."""
     pixels = torch.from_numpy(np.ascontiguousarray(image)).to(device)
     statistics = _by_strips(pixels, BAND_HALO_SUPERPIXELS, _coarse_statistics)
     margin = HALO_SUPERPIXELS - BAND_HALO_SUPERPIXELS
@@ -162,16 +154,8 @@ def _tissue_weight(statistics: Tensor) -> Tensor:
 def _gaussian_mean(weighted: Tensor, sigma: float, margin: int, stride: int) -> Tensor:
     """Weighted Gaussian mean of (statistic, y, x), and of the weight, at the centres of blocks of ``stride``.
 
-    Parameters
-    ----------
-    weighted
-        (statistic + 1, y, x): statistics times their weight, then the weight.
-    sigma
-        Width of the kernel in superpixels, cut at 3 sigma.
-    margin
-        Superpixels on every side that are not part of the core.
-    stride
-        Superpixels per cell of the result.
+    Of (statistic + 1, y, x) statistics times their weight, then the weight; ``margin`` superpixels on every side are
+    not of the core, and the kernel ends at 3 sigma. All lengths are in superpixels.
     """
     rows = _gaussian_matrix(weighted.shape[1], sigma, margin, stride).to(weighted)
     columns = _gaussian_matrix(weighted.shape[2], sigma, margin, stride).to(weighted)

@@ -14,9 +14,8 @@ from typing import Any, Never
 import numpy as np
 from numpy.typing import NDArray
 
-from iscale.encoders.base import FeatureGroup
+from iscale.encoders.base import EncoderSpec, FeatureGroup
 from iscale.encoders.feature_file import FeatureFile, identify, open_feature_file
-from iscale.encoders.spec import EncoderSpec
 from iscale.errors import InputError
 from iscale.geometry import SUPERPIXEL_PX, Region, SlideGrid
 
@@ -41,17 +40,7 @@ class _NotYet(tuple[FeatureGroup, ...]):
 class PrecomputedFeatures:
     """Features of a file as a `iscale.encoders.base.StoredFeatures`.
 
-    Parameters
-    ----------
-    spec
-        Its name is ``precomputed:`` and the path of the file.
-    grid
-        The slide's grids, if they are known already: as with `check`.
-
-    Raises
-    ------
-    InputError
-        The file cannot be used, or not with this slide.
+    The path follows ``precomputed:`` in the specification's name. A ``grid``, where it is known already, is checked.
     """
 
     def __init__(self, spec: EncoderSpec, grid: SlideGrid | None = None) -> None:
@@ -81,10 +70,7 @@ class PrecomputedFeatures:
     def check(self, grid: SlideGrid) -> None:
         """Lay the file's cells over the slide: from here on `groups` are known.
 
-        Raises
-        ------
-        InputError
-            If a cell is not whole superpixels, or the slide has another number of cells.
+        Refused where a cell is not whole superpixels, or the slide has another number of cells.
         """
         cell = self._whole_superpixels(grid)
         self._check_extent(grid, cell)
@@ -161,11 +147,11 @@ class _GridCells:
         y0, y1 = max(window.y0, self._row), min(window.y1, self.extent[0])
         x0, x1 = max(window.x0, self._column), min(window.x1, self.extent[1])
         if y0 < y1 and x0 < x1:
-            wanted: list[slice] = [slice(None)] * 3
-            wanted[self._order[1]] = slice(y0 - self._row, y1 - self._row)
-            wanted[self._order[2]] = slice(x0 - self._column, x1 - self._column)
-            part = np.asarray(self._features[tuple(wanted)], np.float32)
-            out[(slice(None), *Region(y0, y1, x0, x1).within(window))] = part.transpose(self._order)
+            there: list[slice] = [slice(None)] * 3
+            there[self._order[1]] = slice(y0 - self._row, y1 - self._row)
+            there[self._order[2]] = slice(x0 - self._column, x1 - self._column)
+            values = np.asarray(self._features[tuple(there)], np.float32)
+            out[(slice(None), *Region(y0, y1, x0, x1).within(window))] = values.transpose(self._order)
         return out
 
 
@@ -217,8 +203,7 @@ class _ListedCells:
 def _take(features: Any, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     """Sorted rows of (n, feature), read in pieces: HDF5 is slow at picking single ones."""
     pieces = np.split(rows, np.flatnonzero(np.diff(rows) > ROWS_APART) + 1)
-    parts = [np.asarray(features[p[0] : p[-1] + 1], np.float32)[p - p[0]] for p in pieces]
-    return np.concatenate(parts)
+    return np.concatenate([np.asarray(features[p[0] : p[-1] + 1], np.float32)[p - p[0]] for p in pieces])
 
 
 def _cell_px(path: Path, file: FeatureFile, hint: str) -> float:

@@ -7,20 +7,18 @@ from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from iscale.encoders.base import Encoder, PatchEncoder, RegionEncoder, StoredFeatures
-from iscale.encoders.spec import EncoderSpec
+from iscale.encoders.base import Encoder, EncoderSpec, PatchEncoder, RegionEncoder, StoredFeatures
 from iscale.engine.machine import here
 from iscale.errors import InputError
 
+GROUP = "iscale.encoders"
+"""Group of entry points under which other packages offer encoders."""
+OWN = ("texture", "hipt", "timm:NAME", "precomputed:PATH")
+KINDS: tuple[type[Any], ...] = (RegionEncoder, PatchEncoder, StoredFeatures)
+
 
 def check_precision(spec: EncoderSpec) -> None:
-    """Refuse bfloat16 where the device would only emulate it.
-
-    Raises
-    ------
-    InputError
-        If the device has no bfloat16 arithmetic.
-    """
+    """Refuse bfloat16 where the device would only emulate it."""
     if spec.precision == "float32" or has_bfloat16(spec.device):
         return
     raise InputError(
@@ -37,12 +35,6 @@ def has_bfloat16(device: str) -> bool:
     if device != "cpu":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return any(present for name, present in torch.cpu.get_capabilities().items() if name.endswith("bf16"))
-
-
-GROUP = "iscale.encoders"
-"""Group of entry points under which other packages offer encoders."""
-OWN = ("texture", "hipt", "timm:NAME", "precomputed:PATH")
-KINDS: tuple[type[Any], ...] = (RegionEncoder, PatchEncoder, StoredFeatures)
 
 
 @lru_cache(maxsize=1)

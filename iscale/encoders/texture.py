@@ -18,10 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iscale.encoders.base import FeatureGroup
+from iscale.encoders.base import COLOUR, FeatureGroup
 from iscale.encoders.texture_parameters import (
     BAND_HALO_SUPERPIXELS,
-    COLOUR,
     CONTEXT,
     CONTEXT_STRIDE,
     FAR_SIGMA,
@@ -59,7 +58,7 @@ class TextureEncoder:
     halo_px: int = field(default=HALO_SUPERPIXELS * SUPERPIXEL_PX, init=False)
     groups: tuple[FeatureGroup, ...] = field(
         default=(
-            FeatureGroup("colour", COLOUR),
+            COLOUR,
             FeatureGroup("texture", (*STATISTICS[3:], *FINE)),
             FeatureGroup("near", context_names(NEAR_SIGMA)),
             FeatureGroup("far", context_names(FAR_SIGMA), stride=CONTEXT_STRIDE, smooth=CONTEXT_STRIDE),
@@ -89,22 +88,9 @@ class TextureEncoder:
         return 3 * h * w + strip + near + 3 * features * core_cells * 4 + 4 * (h + w) ** 2 // 128 + 2**23
 
     def encode(self, image: NDArray[np.uint8], tissue: NDArray[np.bool_]) -> dict[str, NDArray[np.float32]]:
-        """Features of a core; see `iscale.encoders.base.Encoder`.
-
-        Parameters
-        ----------
-        image
-            (c=3, y, x) RGB of the core grown by `halo_px`.
-        tissue
-            (y, x) superpixels of the core that are tissue; features are computed for all.
-
-        Returns
-        -------
-        dict
-            Group's name to (feature, y, x) float32.
-        """
+        """Features of a core, off tissue too: see `iscale.encoders.base.RegionEncoder.encode`."""
         from iscale.encoders.filter_bank import filtered
 
         del tissue
         values = filtered(image, here(self.device))
-        return {group.name: part for group, part in zip(self.groups, values, strict=True)}
+        return {group.name: found for group, found in zip(self.groups, values, strict=True)}

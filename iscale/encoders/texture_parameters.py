@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from iscale.encoders.base import COLOUR
+
 HALO_SUPERPIXELS = 32
 BAND_HALO_SUPERPIXELS = 2
 """The bands of levels 0 to 3 reach 2 + 4 + 8 + 16 = 30 px, so statistics are exact this far from a cut."""
@@ -21,12 +23,11 @@ GLASS_CHROMA = (0.03, 0.12)
 STRIP_ROWS_PX = 256
 """Rows of pixels that are filtered at a time."""
 
-COLOUR = ("red", "green", "blue")
 _CHANNELS = ("haematoxylin", "eosin")
 _BANDS = tuple(f"{c}_band{level}" for level in (1, 2, 3) for c in _CHANNELS)
 _SHAPES = tuple(f"haematoxylin_blob{level}" for level in (1, 2, 3))
 STATISTICS = (
-    *COLOUR,
+    *COLOUR.features,
     *_CHANNELS,
     "residual_stain",
     *(f"{c}_std" for c in _CHANNELS),

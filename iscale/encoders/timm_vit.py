@@ -18,15 +18,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from iscale.encoders.base import COLOUR, ContextModel, FeatureGroup
-from iscale.encoders.checkpoint import is_plain_tensor, read_checkpoint, read_tensors
-from iscale.encoders.spec import EncoderSpec
+from iscale.encoders.base import ContextModel, EncoderSpec, patch_groups
+from iscale.encoders.checkpoint import TRAINER_PREFIXES, is_plain_tensor, read_checkpoint, read_tensors
 from iscale.errors import InputError
 from iscale.geometry import PATCH_PX, SUPERPIXEL_PX
 
 PREFIX = "timm:"
-CONTEXT_BOX, TOKEN_BOX = 16, 4
-"""Boxes, in superpixels, with which the model sees vectors and tokens smoothed: those of the method, section 2."""
 UNUSED = ("head", "fc_norm", "fc.", "attn_pool", "mask_token")
 """Beginnings of names of weights that play no part in the tokens."""
 OWN_WEIGHTS = "Give the weights of this model under timm's names, as safetensors or saved by torch: --weights FILE."
@@ -40,19 +37,8 @@ class TimmEncoder:
     """A vision transformer of timm as a `iscale.encoders.base.PatchEncoder`.
 
     Tokens are those of ``forward_features``, the vector is the class token; other prefix tokens (registers,
-    distillation) are left out.
-
-    Parameters
-    ----------
-    spec
-        Its name is ``timm:`` and the name by which ``timm.create_model`` knows the model; without weights timm
-        downloads its own.
-
-    Raises
-    ------
-    InputError
-        timm is missing, does not know the model or has no weights for it; the weights do not fit it; the model has no
-        tokens on a square grid of any size.
+    distillation) are left out. ``timm.create_model`` knows the model by what follows ``timm:`` in its name; without
+    weights timm downloads its own. What has no tokens on a square grid of any size is refused.
     """
 
     patch = PATCH_PX // SUPERPIXEL_PX
@@ -61,7 +47,7 @@ class TimmEncoder:
     def __init__(self, spec: EncoderSpec) -> None:
         self.name = spec.name
         self.device = spec.device
-        self.step = self.patch // {16: 4, 4: 2, 1: 1}[spec.shifts]
+        self.step = spec.step
         self.precision = spec.precision
         self._dtype: torch.dtype = getattr(torch, spec.precision)
         timm = _import_timm(spec.name)
@@ -78,17 +64,8 @@ class TimmEncoder:
         has_class = self._n_prefix > 0 and getattr(model, "cls_token", True) is not None
         self.token_width = int(model.embed_dim)
         self.vector_width = self.token_width if has_class else 0
-        self.groups = self._groups()
+        self.groups = patch_groups(self.vector_width, self.token_width, self.step)
         self.encode(torch.zeros((1, 3, PATCH_PX, PATCH_PX), dtype=torch.uint8, device=spec.device))
-
-    def _groups(self) -> tuple[FeatureGroup, ...]:
-        vectors, tokens = (
-            tuple(f"{group}{i}" for i in range(n))
-            for group, n in (("context", self.vector_width), ("patch", self.token_width))
-        )
-        context = FeatureGroup("context", vectors, stride=self.step, smooth=CONTEXT_BOX)
-        patch = FeatureGroup("patch", tokens, smooth=TOKEN_BOX)
-        return (context, patch, COLOUR) if self.vector_width else (patch, COLOUR)
 
     def identity(self) -> dict[str, Any]:
         """Name, hash of the weights, normalisation and settings."""
@@ -226,7 +203,7 @@ def _tensors(file: Path) -> dict[str, Tensor]:
             found = found[key]
     values = found if isinstance(found, Mapping) else {}
     tensors = {str(name): value for name, value in values.items() if is_plain_tensor(value)}
-    for prefix in ("module.", "backbone."):
+    for prefix in TRAINER_PREFIXES:
         if any(name.startswith(prefix) for name in tensors):
             tensors = {name.removeprefix(prefix): v for name, v in tensors.items() if name.startswith(prefix)}
     return tensors

@@ -30,6 +30,7 @@ VARIABLE = "ISCALE_WEIGHTS"
 FOLDER = "checkpoints"
 SOURCE_KEY = "source_sha256"
 """Metadata entry of a converted file: the sha256 of the file that it was made from."""
+PUT_THERE = "Put HIPT's two weight files there, or name the folder that holds them."
 
 _NAMED = 3
 """Differences of a kind that a message spells out."""
@@ -51,7 +52,7 @@ class Network:
         """Every tensor's name to its shape: a vision transformer in DINO's words, 14 x 14 positions and CLS."""
         d, hidden = self.width, 4 * self.width
         block = {
-            **{f"{norm}.{part}": (d,) for norm in ("norm1", "norm2") for part in ("weight", "bias")},
+            **{f"{norm}.{which}": (d,) for norm in ("norm1", "norm2") for which in ("weight", "bias")},
             **{"attn.qkv.weight": (3 * d, d), "attn.qkv.bias": (3 * d,)},
             **{"attn.proj.weight": (d, d), "attn.proj.bias": (d,)},
             **{"mlp.fc1.weight": (hidden, d), "mlp.fc1.bias": (hidden,)},
@@ -89,19 +90,13 @@ NETWORKS: dict[Which, Network] = {
 class WeightFile:
     """A weight file that was read and fits its network.
 
-    Parameters
+    Attributes
     ----------
-    path
-        The file.
-    sha256
-        Of the file.
     published
         Whether these are the published weights: a ``.pth`` file is known by its sha256. For a converted file its
         own word is taken for what it was made from; that cannot be proved from the file.
     tensors
         DINO's names without prefixes to float32 tensors, in memory of their own: exactly those of the network.
-    which
-        Which of the two it is.
     source_sha256
         Of the ``.pth`` file: this one's, or that which a converted file names; empty if it names none.
     """
@@ -120,25 +115,11 @@ def has_weights(folder: Path) -> bool:
 
 
 def find_weights(given: Path | None, project: Path) -> Path | None:
-    """The folder that holds both files; they are not read.
+    """The folder that holds both files, which are not read; ``None`` if nobody named one and none of the usual does.
 
-    Parameters
-    ----------
-    given
-        Folder that the user named, if any. It is taken, or else the one that the environment variable
-        ``ISCALE_WEIGHTS`` names, and it must hold both files.
-    project
-        Folder of the project: its ``checkpoints`` and the one beside it are looked into otherwise.
-
-    Returns
-    -------
-    Path or None
-        ``None`` if nobody named a folder and none of the usual ones holds both files.
-
-    Raises
-    ------
-    InputError
-        If a named folder does not hold both files.
+    The folder that the user ``given``, or else the one that the environment variable ``ISCALE_WEIGHTS`` names, is
+    taken, and refused if it does not hold both. Otherwise the project's ``checkpoints`` and the one beside it are
+    looked into.
     """
     if given is not None:
         return _named_folder(given, "the folder named for the weights")
@@ -157,35 +138,32 @@ def searched(project: Path) -> tuple[str, ...]:
 def load_weights(folder: Path, which: Which) -> WeightFile:
     """Read one of the two files, a converted one if it is there.
 
-    Raises
-    ------
-    InputError
-        If the file is missing, damaged, refused, of another architecture, or holds values that are not finite numbers.
+    Refused is one that is missing, damaged, of another architecture, or holds values that are not finite numbers.
     """
     path = _path(folder, which)
     if path is None:
         raise InputError(
-            f"{folder} holds no {which}{PUBLISHED_SUFFIX} or {CONVERTED_SUFFIX}; it holds {_listed(folder)}",
-            "Put HIPT's two weight files there, or name the folder that holds them.",
+            f"{folder} holds no {which}{PUBLISHED_SUFFIX} or {CONVERTED_SUFFIX}; it holds {_listed(folder)}", PUT_THERE
         )
     return read_weights(path, which)
 
 
 def read_weights(path: Path, which: Which) -> WeightFile:
-    """Read a file as one of the two; raises as `load_weights` does."""
+    """Read a file as one of the two; refuses what `load_weights` does."""
     network = NETWORKS[which]
     remedy = (
         f"Copy or download {which}{PUBLISHED_SUFFIX} anew: the published file has {network.published_bytes:,} bytes "
         f"and the sha256 {network.published_sha256}."
     )
-    if path.suffix == CONVERTED_SUFFIX:
-        stored, metadata = read_tensors(path, remedy)
-        tensors = _fitting(path, which, stored, remedy)
-        sha256, source = file_sha256(path), metadata.get(SOURCE_KEY, "")
-    else:
-        tensors = _fitting(path, which, read_teacher(path, remedy), remedy)
-        sha256 = source = file_sha256(path)
+    named, metadata = _named_values(path, remedy)
+    tensors, sha256 = _fitting(path, which, named, remedy), file_sha256(path)
+    source = metadata.get(SOURCE_KEY, "") if path.suffix == CONVERTED_SUFFIX else sha256
     return WeightFile(path, sha256, source == network.published_sha256, tensors, which, source)
+
+
+def _named_values(path: Path, remedy: str) -> tuple[Mapping[str, object], dict[str, str]]:
+    """What a file holds by name, and its metadata, which only a converted one has."""
+    return read_tensors(path, remedy) if path.suffix == CONVERTED_SUFFIX else (read_teacher(path, remedy), {})
 
 
 def notice(file: WeightFile) -> str | None:
@@ -203,13 +181,7 @@ def notice(file: WeightFile) -> str | None:
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
-    """A sha256 over names, shapes and values, whatever the file was that they came from.
-
-    Parameters
-    ----------
-    tensors
-        Contiguous float32 tensors on the CPU, as in `WeightFile.tensors`.
-    """
+    """A sha256 over names, shapes and values of contiguous float32 tensors on the CPU, whatever file they are of."""
     total = hashlib.sha256()
     for name in sorted(tensors):
         values = tensors[name].numpy().astype("<f4", copy=False)
@@ -245,7 +217,7 @@ def _named_folder(folder: Path, what: str) -> Path:
         raise InputError(
             f"{what}, {folder}, does not hold {' and '.join(missing)} (nor {CONVERTED_SUFFIX}); "
             f"it holds {_listed(folder)}",
-            "Put HIPT's two weight files there, or name the folder that holds them.",
+            PUT_THERE,
         )
     return folder
 

@@ -11,8 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from iscale.model.ensemble import Ensemble, expect_tensors
-from iscale.model.published import deviation_over_states
+from iscale.model.ensemble import (
+    GENE_BLOCK,
+    ROW_BLOCK,
+    Ensemble,
+    deviation_over_states,
+    expect_tensors,
+    expression_blocks,
+)
 from iscale.model.sizes import FACTORS, RANDOM_FEATURES, SPOT_BLOCK
 
 LINEAR_VARIANCE, RANDOM_VARIANCE, PLACE_VARIANCE = 0.5, 0.5, 1.0
@@ -21,6 +27,8 @@ LENGTH_SCALE = 1.0
 """Of the Gaussian covariance: root mean square difference of the scaled features."""
 RANGE_UM = 1125.0
 """Of the exponential covariance: distance over which it falls to 1 / e."""
+SHARPNESS = 8.0
+
 CLIP = 4.0
 """Scaled features end here, so that a superpixel unlike any in training is not extrapolated to."""
 
@@ -32,12 +40,8 @@ Discs = Iterable[tuple[Tensor, Tensor]]
 class Appearance:
     """Functions of the features of one superpixel.
 
-    Attributes
-    ----------
-    centre, scale
-        (feature,): features are shifted by the one and divided by the other.
-    frequencies, phase
-        (state, feature, random) and (state, 1, random).
+    Features are shifted by ``centre`` and divided by ``scale``, (feature,) each; frequencies are (state, feature,
+    random), phases (state, 1, random).
     """
 
     centre: Tensor
@@ -85,11 +89,8 @@ def appearance_design(
 ) -> tuple[tuple[Tensor, Tensor], Tensor, Tensor]:
     """Appearance of the training spots, scaled to its prior variance.
 
-    Returns
-    -------
-    design, offset, gain
-        In two parts, (spot, feature) and (state, spot, random) float32; and (state, 1, feature + random) float64 each:
-        ``design = (mean over the disc - offset) * gain``.
+    A design in two pieces, (spot, feature) and (state, spot, random) float32; and an offset and a gain, each
+    (state, 1, feature + random) float64: ``design = (mean over the disc - offset) * gain``.
     """
     n_states, n_features, n_random = appearance.frequencies.shape
     linear = appearance.centre.new_empty(n_spots, n_features)
@@ -103,8 +104,8 @@ def appearance_design(
         start = spots.stop
     offsets, gains = [], []
     for means, prior in ((linear, LINEAR_VARIANCE), (waves, RANDOM_VARIANCE)):
-        moment = (torch.var_mean(part, dim=0, keepdim=True, correction=0) for part in means.view(-1, *means.shape[-2:]))
-        variance, offset = (torch.stack(parts).double() for parts in zip(*moment, strict=True))
+        moment = (torch.var_mean(own, dim=0, keepdim=True, correction=0) for own in means.view(-1, *means.shape[-2:]))
+        variance, offset = (torch.stack(each).double() for each in zip(*moment, strict=True))
         gain = (prior / variance.sum(dim=2, keepdim=True).clamp_min(1e-12)).sqrt().expand_as(variance)
         means.sub_(offset.float().view(*means.shape[:-2], 1, -1)).mul_(gain.float().view(*means.shape[:-2], 1, -1))
         offsets.append(offset.expand(n_states, -1, -1))
@@ -121,10 +122,7 @@ def nearness(xy_um: Tensor, anchors: Tensor) -> Tensor:
 def place_design(xy_um: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
     """Places of the training spots, in coordinates that are independent under the prior.
 
-    Returns
-    -------
-    design, whiten
-        (spot, anchor) float32 and (anchor, anchor) float64: ``design = nearness(xy_um, anchors) @ whiten``.
+    A design (spot, anchor) float32, and (anchor, anchor) float64 ``whiten``: ``nearness(xy_um, anchors) @ whiten``.
     """
     values, vectors = torch.linalg.eigh(nearness(anchors.double(), anchors.double()))
     whiten = vectors / values.clamp_min(1e-4).sqrt()
@@ -149,11 +147,6 @@ def spread_out(places: Tensor, limit: int) -> Tensor:
         chosen.append(int(distance.argmax()))
         distance = torch.minimum(distance, (places - places[chosen[-1]]).norm(dim=1))
     return places[torch.from_numpy(np.sort(chosen)).to(places.device)]
-
-
-ROW_BLOCK, GENE_BLOCK = 1024, 64
-"""Superpixels and genes that are computed at a time, so that the states' values stay in cache."""
-SHARPNESS = 8.0
 
 
 @dataclass(frozen=True)
@@ -193,23 +186,23 @@ class AdditiveEnsemble(Ensemble):
 
     recipe = "default"
 
-    def __init__(self, genes: tuple[str, ...], parts: AdditiveTensors) -> None:
+    def __init__(self, genes: tuple[str, ...], numbers: AdditiveTensors) -> None:
         self.genes = genes
-        self.parts = parts
-        self.n_states = len(parts.constant)
-        self._appearance = Appearance(parts.centre, parts.scale, parts.frequencies, parts.phase)
-        self._axes = relative_axes(parts.loading)
+        self.numbers = numbers
+        self.n_states = len(numbers.constant)
+        self._appearance = Appearance(numbers.centre, numbers.scale, numbers.frequencies, numbers.phase)
+        self._axes = relative_axes(numbers.loading)
 
     def hidden(self, features: Tensor, xy_um: Tensor) -> Tensor:
         """(state, n, factor + 1): factors, which mean the same in every state, and the logarithm of depth."""
-        parts, n = self.parts, len(features)
-        result = features.new_empty(self.n_states, n, parts.constant.shape[2])
+        numbers, n = self.numbers, len(features)
+        result = features.new_empty(self.n_states, n, numbers.constant.shape[2])
         for start in range(0, n, ROW_BLOCK):
             rows = slice(start, start + ROW_BLOCK)
             scaled = self._appearance.scaled(features[rows])
-            block = torch.matmul(scaled, parts.linear) + parts.constant
-            block += torch.matmul(self._appearance.waves(scaled), parts.waves)
-            block += torch.matmul(nearness(xy_um[rows], parts.anchors), parts.place)
+            block = torch.matmul(scaled, numbers.linear) + numbers.constant
+            block += torch.matmul(self._appearance.waves(scaled), numbers.waves)
+            block += torch.matmul(nearness(xy_um[rows], numbers.anchors), numbers.place)
             result[:, rows] = block
         return result
 
@@ -218,29 +211,25 @@ class AdditiveEnsemble(Ensemble):
         start, stop, _ = genes.indices(len(self.genes))
         n = hidden.shape[1]
         mean, spread = hidden.new_empty(2, stop - start, n).unbind()
-        for a in range(start, stop, GENE_BLOCK):
-            gene = slice(a, min(a + GENE_BLOCK, stop))
-            loading, level = self.parts.loading[:, gene].T, self.parts.level[gene, None]
-            share = self.parts.share[gene, None]
-            for b in range(0, n, ROW_BLOCK):
-                at = slice(gene.start - start, gene.stop - start), slice(b, b + ROW_BLOCK)
-                counts = positive_counts(torch.matmul(loading, hidden[:, b : b + ROW_BLOCK, :-1].mT) + level)
-                middle = counts.mean(dim=0)
-                torch.mul(middle, share, out=mean[at])
-                torch.mul(deviation_over_states(counts, middle), share, out=spread[at])
+        for gene, rows in expression_blocks(start, stop, n):
+            at = slice(gene.start - start, gene.stop - start), rows
+            counts, share = self._counts(hidden, gene, rows), self.numbers.share[gene, None]
+            middle = counts.mean(dim=0)
+            torch.mul(middle, share, out=mean[at])
+            torch.mul(deviation_over_states(counts, middle), share, out=spread[at])
         return mean, spread
+
+    def _counts(self, hidden: Tensor, gene: slice, rows: slice) -> Tensor:
+        """(state, gene, row): expected counts of a spot that is like the superpixel."""
+        loading, level = self.numbers.loading[:, gene].T, self.numbers.level[gene, None]
+        return positive_counts(torch.matmul(loading, hidden[:, rows, :-1].mT) + level)
 
     def totals(self, hidden: Tensor) -> Tensor:
         """(gene,) float64: expected counts of all superpixels together, without the time that their spread takes."""
-        parts, n = self.parts, hidden.shape[1]
         result = torch.zeros(len(self.genes), dtype=torch.float64, device=hidden.device)
-        for a in range(0, len(self.genes), GENE_BLOCK):
-            gene = slice(a, a + GENE_BLOCK)
-            loading, level = parts.loading[:, gene].T, parts.level[gene, None]
-            for b in range(0, n, ROW_BLOCK):
-                counts = positive_counts(torch.matmul(loading, hidden[:, b : b + ROW_BLOCK, :-1].mT) + level)
-                result[gene] += counts.mean(dim=0).sum(dim=1, dtype=torch.float64)
-        return result * parts.share
+        for gene, rows in expression_blocks(0, len(self.genes), hidden.shape[1]):
+            result[gene] += self._counts(hidden, gene, rows).mean(dim=0).sum(dim=1, dtype=torch.float64)
+        return result * self.numbers.share
 
     def depth(self, hidden: Tensor) -> Tensor:
         """Mean over states: see :meth:`Ensemble.depth`."""
@@ -261,15 +250,15 @@ class AdditiveEnsemble(Ensemble):
 
     def task_bytes(self, n_superpixels: int, n_genes: int) -> int:
         """Features, places, hidden layer and results of the tile; the values of one block; the ensemble itself."""
-        n_features, n_outputs = self.parts.linear.shape[1:]
+        n_features, n_outputs = self.numbers.linear.shape[1:]
         tile = n_superpixels * 4 * (n_features + 2 + 2 * n_genes + self.n_states * n_outputs + 2)
-        rows = self.n_states * (2 * RANDOM_FEATURES + 3 * n_outputs) + 2 * n_features + 2 * len(self.parts.anchors)
+        rows = self.n_states * (2 * RANDOM_FEATURES + 3 * n_outputs) + 2 * n_features + 2 * len(self.numbers.anchors)
         block = 4 * ROW_BLOCK * max(rows, 4 * GENE_BLOCK * self.n_states)
         return tile + block + 4 * sum(tensor.numel() for tensor in self.tensors().values())
 
     def tensors(self) -> dict[str, Tensor]:
         """All numbers, by the names of :class:`AdditiveTensors`."""
-        return {field.name: getattr(self.parts, field.name) for field in fields(AdditiveTensors)}
+        return {field.name: getattr(self.numbers, field.name) for field in fields(AdditiveTensors)}
 
 
 def positive_counts(log_counts: Tensor) -> Tensor:
@@ -284,16 +273,8 @@ def relative_axes(loading: Tensor) -> Tensor:
     centred log-ratio of composition (Aitchison 1982; but for the 1 that is added to counts). The distance of two
     superpixels in it, the root mean square over the genes, is that of ``factors @ axes``: no map of a gene is needed.
 
-    Parameters
-    ----------
-    loading
-        (factor, gene).
-
-    Returns
-    -------
-    axes
-        (factor, component) float32, as many components as factors, those that can vary most first. Each has the sign
-        that makes its largest entry positive.
+    Of a loading (factor, gene), axes are (factor, component) float32, as many components as factors, those that can
+    vary most first. Each has the sign that makes its largest entry positive.
     """
     centred = loading.double().cpu()
     centred = centred - centred.mean(dim=1, keepdim=True)
@@ -303,16 +284,10 @@ def relative_axes(loading: Tensor) -> Tensor:
     return axes.flip(1).to(loading).contiguous()
 
 
-def from_parts(
+def from_tensors(
     genes: tuple[str, ...], n_states: int, tensors: dict[str, Tensor], settings: dict[str, Any]
 ) -> AdditiveEnsemble:
-    """Build an ensemble from what :meth:`AdditiveEnsemble.tensors` gave.
-
-    Raises
-    ------
-    ValueError
-        If a tensor is missing, or shapes do not belong together.
-    """
+    """Build an ensemble from what :meth:`AdditiveEnsemble.tensors` gave, if that belongs together."""
     if settings:
         raise ValueError(f"the default recipe has no settings, found {sorted(settings)}")
     features, outputs = tensors["linear"].shape[1:]

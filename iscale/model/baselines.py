@@ -33,89 +33,55 @@ def disc_mean_features(discs: DiscFeatures, n_spots: int) -> NDArray[np.float64]
     return means
 
 
-def predict_ridge(
-    features: NDArray[np.float64], targets: NDArray[np.float64], at: NDArray[np.float64], *, seed: int = 0
-) -> NDArray[np.float64]:
-    """Ridge regression on standardised features, one penalty for all targets.
+class RidgeBaseline:
+    """Ridge regression on standardised features, for one block of targets after the other.
+
+    What does not depend on the targets is done once; each block has a penalty of its own. What is held is of the size
+    of the features, and of their number's square.
 
     Parameters
     ----------
-    features, targets
-        (spot, feature) and (spot, target) of the training spots, all finite.
+    features
+        (spot, feature) of the training spots, all finite.
     at
         (other, feature) where to predict.
     seed
         Fixes the folds.
-
-    Returns
-    -------
-    ndarray
-        (other, target).
-    """
-    return RidgeBaseline(features, at, seed=seed)(targets)
-
-
-def predict_nearest(
-    xy: NDArray[np.float64], targets: NDArray[np.float64], at: NDArray[np.float64], *, seed: int = 0
-) -> NDArray[np.float64]:
-    """Mean of the nearest training spots in space, one number of neighbours for all targets.
-
-    Parameters
-    ----------
-    xy, targets
-        (spot, 2) and (spot, target) of the training spots.
-    at
-        (other, 2) where to predict.
-    seed
-        Fixes the folds.
-
-    Returns
-    -------
-    ndarray
-        (other, target).
-    """
-    return NearestBaseline(xy, at, seed=seed)(targets)
-
-
-class RidgeBaseline:
-    """:func:`predict_ridge` for one block of targets after the other; what does not depend on them is done once.
-
-    Each block has a penalty of its own. What is held is of the size of the features, and of their number's square.
     """
 
     def __init__(self, features: NDArray[np.float64], at: NDArray[np.float64], *, seed: int = 0) -> None:
         mean, deviation = features.mean(axis=0), features.std(axis=0)
         deviation = np.where(deviation > 0, deviation, 1)
-        fold = _fold_of(len(features), seed)
-        self._order = np.argsort(fold, kind="stable")
-        ends = np.cumsum(np.bincount(fold, minlength=FOLDS)).tolist()
-        self._parts = [slice(a, b) for a, b in pairwise([0, *ends])]
+        fold_of = _fold_of(len(features), seed)
+        self._order = np.argsort(fold_of, kind="stable")
+        ends = np.cumsum(np.bincount(fold_of, minlength=FOLDS)).tolist()
+        self._folds = [slice(a, b) for a, b in pairwise([0, *ends])]
         self._z = features[self._order]
         self._z -= mean
         self._z /= deviation
         self._at = (at - mean) / deviation
-        self._sums = [self._z[part].sum(axis=0) for part in self._parts]
-        squares = [self._z[part].T @ self._z[part] for part in self._parts]
+        self._sums = [self._z[fold].sum(axis=0) for fold in self._folds]
+        squares = [self._z[fold].T @ self._z[fold] for fold in self._folds]
         square, total = np.sum(squares, axis=0), np.sum(self._sums, axis=0)
         n = len(features)
         self._whole = _Solver(square, total, n)
         self._without = [
-            _Solver(square - own, total - part_sum, n - (part.stop - part.start))
-            for own, part_sum, part in zip(squares, self._sums, self._parts, strict=True)
+            _Solver(square - own, total - own_sum, n - (fold.stop - fold.start))
+            for own, own_sum, fold in zip(squares, self._sums, self._folds, strict=True)
         ]
 
     def __call__(self, targets: NDArray[np.float64]) -> NDArray[np.float64]:
         """(other, target) for the (spot, target) of the training spots."""
         targets = targets[self._order]
         scale = _variance(targets)
-        products = [self._z[part].T @ targets[part] for part in self._parts]
-        sums = [targets[part].sum(axis=0) for part in self._parts]
+        products = [self._z[fold].T @ targets[fold] for fold in self._folds]
+        sums = [targets[fold].sum(axis=0) for fold in self._folds]
         product, total = np.sum(products, axis=0), np.sum(sums, axis=0)
         errors = np.zeros(len(PENALTIES))
-        for part, solver, own, own_sum in zip(self._parts, self._without, products, sums, strict=True):
+        for fold, solver, own, own_sum in zip(self._folds, self._without, products, sums, strict=True):
             path = solver.path(product - own, total - own_sum, PENALTIES)
             for k, (coefficients, constant) in enumerate(path):
-                errors[k] += ((self._z[part] @ coefficients + constant - targets[part]) ** 2 / scale).sum()
+                errors[k] += ((self._z[fold] @ coefficients + constant - targets[fold]) ** 2 / scale).sum()
         best = PENALTIES[[errors.argmin()]]
         coefficients, constant = next(self._whole.path(product, total, best))
         return np.asarray(self._at @ coefficients + constant)
@@ -140,7 +106,11 @@ class _Solver:
 
 
 class NearestBaseline:
-    """:func:`predict_nearest` for one block of targets after the other; each has its own number of neighbours."""
+    """Mean of the nearest training spots in space, for one block of targets after the other.
+
+    Of places (spot, 2) and ``at`` (other, 2), where to predict; each block has its own number of neighbours, and the
+    seed fixes the folds by which it is chosen.
+    """
 
     def __init__(self, xy: NDArray[np.float64], at: NDArray[np.float64], *, seed: int = 0) -> None:
         fold = _fold_of(len(xy), seed)

@@ -17,18 +17,32 @@ from iscale.model.additive import (
     AdditiveEnsemble,
     AdditiveTensors,
     appearance_design,
-    from_parts,
+    from_tensors,
     moments,
     place_design,
     random_appearance,
     spread_out,
 )
-from iscale.model.data import Epoch, OnEpoch, TrainingData
-from iscale.model.discs import blocks_of, rows_of
-from iscale.model.every_gene import Factors, LogCounts, SharedGenes, extend
+from iscale.model.data import Epoch, OnEpoch, SharedGenes, TrainingData
+from iscale.model.discs import SPOTS_AT_ONCE, blocks_of
+from iscale.model.every_gene import Factors, LogCounts, expected_totals, extend
 from iscale.model.loadings import Loadings
-from iscale.model.published import disc_mean
 from iscale.model.sizes import MAX_ANCHORS, SPOT_BLOCK
+
+__all__ = ["AdditiveEnsemble", "every_gene", "from_tensors", "train"]
+
+REFIT = True
+"""Once scored, it is trained again with the held-out spots."""
+CAPTURE_VARIANCE = 0.3
+"""Prior variance of a capture's constant."""
+DEPTH_PENALTY = 0.05
+"""Of the regression of depth, whose targets are smooth."""
+COUNT_NOISE, SHARE_NOISE = 0.3, 1.0
+"""Variance of a spot of median depth that falls with depth, over the variance that does not."""
+PER_SPOT = 1e4
+"""Normalised counts are per this many."""
+LEAST_COUNT = 0.05
+"""Depth is judged from ``log1p`` of expected counts from here up."""
 
 PENALTIES = (1000.0, 100.0, 32.0, 16.0, 8.0, 4.0, 2.0, 1.0, 0.3, 0.1)
 """In units of the variance of a target, whose prior variance is 1."""
@@ -38,40 +52,29 @@ PENALTIES = (1000.0, 100.0, 32.0, 16.0, 8.0, 4.0, 2.0, 1.0, 0.3, 0.1)
 class Design:
     """What is regressed on, in every state.
 
-    Attributes
-    ----------
-    parts
-        Side by side: (spot, k) what all states share, (state, spot, k) what they do not; float32 or float64.
-    n_states
-        Number of states.
+    Its columns stand side by side, float32 or float64: (spot, k) of what all states share, (state, spot, k) of what
+    they do not.
     """
 
-    parts: tuple[Tensor, ...]
+    columns: tuple[Tensor, ...]
     n_states: int
 
     @property
     def n_spots(self) -> int:
         """Number of spots."""
-        return self.parts[0].shape[-2]
+        return self.columns[0].shape[-2]
 
     def block(self, state: int, spots: slice) -> Tensor:
         """(spot, coordinate) float64 of some spots in one state."""
-        return torch.cat([(part if part.ndim == 2 else part[state])[spots] for part in self.parts], dim=1).double()
+        return torch.cat([(own if own.ndim == 2 else own[state])[spots] for own in self.columns], dim=1).double()
 
 
 @dataclass(frozen=True)
 class RidgeFit:
-    """Fitted coefficients.
+    """Fitted coefficients (state, coordinate, target) and intercepts (state, 1, target), float64.
 
-    Attributes
-    ----------
-    coefficients
-        (state, coordinate, target) float64.
-    intercept
-        (state, 1, target) float64.
-    path
-        Per penalty, strongest first: mean squared error, over states and targets, of the spots that were fitted, and
-        of spots left out one at a time.
+    The path has, per penalty, strongest first, the mean squared error, over states and targets, of the spots that were
+    fitted, and of spots left out one at a time.
     """
 
     coefficients: Tensor
@@ -88,22 +91,15 @@ def fit_ridge(
 ) -> RidgeFit:
     """Minimise ``sum_i w_i (t_i - a - z_i b)^2 + penalty |b|^2`` in every state, for every target.
 
-    Parameters
-    ----------
-    design
-        What is regressed on; or (state, spot, coordinate) float32 or float64.
-    weight
-        (state, spot) float64: precision of the spots, of mean 1; 0 for spots that a state does not see.
-    targets
-        (spot, target) float64, or (state, spot, target).
-    penalties
-        To choose from, strongest first.
+    Of a design, or (state, spot, coordinate); weights (state, spot) float64, the precision of the spots, of mean 1, and
+    0 for spots that a state does not see; and targets (spot, target) or (state, spot, target) float64. Each target gets
+    the one of the penalties, strongest first, by which spots are predicted best when they are left out one at a time.
     """
     if isinstance(design, Tensor):
         design = Design((design,), len(design))
     targets = targets.expand(design.n_states, -1, -1)
     states = [_fit_state(design, k, weight[k, :, None], targets[k], penalties) for k in range(design.n_states)]
-    coefficients, intercept, fitted, left_out = (torch.stack(part) for part in zip(*states, strict=True))
+    coefficients, intercept, fitted, left_out = (torch.stack(each) for each in zip(*states, strict=True))
     path = tuple(zip(*(errors.mean(dim=(0, 2)).tolist() for errors in (fitted, left_out)), strict=True))
     return RidgeFit(coefficients, intercept, path)
 
@@ -148,23 +144,6 @@ def _fit_state(
     return coefficients, level - centre @ coefficients, fitted / total, left_out / total
 
 
-__all__ = ["AdditiveEnsemble", "every_gene", "from_parts", "train"]
-
-REFIT = True
-"""Once scored, it is trained again with the held-out spots."""
-CAPTURE_VARIANCE = 0.3
-"""Prior variance of a capture's constant."""
-DEPTH_PENALTY = 0.05
-"""Of the regression of depth, whose targets are smooth."""
-COUNT_NOISE, SHARE_NOISE = 0.3, 1.0
-"""Variance of a spot of median depth that falls with depth, over the variance that does not."""
-PER_SPOT = 1e4
-"""Normalised counts are per this many."""
-LEAST_COUNT = 0.05
-"""Depth is judged from ``log1p`` of expected counts from here up."""
-SPOTS_AT_ONCE = 64
-
-
 def train(
     data: TrainingData,
     *,
@@ -173,26 +152,11 @@ def train(
     max_epochs: int | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> tuple[AdditiveEnsemble, list[Epoch]]:
-    """Fit the ensemble on the spots that are not held out.
+    """Fit the ensemble on the spots that are not held out: see :class:`iscale.model.ensemble.Recipe`.
 
-    Parameters
-    ----------
-    data
-        Spots and discs.
-    seed
-        Fixes the random features and the fifth of the spots that each state leaves out.
-    n_states
-        Number of states; one alone leaves out no spot.
-    max_epochs
-        Penalties that are tried, from the strongest on: all, if None.
-    on_epoch
-        Called for each penalty with its line of the history.
-
-    Returns
-    -------
-    ensemble, history
-        The states, and per penalty the mean squared error of the factors of the counts: of spots fitted, and of
-        spots left out one at a time.
+    The seed fixes the random features and the fifth of the spots that each state leaves out (one state alone leaves
+    out none). What stands for epochs are the penalties that are tried, from the strongest on; the losses are the mean
+    squared error of the factors of the counts, of spots fitted, and of spots left out one at a time.
     """
     with all_cores(), torch.no_grad():
         return _train(data, seed, n_states, PENALTIES[:max_epochs], on_epoch)
@@ -230,7 +194,7 @@ def _train(
     n_features, n_appearance = len(appearance.centre), gain.shape[2]
     of_appearance = coefficients[:, :n_appearance] * gain.mT
     of_place = whiten @ coefficients[:, n_appearance : n_appearance + len(anchors)]
-    parts = AdditiveTensors(
+    numbers = AdditiveTensors(
         *(appearance.centre, appearance.scale, appearance.frequencies, appearance.phase, anchors),
         constant=(constant - offset @ of_appearance).float(),
         linear=of_appearance[:, :n_features].float().contiguous(),
@@ -241,7 +205,7 @@ def _train(
         share=torch.ones_like(factors.level).float(),
     )
     with progress_between(0.6, 1.0):
-        ensemble = _calibrated(AdditiveEnsemble(data.genes, parts), data, spots)
+        ensemble = _calibrated(AdditiveEnsemble(data.genes, numbers), data, spots)
     history = []
     for epoch, (fitted, left_out) in enumerate(by_count.path, start=1):
         history.append({"epoch": epoch, "train_loss": fitted, "held_out_loss": left_out})
@@ -254,7 +218,7 @@ def _discs(data: TrainingData, spots: NDArray[np.int64]) -> Iterator[tuple[Tenso
     """Rows of some spots at a time, and the matrix (spot, row) that averages over each disc."""
     done = 0
     for block in blocks_of(data.starts, spots, most_spots=SPOTS_AT_ONCE):
-        yield disc_mean(data.starts, block, data.counts)
+        yield data.disc_mean(block)
         done += len(block)
         tell(done, len(spots))
 
@@ -334,20 +298,11 @@ def _log_depth(factors: list[Factors], fits: list[RidgeFit], design: Design, sta
 
 def _calibrated(ensemble: AdditiveEnsemble, data: TrainingData, spots: NDArray[np.int64]) -> AdditiveEnsemble:
     """The ensemble, scaled so that over the training spots together expected counts are the measured ones."""
-    genes = torch.zeros(len(data.genes), dtype=torch.float64, device=data.counts.device)
-    total = torch.zeros((), dtype=torch.float64, device=data.counts.device)
-    done = 0
-    for at in blocks_of(data.starts, spots, most_spots=SPOTS_AT_ONCE):
-        rows, owner = rows_of(data.starts, at)
-        hidden = ensemble.hidden(data.features[rows], data.xy_um[at[owner]])
-        genes += ensemble.totals(hidden)
-        total += ensemble.depth(hidden).sum(dtype=torch.float64)
-        done += len(at)
-        tell(done, len(spots))
+    genes, total = expected_totals(ensemble, data, spots)
     measured = torch.zeros_like(genes)
     for at in np.split(spots, range(SPOT_BLOCK, len(spots), SPOT_BLOCK)):
         measured += data.counts[at].sum(dim=0, dtype=torch.float64)
     share = measured / genes.clamp_min(1e-9)
-    constant = ensemble.parts.constant.clone()
+    constant = ensemble.numbers.constant.clone()
     constant[..., -1] += (data.depth[spots].sum(dtype=torch.float64) / total).clamp_min(1e-9).log()
-    return AdditiveEnsemble(ensemble.genes, replace(ensemble.parts, share=share.float(), constant=constant))
+    return AdditiveEnsemble(ensemble.genes, replace(ensemble.numbers, share=share.float(), constant=constant))

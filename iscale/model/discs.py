@@ -9,25 +9,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-MOST_ROWS = 4096
-"""Rows of a block of spots, unless one spot has more."""
+MOST_ROWS, SPOTS_AT_ONCE = 4096, 64
+"""Rows of a block of spots, unless one spot has more; and spots of a block."""
 
 
 def disc_offsets(radius: float) -> NDArray[np.int64]:
-    """All integer offsets within a radius.
+    """All integer offsets (offset, 2), di and dj in row-major order, within a radius in superpixels, not negative.
 
-    Parameters
-    ----------
-    radius
-        Radius in superpixels, not negative. A relative 1e-9 is added, so that 0.3 / 0.1 reaches offset 3.
+    A relative 1e-9 is added to it, so that 0.3 / 0.1 reaches offset 3.
 
-    Returns
-    -------
-    ndarray
-        (offset, 2): di, dj, in row-major order.
-
-    Examples
-    --------
     >>> disc_offsets(1.0).tolist()
     [[-1, 0], [0, -1], [0, 0], [0, 1], [1, 0]]
     >>> len(disc_offsets(50 / 12))
@@ -63,9 +53,9 @@ def disc_rows(
     centre
         (spot, 2): row and column of the superpixel that each spot's centre lies in.
     radius_um
-        (spot,) radii in um.
+        (spot,) radii.
     superpixel_um
-        Side of a superpixel in um.
+        Side of a superpixel.
     shape
         Rows and columns of superpixels of the slide.
 
@@ -87,15 +77,8 @@ def disc_rows(
 
 
 def spot_starts(spot: NDArray[np.int64], n_spots: int) -> NDArray[np.int64]:
-    """Where each spot's rows begin: rows of spot ``s`` are ``starts[s]:starts[s + 1]``.
+    """Where each spot's rows begin, of rows sorted by spot: rows of spot ``s`` are ``starts[s]:starts[s + 1]``.
 
-    Raises
-    ------
-    ValueError
-        If the rows are not sorted by spot, or name a spot that is not there.
-
-    Examples
-    --------
     >>> spot_starts(np.array([0, 0, 2]), 4).tolist()
     [0, 2, 2, 3, 3]
     """
@@ -105,22 +88,8 @@ def spot_starts(spot: NDArray[np.int64], n_spots: int) -> NDArray[np.int64]:
 
 
 def rows_of(starts: NDArray[np.int64], spots: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows of some spots, in the order of the spots.
+    """Rows of some spots, in their order, and for each row the position of its spot in ``spots``.
 
-    Parameters
-    ----------
-    starts
-        What :func:`spot_starts` gave.
-    spots
-        (k,) indices of spots, in any order.
-
-    Returns
-    -------
-    rows, owner
-        (row,) indices of the rows, and for each the position of its spot in ``spots``.
-
-    Examples
-    --------
     >>> rows, owner = rows_of(np.array([0, 2, 2, 5]), np.array([2, 0]))
     >>> rows.tolist(), owner.tolist()
     ([2, 3, 4, 0, 1], [0, 0, 0, 1, 1])
@@ -132,21 +101,10 @@ def rows_of(starts: NDArray[np.int64], spots: NDArray[np.int64]) -> tuple[NDArra
 
 
 def blocks_of(
-    starts: NDArray[np.int64], spots: NDArray[np.int64], *, most_spots: int = 64, most_rows: int = MOST_ROWS
+    starts: NDArray[np.int64], spots: NDArray[np.int64], *, most_spots: int = SPOTS_AT_ONCE, most_rows: int = MOST_ROWS
 ) -> list[NDArray[np.int64]]:
     """Cut a list of spots into blocks that have few rows; a spot of more rows than a block may have is one itself.
 
-    Parameters
-    ----------
-    starts
-        What :func:`spot_starts` gave.
-    spots
-        (k,) indices of spots.
-    most_spots, most_rows
-        Of a block.
-
-    Examples
-    --------
     >>> blocks = blocks_of(np.array([0, 2, 4, 14, 15]), np.arange(4), most_rows=4)
     >>> [block.tolist() for block in blocks]
     [[0, 1], [2], [3]]

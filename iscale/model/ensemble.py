@@ -10,26 +10,29 @@ import hashlib
 import importlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 from safetensors import SafetensorError
 
+from iscale.engine.whole_file import whole_file
 from iscale.errors import InputError, StoreError
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from iscale.model.data import Epoch, OnEpoch, TrainingData
-    from iscale.model.every_gene import SharedGenes
+    from iscale.model.data import Epoch, OnEpoch, SharedGenes, TrainingData
     from iscale.model.loadings import Loadings
 
 FORMAT = 1
 TENSORS_FILE, SETTINGS_FILE = "ensemble.safetensors", "ensemble.json"
 RECIPES: Mapping[str, str] = {"default": "iscale.model.default", "published": "iscale.model.published"}
 """Recipe's name to the module that trains it and builds its ensemble."""
+
+GENE_BLOCK, ROW_BLOCK = 64, 1024
+"""Genes and superpixels that are computed at a time, so that the states' values stay in cache."""
 
 
 class Ensemble(ABC):
@@ -96,13 +99,7 @@ class Ensemble(ABC):
         return {}
 
     def save(self, folder: Path) -> None:
-        """Write the ensemble into a folder, which is made; the same ensemble gives the same bytes.
-
-        Raises
-        ------
-        StoreError
-            If the folder cannot be written.
-        """
+        """Write the ensemble into a folder, which is made; the same ensemble gives the same bytes."""
         from safetensors.torch import save
 
         tensors = {name: t.detach().cpu().contiguous() for name, t in self.tensors().items()}
@@ -117,29 +114,25 @@ class Ensemble(ABC):
         }
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            _replace(folder / TENSORS_FILE, data)
-            _replace(folder / SETTINGS_FILE, json.dumps(description, indent=1).encode())
+            for name, content in ((TENSORS_FILE, data), (SETTINGS_FILE, json.dumps(description, indent=1).encode())):
+                with whole_file(folder / name) as beside:
+                    beside.write_bytes(content)
         except OSError as error:
             raise StoreError(f"{folder} cannot be written: {error}", "Free space or choose another folder.") from error
 
 
 def load_ensemble(folder: Path, device: torch.device | str = "cpu") -> Ensemble:
-    """Read an ensemble of any recipe.
-
-    Raises
-    ------
-    StoreError
-        If files are missing, damaged, of another version, or do not belong together.
-    """
+    """Read an ensemble of any recipe; a `StoreError` where files are missing, damaged, or do not belong together."""
     from safetensors.torch import load
 
     description, data = _read(folder)
     try:
         tensors = {name: tensor.to(device) for name, tensor in load(data).items()}
         recipe = recipe_module(description["recipe"])
-        return recipe.from_parts(tuple(description["genes"]), description["n_states"], tensors, description["settings"])
+        genes, n_states = tuple(description["genes"]), description["n_states"]
+        return recipe.from_tensors(genes, n_states, tensors, description["settings"])
     except (SafetensorError, KeyError, TypeError, ValueError, InputError) as error:
-        raise StoreError(f"{folder} does not hold a whole ensemble: {error}", _refit(folder)) from error
+        raise StoreError(f"{folder} does not hold a whole ensemble: {error}", fit_anew(folder)) from error
 
 
 class Recipe(Protocol):
@@ -157,14 +150,33 @@ class Recipe(Protocol):
         max_epochs: int | None = None,
         on_epoch: OnEpoch | None = None,
     ) -> tuple[Ensemble, list[Epoch]]:
-        """Train on the spots that are not held out, on the data's device; give the ensemble and its history."""
+        """Train on the spots that are not held out, on the data's device.
+
+        Parameters
+        ----------
+        data
+            Spots and discs.
+        seed
+            Fixes all that is drawn.
+        n_states
+            Number of states.
+        max_epochs
+            Fewer epochs than the recipe's own: for benchmarks and tests.
+        on_epoch
+            Called after each epoch with its line of the history.
+
+        Returns
+        -------
+        ensemble, history
+            The states, and per epoch the losses of trained and of held-out spots.
+        """
         ...
 
     def every_gene(self, ensemble: Ensemble, data: TrainingData, shared: SharedGenes) -> Loadings | None:
         """What turns hidden layers into every gene that captures measured; None where only a training does."""
         ...
 
-    def from_parts(
+    def from_tensors(
         self, genes: tuple[str, ...], n_states: int, tensors: dict[str, Tensor], settings: dict[str, Any]
     ) -> Ensemble:
         """Build an ensemble from what ``tensors`` and ``settings`` gave; ValueError where they do not fit."""
@@ -172,26 +184,14 @@ class Recipe(Protocol):
 
 
 def recipe_module(name: str) -> Recipe:
-    """Module of a recipe.
-
-    Raises
-    ------
-    InputError
-        If there is no such recipe.
-    """
+    """Module of a recipe; an unknown one is refused."""
     if name not in RECIPES:
         raise InputError(f"there is no recipe {name!r}", f"Recipes are: {', '.join(RECIPES)}.")
     return cast(Recipe, importlib.import_module(RECIPES[name]))
 
 
 def expect_tensors(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Check names, shapes, types and values of loaded tensors.
-
-    Raises
-    ------
-    ValueError
-        Naming the first tensor that is not float32 of the expected shape with finite values.
-    """
+    """See that loaded tensors have these names and shapes, are float32 and finite; else a `ValueError` names one."""
     import torch
 
     if set(tensors) != set(shapes):
@@ -204,11 +204,18 @@ def expect_tensors(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int
             raise ValueError(f"{name} holds values that are not finite")
 
 
-def _replace(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(data)
-    part.replace(path)
+def expression_blocks(start: int, stop: int, n: int) -> Iterator[tuple[slice, slice]]:
+    """`GENE_BLOCK` of the genes from ``start`` to ``stop``, and `ROW_BLOCK` of ``n`` superpixels, at a time."""
+    for a in range(start, stop, GENE_BLOCK):
+        for b in range(0, n, ROW_BLOCK):
+            yield slice(a, min(a + GENE_BLOCK, stop)), slice(b, b + ROW_BLOCK)
+
+
+def deviation_over_states(values: Tensor, centre: Tensor) -> Tensor:
+    """Standard deviation along the first axis, computed about a value near the mean."""
+    offset = values - centre
+    shift = offset.mean(dim=0)
+    return offset.square_().mean(dim=0).sub_(shift.square_()).clamp_(min=0).sqrt_()
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], bytes]:
@@ -217,19 +224,22 @@ def _read(folder: Path) -> tuple[dict[str, Any], bytes]:
         data = (folder / TENSORS_FILE).read_bytes()
     except FileNotFoundError as error:
         missing = Path(error.filename).name
-        raise StoreError(f"{folder} holds no ensemble: {missing} is missing", _refit(folder)) from error
+        raise StoreError(f"{folder} holds no ensemble: {missing} is missing", fit_anew(folder)) from error
     except (OSError, ValueError) as error:
-        raise StoreError(f"the ensemble in {folder} cannot be read: {error}", _refit(folder)) from error
+        raise StoreError(f"the ensemble in {folder} cannot be read: {error}", fit_anew(folder)) from error
     found = description.get("format") if isinstance(description, dict) else None
     if found != FORMAT:
-        raise StoreError(f"{folder / SETTINGS_FILE} is of format {found}; this version reads {FORMAT}", _refit(folder))
+        raise StoreError(
+            f"{folder / SETTINGS_FILE} is of format {found}; this version reads {FORMAT}", fit_anew(folder)
+        )
     if hashlib.sha256(data).hexdigest() != description.get("sha256"):
         raise StoreError(
             f"{folder / TENSORS_FILE} is not the file that {SETTINGS_FILE} was written with: sha256 differs",
-            _refit(folder),
+            fit_anew(folder),
         )
     return description, data
 
 
-def _refit(folder: Path) -> str:
+def fit_anew(folder: Path) -> str:
+    """What to do about a model's folder that cannot be read."""
     return f"Delete {folder} and run the project again: the fit is made anew."

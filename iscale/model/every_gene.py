@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,11 +12,16 @@ from torch import Tensor
 from iscale.engine.machine import give_back
 from iscale.engine.progress import progress_between, tell
 from iscale.model.additive import AdditiveEnsemble
-from iscale.model.data import TrainingData
-from iscale.model.discs import blocks_of, rows_of
+from iscale.model.data import SharedGenes, TrainingData
+from iscale.model.discs import SPOTS_AT_ONCE, blocks_of
 from iscale.model.loadings import Loadings
 from iscale.model.sizes import EVERY_GENE_BYTES, FACTORS, SPOT_BLOCK
 from iscale.store.layout import FILE_GENES
+
+BYTES_EACH = 32
+"""Of a count of a gene that is regressed: the count, its logarithm, that less its mean, and what weighs them."""
+CALIBRATION_ROWS = 100_000
+"""Superpixels in discs that expected counts are calibrated on: of more, evenly chosen spots."""
 
 LEAST_VARIANCE = 1e-5
 """Of a factor, over that of the first: less is rounding."""
@@ -27,14 +31,8 @@ LEAST_VARIANCE = 1e-5
 class LogCounts:
     """(spot, gene) float32 logarithms of scaled counts, computed for the spots that it is indexed with.
 
-    Attributes
-    ----------
-    counts
-        (any spot, gene) float32.
-    spots
-        (spot,) int64 which of them.
-    scales
-        (spot, 1) float32 each: counts are multiplied by one after the other.
+    Of ``counts`` (any spot, gene) float32, the ``spots`` (spot,), multiplied by one of ``scales`` (spot, 1) after the
+    other.
     """
 
     counts: Tensor
@@ -55,12 +53,7 @@ class LogCounts:
 class Factors:
     """Genes as directions in which they vary together over the spots.
 
-    Attributes
-    ----------
-    values
-        (spot, factor) of the spots, float64.
-    loading, level
-        (factor, gene) and (gene,) float64: genes are ``values @ loading + level``.
+    In float64: values (spot, factor), loading (factor, gene) and level (gene,); genes are ``values @ loading + level``.
     """
 
     values: Tensor
@@ -106,46 +99,15 @@ def _leading(square: Tensor) -> Tensor:
     return leading
 
 
-SPOTS_AT_ONCE = 64
-BYTES_EACH = 32
-"""Of a count of a gene that is regressed: the count, its logarithm, that less its mean, and what weighs them."""
-MOST_ROWS = 100_000
-"""Superpixels in discs that expected counts are calibrated on: of more, evenly chosen spots."""
-
-
-@dataclass(frozen=True)
-class SharedGenes:
-    """All genes that every capture measured.
-
-    Attributes
-    ----------
-    genes
-        (gene,) names.
-    counts
-        Gives (spot, gene) float32 counts of all training spots, of a slice of the genes.
-    """
-
-    genes: tuple[str, ...]
-    counts: Callable[[slice], NDArray[np.float32]]
-
-
 def extend(
     ensemble: AdditiveEnsemble, data: TrainingData, shared: SharedGenes, scale: Tensor, weight: Tensor
 ) -> Loadings:
     """Loadings of all shared genes.
 
-    Parameters
-    ----------
-    ensemble
-        Trained on the spots of ``data`` that are not held out.
-    data
-        Spots and discs.
-    shared
-        The genes, and their counts.
-    scale, weight
-        (spot,) float64, of the spots trained on: what counts are multiplied by, and how much a spot counts.
+    The ensemble was trained on the spots of ``data`` that are not held out; for these, ``scale`` and ``weight`` (spot,)
+    float64 say what counts are multiplied by, and how much a spot counts.
     """
-    own, trained = ensemble.parts, set(ensemble.genes)
+    own, trained = ensemble.numbers, set(ensemble.genes)
     others = np.array([i for i, gene in enumerate(shared.genes) if gene not in trained], dtype=np.int64)
     if not len(others):
         return Loadings(ensemble.genes, *(values.cpu().numpy() for values in (own.loading, own.level, own.share)))
@@ -156,15 +118,11 @@ def extend(
     with progress_between(0.0, 0.4):
         loading, level, measured = _regress(factors.values, weight, scale, shared, others, spots, calibrated)
     names = tuple(shared.genes[i] for i in others)
-    parts = replace(ensemble.parts, loading=loading, level=level, share=torch.ones_like(level))
+    numbers = replace(own, loading=loading, level=level, share=torch.ones_like(level))
     with progress_between(0.4, 1.0):
-        expected = _totals(AdditiveEnsemble(names, parts), data, calibrated)
+        expected, _ = expected_totals(AdditiveEnsemble(names, numbers), data, calibrated)
     share = (measured.to(expected) / expected.clamp_min(1e-9)).float()
-    joined = (
-        torch.cat([own.loading, loading], 1),
-        torch.cat([own.level, level]),
-        torch.cat([own.share, share]),
-    )
+    joined = torch.cat([own.loading, loading], 1), torch.cat([own.level, level]), torch.cat([own.share, share])
     return Loadings((*ensemble.genes, *names), *(values.cpu().numpy() for values in joined))
 
 
@@ -200,20 +158,23 @@ def _regress(
     return torch.cat(loading, 1).float().contiguous(), torch.cat(level).float(), torch.cat(measured)
 
 
-def _totals(ensemble: AdditiveEnsemble, data: TrainingData, spots: NDArray[np.int64]) -> Tensor:
-    """(gene,) float64: expected counts of the discs of some spots together."""
-    result = torch.zeros(len(ensemble.genes), dtype=torch.float64, device=data.counts.device)
+def expected_totals(ensemble: AdditiveEnsemble, data: TrainingData, spots: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    """(gene,) and () float64: expected counts of each gene, and of all, in the discs of some spots together."""
+    genes = torch.zeros(len(ensemble.genes), dtype=torch.float64, device=data.counts.device)
+    total = torch.zeros((), dtype=torch.float64, device=data.counts.device)
     done = 0
-    for at in blocks_of(data.starts, spots, most_spots=SPOTS_AT_ONCE):
-        rows, owner = rows_of(data.starts, at)
-        result += ensemble.totals(ensemble.hidden(data.features[rows], data.xy_um[at[owner]]))
-        done += len(at)
+    for block in blocks_of(data.starts, spots, most_spots=SPOTS_AT_ONCE):
+        features, xy_um, _ = data.disc_rows(block)
+        hidden = ensemble.hidden(features, xy_um)
+        genes += ensemble.totals(hidden)
+        total += ensemble.depth(hidden).sum(dtype=torch.float64)
+        done += len(block)
         tell(done, len(spots))
-    return result
+    return genes, total
 
 
 def _calibration_spots(data: TrainingData) -> NDArray[np.int64]:
     """Spots trained on, or every n-th of them where their discs hold very many superpixels."""
     spots = data.train_spots
     rows = int(np.diff(data.starts)[spots].sum())
-    return spots[:: max(1, -(-rows // MOST_ROWS))]
+    return spots[:: max(1, -(-rows // CALIBRATION_ROWS))]

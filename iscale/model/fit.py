@@ -7,21 +7,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from iscale.captures.spots import DiscFeatures, TrainingSpots
 from iscale.engine.machine import all_cores
 from iscale.engine.progress import progress_between
 from iscale.errors import InputError
-from iscale.model.data import Epoch, OnEpoch, TrainingData, training_data
-from iscale.model.discs import blocks_of, rows_of
+from iscale.model.data import Epoch, OnEpoch, SharedGenes, TrainingData, training_data
+from iscale.model.discs import blocks_of
 from iscale.model.ensemble import Ensemble, recipe_module
-from iscale.model.every_gene import SharedGenes
 from iscale.model.loadings import Loadings
 from iscale.model.sizes import SCORED_GENES
 
-SCORED_SPOTS = 64
-"""Held-out spots that are predicted at a time."""
 NORMALISED_DEPTH = 1e4
 
 
@@ -130,22 +126,7 @@ def fit(
 
 
 def score(ensemble: Ensemble, data: TrainingData, spots: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
-    """Pearson correlation per gene between measured and predicted values of spots.
-
-    Parameters
-    ----------
-    ensemble
-        What predicts.
-    data
-        Features and counts.
-    spots
-        (k,) indices of the spots to score.
-
-    Returns
-    -------
-    dict
-        ``counts`` and ``depth_normalised``, each (gene,) float64: see :class:`FitResult`.
-    """
+    """Pearson correlation (gene,) between measured and predicted values of spots: see :class:`FitResult`."""
     predicted, depth = predict_spots(ensemble, data, spots)
     measured_depth = data.depth[spots].cpu().numpy().astype(np.float64)
     scores = {name: np.empty(len(data.genes)) for name in ("counts", "depth_normalised")}
@@ -165,11 +146,11 @@ def predict_spots(
     depth = np.zeros(len(spots))
     with torch.no_grad():
         done = 0
-        for block in blocks_of(data.starts, spots, most_spots=SCORED_SPOTS):
+        for block in blocks_of(data.starts, spots):
             at = slice(done, done + len(block))
             done = at.stop
-            rows, owner = rows_of(data.starts, block)
-            hidden = _hidden(ensemble, data, rows, block[owner])
+            features, xy_um, owner = data.disc_rows(block)
+            hidden = ensemble.hidden(features, xy_um)
             first = np.searchsorted(owner, np.arange(len(block)))
             for a in range(0, len(data.genes), SCORED_GENES):
                 genes = slice(a, min(a + SCORED_GENES, len(data.genes)))
@@ -177,11 +158,6 @@ def predict_spots(
                 expression[at, genes] = np.add.reduceat(estimate, first, axis=1, dtype=np.float64).T
             depth[at] = np.add.reduceat(ensemble.depth(hidden).cpu().numpy(), first, dtype=np.float64)
     return expression, depth
-
-
-def _hidden(ensemble: Ensemble, data: TrainingData, rows: NDArray[np.int64], spot: NDArray[np.int64]) -> Tensor:
-    """Rows of discs as the ensemble sees them; the place of a row is taken to be its spot's centre."""
-    return ensemble.hidden(data.features[rows], data.xy_um[spot])
 
 
 def _per_depth(counts: NDArray[np.float64], depth: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from iscale.errors import InputError
 from iscale.geometry import Region
-from iscale.model.loadings import COARSE_PATH, FACTORS_PATH
+from iscale.model.loadings import COARSE_PATH, FACTORS_PATH, Loadings, stored_loadings
 from iscale.model.sizes import FACTORS, STATES
 from iscale.project.files import read_gene_names
 from iscale.store.layout import COARSE_STEP, GENES_PER_CHUNK, SHARD_SUPERPIXELS
@@ -22,83 +21,8 @@ from iscale.store.remedies import making
 from iscale.store.run_store import RunStore
 from iscale.words import similar_names
 
-SHARPNESS = np.float32(8)
-"""Of the bend by which ``log1p`` of counts ends at 0: see :func:`iscale.model.additive.positive_counts`."""
-
-GENES_AT_ONCE, CELLS_AT_ONCE = 16, 1 << 14
-"""Genes and superpixels of which the values of all states are held."""
-
-
-@dataclass(frozen=True)
-class Decoder:
-    """What turns factors into the expected counts of some genes.
-
-    Attributes
-    ----------
-    loading, level, share
-        (factor, gene), (gene,) and (gene,) float32.
-    """
-
-    loading: NDArray[np.float32]
-    level: NDArray[np.float32]
-    share: NDArray[np.float32]
-
-    def expression(self, components: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Mean over the states: (gene, ...) float32 of (component, ...); NaN where these are."""
-        return self._over_states(components, spread=False)
-
-    def uncertainty(self, components: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Standard deviation over the states: (gene, ...) float32 of (component, ...)."""
-        return self._over_states(components, spread=True)
-
-    def _over_states(self, components: NDArray[np.floating], *, spread: bool) -> NDArray[np.float32]:
-        n_genes, shape = self.loading.shape[1], components.shape[1:]
-        flat = components.reshape(len(components), -1)
-        tissue = np.flatnonzero(~np.isnan(flat[0]))
-        result = np.full((n_genes, flat.shape[1]), np.nan, np.float32)
-        for b in range(0, len(tissue), CELLS_AT_ONCE):
-            cells = tissue[b : b + CELLS_AT_ONCE]
-            states = single(np.take(flat, cells, axis=1)).reshape(-1, FACTORS, len(cells))
-            factors = states[:, : len(self.loading)]
-            for a in range(0, n_genes, GENES_AT_ONCE):
-                genes = slice(a, a + GENES_AT_ONCE)
-                counts = positive_counts(self.loading[:, genes].T @ factors + self.level[genes, None])
-                value = counts.std(axis=0) if spread else counts.mean(axis=0)
-                result[genes, cells] = value * self.share[genes, None]
-        return result.reshape(n_genes, *shape)
-
-
-def positive_counts(log_counts: NDArray[np.float32]) -> NDArray[np.float32]:
-    """``expm1``, bent near 0 so that it never goes below; overwrites its argument.
-
-    See :func:`iscale.model.additive.positive_counts`. The logarithm of ``1 + exp`` is taken where it does not overflow.
-    """
-    bent = np.exp(-SHARPNESS * np.abs(log_counts))
-    np.log1p(bent, out=bent)
-    bent /= SHARPNESS
-    np.maximum(log_counts, 0, out=log_counts)
-    log_counts += bent
-    return np.expm1(log_counts, out=log_counts)
-
-
-def single(values: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Finite values in single precision; those of half precision by moving bits, which is quicker than ``astype``.
-
-    >>> single(np.array([0, -1.5, 6e-8, 65504], np.float16)).tolist() == [0.0, -1.5, 2.0**-24, 65504.0]
-    True
-    """
-    if values.dtype != np.float16:
-        return values.astype(np.float32, copy=False)
-    bits = values.view(np.int16).astype(np.int32)
-    bits <<= 13  # the mantissa is 13 bits longer
-    bits &= np.int32(~0x70000000)  # the copies of the sign
-    found = bits.view(np.float32)
-    found *= np.float32(2.0**112)  # exponents are counted from 127, not from 15
-    return found
-
-
 READ_SIDE = 2 * SHARD_SUPERPIXELS
-"""Side of the parts of a window whose factors are held at once."""
+"""Side of the tiles of a window whose factors are held at once."""
 
 READ_BYTES = STATES * FACTORS * 2 * READ_SIDE**2
 """Of those factors, float16: what computing genes takes besides the genes."""
@@ -111,11 +35,6 @@ WRITTEN = {False: "expression/expression", True: "expression/uncertainty"}
 
 class Source:
     """All genes of a run: those that were written are read, any other is computed from the factors.
-
-    Parameters
-    ----------
-    store
-        A run's, predicted.
 
     Attributes
     ----------
@@ -144,8 +63,8 @@ class Source:
         return int(self.store.array(path).shape[0]) if self.store.has(path) else 0
 
     @cached_property
-    def _loadings(self) -> Decoder:
-        return Decoder(*(np.asarray(self.store.array(f"basis/{name}")[...]) for name in ("loading", "level", "share")))
+    def _loadings(self) -> Loadings:
+        return stored_loadings(self.store)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -154,13 +73,7 @@ class Source:
         return height, width
 
     def gene(self, name: str) -> str:
-        """The gene of that name.
-
-        Raises
-        ------
-        InputError
-            If there is none; nearest names are offered.
-        """
+        """The gene of that name; where there is none, similar names are offered."""
         return self.named((name,))[0]
 
     def row(self, name: str) -> int:
@@ -172,24 +85,18 @@ class Source:
         return name in self._rows
 
     def named(self, names: Sequence[str]) -> tuple[str, ...]:
-        """The genes of these names, each once.
-
-        Raises
-        ------
-        InputError
-            If some are unknown; which, and the names nearest to them.
-        """
+        """The genes of these names, each once; unknown ones are refused with names like them."""
         unknown = [name for name in dict.fromkeys(names) if name not in self._rows]
         if not unknown:
             return tuple(dict.fromkeys(names))
-        told = ", ".join(map(repr, unknown[:SHOWN])) + (f" and {len(unknown) - SHOWN} more" * (len(unknown) > SHOWN))
+        which = ", ".join(map(repr, unknown[:SHOWN])) + (f" and {len(unknown) - SHOWN} more" * (len(unknown) > SHOWN))
         near = {name: similar_names(name, self.genes) for name in unknown[:SHOWN]}
         if len(unknown) == 1:
             remedy = f"Similar names: {', '.join(near[unknown[0]])}." if near[unknown[0]] else "No name is similar."
         else:
             similar = [f"{name}: {', '.join(found)}" for name, found in near.items() if found]
             remedy = f"Similar names: {'; '.join(similar)}." if similar else "No names are similar."
-        raise InputError(f"There is no gene {told} among the {len(self.genes)} of {self.store.place}.", remedy)
+        raise InputError(f"There is no gene {which} among the {len(self.genes)} of {self.store.place}.", remedy)
 
     def read(self, genes: Sequence[str], region: Region, *, uncertainty: bool = False) -> NDArray[np.float32]:
         """Expected counts of a window of superpixels, or their spread over the states.
@@ -197,7 +104,7 @@ class Source:
         Parameters
         ----------
         genes
-            Names.
+            Names; an unknown one is refused.
         region
             In superpixels.
         uncertainty
@@ -207,11 +114,6 @@ class Source:
         -------
         values
             (gene, y, x) float32, NaN off tissue.
-
-        Raises
-        ------
-        InputError
-            If a gene is unknown.
         """
         return self.rows(np.array([self.row(gene) for gene in genes], np.int64), region, uncertainty)
 
@@ -223,8 +125,8 @@ class Source:
             array = self._array(WRITTEN[uncertainty])
             # Orthogonal selection is slow where one slice says the same.
             own = rows[there]
-            wanted = slice(int(own[0]), int(own[-1]) + 1) if (np.diff(own) == 1).all() else own
-            values[there] = array.oindex[(wanted, *region.slices)]
+            selected = slice(int(own[0]), int(own[-1]) + 1) if (np.diff(own) == 1).all() else own
+            values[there] = array.oindex[(selected, *region.slices)]
         if not there.all():
             values[~there] = self._computed(rows[~there], region, uncertainty)
         return values
@@ -271,7 +173,7 @@ class Source:
         return self._opened[path]
 
     def _computed(self, rows: NDArray[np.int64], region: Region, uncertainty: bool) -> NDArray[np.float32]:
-        """Genes of a window from its factors, which are read a part at a time."""
+        """Genes of a window from its factors, which are read a tile at a time."""
         values = np.empty((len(rows), *region.shape), np.float32)
         decode, factors = self._decoder(rows, uncertainty), self._array(FACTORS_PATH)
         for tile in region.tiles(READ_SIDE):
@@ -281,19 +183,12 @@ class Source:
     def _decoder(
         self, rows: NDArray[np.int64], uncertainty: bool
     ) -> Callable[[NDArray[np.floating]], NDArray[np.float32]]:
-        every = self._loadings
-        decoder = Decoder(every.loading[:, rows], every.level[rows], every.share[rows])
-        return decoder.uncertainty if uncertainty else decoder.expression
+        loadings = self._loadings.of(rows)
+        return loadings.uncertainty if uncertainty else loadings.expression
 
 
 def open_source(store: RunStore) -> Source:
-    """The genes of a run.
-
-    Raises
-    ------
-    InputError
-        If nothing has been predicted yet.
-    """
+    """The genes of a run; refused where nothing has been predicted yet."""
     if not store.has("expression/gene"):
         raise InputError(f"{store.place}: no gene has been predicted yet.", f"Make it: {making(store, 'basis')}.")
     return Source(store)
@@ -314,17 +209,7 @@ def block_means(values: NDArray[np.float32], step: int) -> NDArray[np.float32]:
 
 
 class LazyGenes:
-    """(gene, y, x) float32 of genes of a source, computed where it is indexed: what Dask makes an array of.
-
-    Parameters
-    ----------
-    source
-        The genes.
-    n_genes
-        How many, the first ones.
-    uncertainty
-        Whether it is the spread over the states.
-    """
+    """(gene, y, x) float32 of a source's first genes, computed where it is indexed: what Dask makes an array of."""
 
     ndim = 3
     dtype = np.dtype(np.float32)
@@ -339,14 +224,14 @@ class LazyGenes:
         place = place if isinstance(place, tuple) else (place,)
         place = (*place, *(slice(None),) * (3 - len(place)))
         genes = np.atleast_1d(np.arange(self.shape[0])[place[0]])
-        bounds = [_bounds(part, n) for part, n in zip(place[1:], self.shape[1:], strict=True)]
+        bounds = [_bounds(index, n) for index, n in zip(place[1:], self.shape[1:], strict=True)]
         if not len(genes) or any(bound.start == bound.stop for bound in bounds):
             shape = [len(range(bound.start, bound.stop, bound.step)) for bound in bounds]
             return np.empty((len(genes), *shape), np.float32)
         region = Region(bounds[0].start, bounds[0].stop, bounds[1].start, bounds[1].stop)
         values = self._source.rows(genes, region, self._uncertainty)
         values = values[(slice(None), *(slice(None, None, bound.step) for bound in bounds))]
-        dropped = tuple(0 if isinstance(part, int | np.integer) else slice(None) for part in place)
+        dropped = tuple(0 if isinstance(index, int | np.integer) else slice(None) for index in place)
         return values[dropped]
 
 
@@ -354,12 +239,9 @@ GeneArray = zarr.Array[Any] | LazyGenes
 
 
 def imputed_genes(store: RunStore, *, uncertainty: bool = False) -> GeneArray:
-    """(gene, y, x) of the genes that a run imputes: the stored array, or one that is computed where none was written.
+    """(gene, y, x) of the genes that a run imputes: the written array, or one that is computed where none was written.
 
-    Raises
-    ------
-    InputError
-        If nothing has been predicted yet.
+    Refused where nothing has been predicted yet.
     """
     path = WRITTEN[uncertainty]
     if store.has(path):
@@ -368,12 +250,12 @@ def imputed_genes(store: RunStore, *, uncertainty: bool = False) -> GeneArray:
     return LazyGenes(source, source.imputed, uncertainty=uncertainty)
 
 
-def _bounds(part: Any, n: int) -> slice:
-    """First and last (not included) of what is asked for of an axis, and the step."""
-    if isinstance(part, int | np.integer):
-        at = int(part) % n
+def _bounds(index: Any, n: int) -> slice:
+    """An index of an axis as a slice: first and last (not included), and the step."""
+    if isinstance(index, int | np.integer):
+        at = int(index) % n
         return slice(at, at + 1, 1)
-    start, stop, step = part.indices(n)
+    start, stop, step = index.indices(n)
     if step < 0:
         raise IndexError("steps must be positive")
     return slice(start, max(start, stop), step)
@@ -382,35 +264,30 @@ def _bounds(part: Any, n: int) -> slice:
 HOW = "Write --genes A,B, or name a file of one gene a line."
 
 
-def choose_genes(asked: str | Sequence[str] | None, source: Source, default: int | None = None) -> tuple[str, ...]:
-    """Genes that are asked for, each once.
+def choose_genes(named: str | Sequence[str] | None, source: Source, default: int | None = None) -> tuple[str, ...]:
+    """Genes that a user named, each once.
 
     Parameters
     ----------
-    asked
-        Names, or text: names with commas between, or a file of one name a line. None: the imputed ones, as in
-        ``run.expression``.
+    named
+        Names, or text: names with commas between, or a file of one name a line; refused where there is no such gene or
+        file, or none is named. None: the imputed ones, as in ``run.expression``.
     source
-        What can be asked for.
+        The genes that there are.
     default
         How many of the imputed ones, where none are named; None is all.
-
-    Raises
-    ------
-    InputError
-        Names are unknown, there is none, or there is no such file.
     """
-    if asked is None:
+    if named is None:
         return source.genes[: source.imputed][:default]
-    names = _named(asked, source) if isinstance(asked, str) else asked
+    names = _names_in(named, source) if isinstance(named, str) else named
     if not names:
         raise InputError("No gene is named.", HOW)
     return source.named(names)
 
 
-def _named(text: str, source: Source) -> Sequence[str]:
+def _names_in(text: str, source: Source) -> Sequence[str]:
     if Path(text).is_file():
         return read_gene_names(Path(text))
     if "/" in text or (Path(text).suffix and "," not in text and not source.has(text)):
         raise InputError(f"--genes {text}: there is neither such a file nor such a gene.", HOW)
-    return [name for part in text.split(",") if (name := part.strip())]
+    return [name for piece in text.split(",") if (name := piece.strip())]

@@ -1,6 +1,6 @@
 """Stage ``predict``: the ensemble mapped over the features of every tissue superpixel.
 
-It writes the genes that are asked for, and the factors that every other gene is computed from when it is read.
+It writes the genes that are to be written, and the factors that every other gene is computed from when it is read.
 """
 
 from __future__ import annotations
@@ -49,6 +49,17 @@ GENES_AT_ONCE = 64
 
 VERSION = 3
 """Raised when a run leaves other arrays of the same model and features."""
+
+LONG_NAMES = {
+    "expression/expression": "expected counts per superpixel: their sum over a spot's disc is the spot's expected "
+    "count; the disc of a spot that lies in superpixel (i, j) is all (i + di, j + dj) with di^2 + dj^2 <= r^2, r the "
+    "spot's radius in superpixels",
+    "expression/uncertainty": "spread (standard deviation) over the ensemble, of the expected counts",
+    "expression/depth": "expected counts of all genes together, per superpixel",
+    "embedding/embedding": "gene embedding: what superpixels are clustered by",
+    FACTORS_PATH: "factors of the ensemble's states, one state after the other: every gene is computed of them",
+    COARSE_PATH: f"means of the factors over the tissue of {layout.COARSE_STEP} x {layout.COARSE_STEP} superpixels",
+}
 
 
 @dataclass(frozen=True)
@@ -155,9 +166,9 @@ def _fill(
 ) -> None:
     """Write the genes of one tile into (gene, y, x) views of the region's arrays."""
     for start in range(genes.start, genes.stop, GENES_AT_ONCE):
-        part = slice(start, min(start + GENES_AT_ONCE, genes.stop))
-        rows = slice(part.start - genes.start, part.stop - genes.start)
-        estimate, deviation = ensemble.expression(hidden, part)
+        some = slice(start, min(start + GENES_AT_ONCE, genes.stop))
+        rows = slice(some.start - genes.start, some.stop - genes.start)
+        estimate, deviation = ensemble.expression(hidden, some)
         mean[rows, tissue] = estimate.cpu().numpy()
         spread[rows, tissue] = deviation.cpu().numpy()
 
@@ -174,58 +185,20 @@ def predict_step(
 ) -> Step:
     """The step that fills ``expression/``, ``embedding/`` and the factors of ``basis/``.
 
-    Parameters
-    ----------
-    gene_names
-        Those of ``expression/``; of the context's number, the first are written.
-    n_states
-        Of the ensemble.
-    inputs
-        Fingerprints of the features and of the model.
+    ``gene_names`` are those of ``expression/``, of which the context's number, the first ones, are written; inputs are
+    the fingerprints of the features and of the model.
     """
-    store, grid = context.store, context.grid
-    shape, side = grid.superpixel_shape, layout.SHARD_SUPERPIXELS
-    n_features = sum(len(group.features) for group in context.groups)
-    n_components = SIZES[recipe].embedding_width
-    n_factors = n_states * SIZES[recipe].factors
-    arrays = [layout.plane("expression/depth", shape), layout.embedding(n_components, shape)]
-    if context.genes:
-        names = ("expression", "uncertainty")
-        arrays += [layout.genes(f"expression/{name}", context.genes, shape) for name in names]
-    if n_factors:
-        arrays += layout.factors(n_factors, shape)
-
-    written = min(layout.GENES_PER_SHARD, context.genes)
-    tile_bytes = TILE * TILE * (12 * n_features + 4 * 16 * GENES_AT_ONCE) + 64 * 2**20
-    # Of a shard: what the genes are computed from; estimate and spread, or the embedding before them, and as much again
-    # while they are compressed.
-    stored = 2 * 2 * max(2 * written, n_components)
-    shard_bytes = side * side * (SIZES[recipe].hidden_bytes(n_states) + max(stored, (4 + 3 * 2) * n_factors))
+    shape, side = context.grid.superpixel_shape, layout.SHARD_SUPERPIXELS
+    arrays = _arrays(context, recipe, n_states)
+    shard_bytes = _shard_bytes(context, recipe, n_states)
+    has_factors = SIZES[recipe].factors > 0
 
     def prepare() -> None:
-        provenance = {"features": inputs[0], "model": inputs[1]}
-        for group in ("expression", "embedding"):
-            store.make_group(group, {"recipe": recipe, "seed": seed, "inputs": provenance})
-            store.put_coordinates(group, shape, grid.superpixel_um)
-        if n_factors:
-            store.make_group("basis", {"recipe": recipe, "seed": seed, "n_states": n_states, "inputs": provenance})
-            write_loadings(store, read_loadings(store.folder / "model"))
-        described = {
-            "expression/expression": "expected counts per superpixel: their sum over a spot's disc is the spot's "
-            "expected count; the disc of a spot that lies in superpixel (i, j) is all (i + di, j + dj) with "
-            "di^2 + dj^2 <= r^2, r the spot's radius in superpixels",
-            "expression/uncertainty": "spread (standard deviation) over the ensemble, of the expected counts",
-            "expression/depth": "expected counts of all genes together, per superpixel",
-            "embedding/embedding": "gene embedding: what superpixels are clustered by",
-            FACTORS_PATH: "factors of the ensemble's states, one state after the other: every gene is computed of them",
-            COARSE_PATH: f"means of the factors over the tissue of {layout.COARSE_STEP} x {layout.COARSE_STEP} "
-            "superpixels",
-        }
-        for array in arrays:
-            units = {"units": "counts"} if array.path.startswith("expression") else {}
-            store.make(array, {"long_name": described[array.path], **units})
-        store.put("expression/gene", gene_names, ("gene",))
-        store.put("embedding/component", np.arange(1, n_components + 1), ("component",))
+        of_model, provenance = {"recipe": recipe, "seed": seed}, {"features": inputs[0], "model": inputs[1]}
+        groups = {group: {**of_model, "inputs": provenance} for group in ("expression", "embedding")}
+        if has_factors:
+            groups["basis"] = {**of_model, "n_states": n_states, "inputs": provenance}
+        _prepare(context, groups, arrays, gene_names)
 
     return Step(
         name="predict",
@@ -235,24 +208,70 @@ def predict_step(
             "predict",
             shape,
             (side, side),
-            lambda rows_columns: tile_bytes + shard_bytes + rows_columns[0] * rows_columns[1],
+            lambda rows_columns: shard_bytes + rows_columns[0] * rows_columns[1],
             resources,
         ),
         fingerprint=fingerprint(
             "predict", {"genes": list(gene_names), "written": context.genes, "version": VERSION}, *inputs
         ),
-        outputs=store.metadata(
+        outputs=context.store.metadata(
             *("expression", "expression/gene", "embedding"),
-            *(("basis", "basis/gene", "basis/loading") if n_factors else ()),
+            *(("basis", "basis/gene", "basis/loading") if has_factors else ()),
             *(array.path for array in arrays),
         ),
         prepare=prepare,
         disk_bytes=sum(array.bytes for array in arrays),
         files=sum(array.files for array in arrays) + 10,
         note=f"{plural(context.genes, 'gene')} written"
-        + (", all others computed when they are read" if n_factors else ""),
+        + (", all others computed when they are read" if has_factors else ""),
         where="gpu",
     )
+
+
+def _arrays(context: PredictContext, recipe: str, n_states: int) -> list[layout.ArrayLayout]:
+    """The arrays that are filled."""
+    shape = context.grid.superpixel_shape
+    arrays = [layout.plane("expression/depth", shape), layout.embedding(SIZES[recipe].embedding_width, shape)]
+    if context.genes:
+        names = ("expression", "uncertainty")
+        arrays += [layout.genes(f"expression/{name}", context.genes, shape) for name in names]
+    if SIZES[recipe].factors:
+        arrays += layout.factors(n_states * SIZES[recipe].factors, shape)
+    return arrays
+
+
+def _shard_bytes(context: PredictContext, recipe: str, n_states: int) -> int:
+    """Peak bytes of predicting a shard."""
+    size = SIZES[recipe]
+    n_features = sum(len(group.features) for group in context.groups)
+    tile_bytes = TILE * TILE * (12 * n_features + 4 * 16 * GENES_AT_ONCE) + 64 * 2**20
+    # Of a shard: what the genes are computed from; estimate and spread, or the embedding before them, and as much again
+    # while they are compressed.
+    results = 2 * 2 * max(2 * min(layout.GENES_PER_SHARD, context.genes), size.embedding_width)
+    of_factors = (4 + 3 * 2) * n_states * size.factors
+    return tile_bytes + layout.SHARD_SUPERPIXELS**2 * (size.hidden_bytes(n_states) + max(results, of_factors))
+
+
+def _prepare(
+    context: PredictContext,
+    groups: dict[str, dict[str, Any]],
+    arrays: list[layout.ArrayLayout],
+    gene_names: tuple[str, ...],
+) -> None:
+    """Make the groups and arrays, empty, with what says what is in them."""
+    store, grid = context.store, context.grid
+    for group, attributes in groups.items():
+        store.make_group(group, attributes)
+        if group == "basis":
+            write_loadings(store, read_loadings(store.folder / "model"))
+        else:
+            store.put_coordinates(group, grid.superpixel_shape, grid.superpixel_um)
+    for array in arrays:
+        units = {"units": "counts"} if array.path.startswith("expression") else {}
+        store.make(array, {"long_name": LONG_NAMES[array.path], **units})
+    store.put("expression/gene", gene_names, ("gene",))
+    n_components = next(array.shape[0] for array in arrays if array.path == "embedding/embedding")
+    store.put("embedding/component", np.arange(1, n_components + 1), ("component",))
 
 
 def check(job: Job, alone: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,15 +15,22 @@ from torch import Tensor
 
 from iscale.engine.machine import all_cores
 from iscale.engine.progress import tell
-from iscale.model.data import Epoch, OnEpoch, TrainingData
-from iscale.model.discs import blocks_of, rows_of
-from iscale.model.ensemble import Ensemble, expect_tensors
-from iscale.model.row_file import RowFile
+from iscale.model.data import Epoch, OnEpoch, RowFile, SharedGenes, TrainingData
+from iscale.model.discs import blocks_of
+from iscale.model.ensemble import (
+    GENE_BLOCK,
+    ROW_BLOCK,
+    Ensemble,
+    deviation_over_states,
+    expect_tensors,
+    expression_blocks,
+)
 from iscale.model.sizes import HIDDEN_LAYERS, HIDDEN_WIDTH, SIZES, batch_size
 
-if TYPE_CHECKING:
-    from iscale.model.every_gene import SharedGenes
-
+REFIT = False
+"""As published: what is scored is what is kept."""
+EPOCHS = 1000
+LEARNING_RATE = 1e-4
 
 LEAK = 0.1
 FLOOR = 0.01
@@ -36,8 +43,8 @@ PREDICT_ROWS = 1024
 def layer_views(flat: Tensor, n_states: int, widths: tuple[int, ...]) -> tuple[list[Tensor], list[Tensor]]:
     """Cut a flat tensor into weights (state, in, out) and biases (state, 1, out) per layer, as views."""
     shapes = [(n_states, a, b) for a, b in pairwise(widths)] + [(n_states, 1, b) for b in widths[1:]]
-    parts = torch.split(flat, [a * b * c for a, b, c in shapes])
-    views = [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
+    pieces = torch.split(flat, [a * b * c for a, b, c in shapes])
+    views = [piece.view(shape) for piece, shape in zip(pieces, shapes, strict=True)]
     return views[: len(widths) - 1], views[len(widths) - 1 :]
 
 
@@ -45,19 +52,8 @@ class StackedNetworks:
     """``n_states`` independent networks of the same shape.
 
     Each is ``HIDDEN_LAYERS`` linear layers of ``HIDDEN_WIDTH``, each followed by LeakyReLU(0.1), then linear and
-    ``ELU(alpha=0.01) + 0.01`` (method, section 4).
-
-    Parameters
-    ----------
-    n_states, n_features, n_outputs
-        Sizes.
-    device
-        Where the weights lie.
-
-    Attributes
-    ----------
-    flat
-        All parameters, one float32 tensor; ``weights`` and ``biases`` are views of it.
+    ``ELU(alpha=0.01) + 0.01`` (method, section 4). All parameters are one float32 tensor, ``flat``, of which
+    ``weights`` and ``biases`` are views.
     """
 
     def __init__(self, n_states: int, n_features: int, n_outputs: int, device: torch.device) -> None:
@@ -82,26 +78,16 @@ class StackedNetworks:
             generator = np.random.default_rng([seed, 1, state])
             for weight, bias in zip(self.weights, self.biases, strict=True):
                 bound = weight.shape[1] ** -0.5
-                for part in (weight[state], bias[state]):
-                    drawn = generator.random(part.shape, dtype=np.float32) * (2 * bound) - bound
-                    part.copy_(torch.from_numpy(drawn.astype(np.float32)))
+                for values in (weight[state], bias[state]):
+                    drawn = generator.random(values.shape, dtype=np.float32) * (2 * bound) - bound
+                    values.copy_(torch.from_numpy(drawn.astype(np.float32)))
 
     def hidden(self, features: Tensor) -> Tensor:
-        """Last hidden layer of every state.
-
-        Parameters
-        ----------
-        features
-            (n, feature) float32.
-
-        Returns
-        -------
-        Tensor
-            (state, n, hidden).
-        """
+        """Last hidden layer of every state, (state, n, hidden), of (n, feature) float32."""
         n = len(features)
         out = features.new_empty(self.n_states, n, HIDDEN_WIDTH)
-        for at in _chunks(n):
+        for a in range(0, n, PREDICT_ROWS):
+            at = slice(a, min(a + PREDICT_ROWS, n))
             for group in self.groups:
                 h = features[at].expand(group.stop - group.start, -1, -1)
                 for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
@@ -110,20 +96,10 @@ class StackedNetworks:
         return out
 
     def outputs(self, hidden: Tensor, columns: slice) -> Tensor:
-        """Outputs of every state from its last hidden layer.
+        """Some outputs (state, output, n) of every state from its last hidden layer (state, n, hidden).
 
-        Parameters
-        ----------
-        hidden
-            (state, n, hidden).
-        columns
-            Which outputs.
-
-        Returns
-        -------
-        Tensor
-            (state, output, n). ``ELU(z) + 0.01`` is computed as ``max(z, 0) + 0.01 exp(min(z, 0))``, which is the same
-            and keeps its relative precision near 0.
+        ``ELU(z) + 0.01`` is computed as ``max(z, 0) + 0.01 exp(min(z, 0))``, which is the same and keeps its relative
+        precision near 0.
         """
         weight = self.weights[-1][:, :, columns].transpose(1, 2)
         bias = self.biases[-1][:, :, columns].transpose(1, 2)
@@ -132,19 +108,10 @@ class StackedNetworks:
         return z.clamp_(min=0).add_(low, alpha=FLOOR)
 
 
-def _chunks(n: int) -> list[slice]:
-    return [slice(a, min(a + PREDICT_ROWS, n)) for a in range(0, n, PREDICT_ROWS)]
-
-
 class DiscGradients:
-    """Loss and gradients of stacked networks for batches of discs, in buffers allocated once.
+    """Loss and gradients of stacked networks for batches of discs of at most ``max_rows``: fills ``flat.grad``.
 
-    Parameters
-    ----------
-    networks
-        Whose ``flat.grad`` is filled.
-    max_rows
-        Most rows a batch may have.
+    Buffers are allocated once.
     """
 
     def __init__(self, networks: StackedNetworks, max_rows: int) -> None:
@@ -158,23 +125,10 @@ class DiscGradients:
         self.layer_grads = [flat.new_empty(size, max_rows, HIDDEN_WIDTH) for _ in range(2)]
 
     def __call__(self, features: Tensor | RowFile, rows: Tensor, pooling: Tensor, target: Tensor) -> Tensor:
-        """Fill the gradients of the mean over spots and outputs of the squared error; states add up.
+        """Fill the gradients of the mean over spots and outputs of the squared error; (state,) losses.
 
-        Parameters
-        ----------
-        features
-            (all rows, feature), of which the batch takes ``rows``.
-        rows
-            (row,) indices.
-        pooling
-            (spot, row): the mean over a disc as a matrix, 1 / (rows of the spot) or 0.
-        target
-            (spot, output) scaled expression.
-
-        Returns
-        -------
-        Tensor
-            (state,) losses.
+        Of the ``rows`` (row,) of all features (all rows, feature), averaged over discs by ``pooling`` (spot, row), as
+        :meth:`TrainingData.disc_mean` gives them, and the scaled expression (spot, output) that they should come to.
         """
         x = self.features[: len(rows)]
         if isinstance(features, Tensor):
@@ -211,14 +165,6 @@ class DiscGradients:
                 grad_below = self.layer_grads[k % 2][:, : below.shape[1]]
                 torch.bmm(grad, self.networks.weights[k][group].transpose(1, 2), out=grad_below)
                 grad = aten.leaky_relu_backward.grad_input(grad_below, below, LEAK, True, grad_input=grad_below)
-
-
-REFIT = False
-"""As published: what is scored is what is kept."""
-EPOCHS = 1000
-LEARNING_RATE = 1e-4
-GENE_BLOCK, ROW_BLOCK = 64, 1024
-"""Genes and superpixels that are estimated at a time, so that the states' values stay in cache."""
 
 
 @dataclass(frozen=True)
@@ -285,15 +231,13 @@ class PublishedEnsemble(Ensemble):
     def _estimate(self, hidden: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:
         n = hidden.shape[1]
         estimate, spread = hidden.new_empty(2, stop - start, n).unbind()
-        for a in range(start, stop, GENE_BLOCK):
-            outputs = slice(a, min(a + GENE_BLOCK, stop))
+        for outputs, rows in expression_blocks(start, stop, n):
+            at = slice(outputs.start - start, outputs.stop - start), rows
             span, low = self.scale.span[outputs, None], self.scale.low[outputs, None]
-            for b in range(0, n, ROW_BLOCK):
-                at = slice(outputs.start - start, outputs.stop - start), slice(b, b + ROW_BLOCK)
-                values = self.networks.outputs(hidden[:, at[1]], outputs)
-                middle = median_over_states(values)
-                torch.mul(deviation_over_states(values, middle), span, out=spread[at])
-                torch.addcmul(low, middle, span, out=estimate[at])
+            values = self.networks.outputs(hidden[:, rows], outputs)
+            middle = median_over_states(values)
+            torch.mul(deviation_over_states(values, middle), span, out=spread[at])
+            torch.addcmul(low, middle, span, out=estimate[at])
         return estimate, spread
 
     def task_bytes(self, n_superpixels: int, n_genes: int) -> int:
@@ -306,10 +250,10 @@ class PublishedEnsemble(Ensemble):
 
     def tensors(self) -> dict[str, Tensor]:
         """Weights (state, in, out) and biases (state, 1, out) per layer, and the scaling."""
-        parts = {"scale.low": self.scale.low, "scale.span": self.scale.span}
+        tensors = {"scale.low": self.scale.low, "scale.span": self.scale.span}
         for k, (weight, bias) in enumerate(zip(self.networks.weights, self.networks.biases, strict=True)):
-            parts |= {f"layers.{k}.weight": weight, f"layers.{k}.bias": bias}
-        return parts
+            tensors |= {f"layers.{k}.weight": weight, f"layers.{k}.bias": bias}
+        return tensors
 
 
 def median_over_states(values: Tensor) -> Tensor:
@@ -327,13 +271,6 @@ def median_over_states(values: Tensor) -> Tensor:
     return rows[middle] if len(rows) % 2 else (rows[needed] + rows[middle]) / 2
 
 
-def deviation_over_states(values: Tensor, centre: Tensor) -> Tensor:
-    """Standard deviation along the first axis, computed about a value near the mean."""
-    offset = values - centre
-    shift = offset.mean(dim=0)
-    return offset.square_().mean(dim=0).sub_(shift.square_()).clamp_(min=0).sqrt_()
-
-
 def train(
     data: TrainingData,
     *,
@@ -346,24 +283,8 @@ def train(
 
     All states share the order in which spots are drawn (published: each state shuffles for itself), so that a batch's
     features are gathered once. Held-out spots enter neither the scaling nor the weights; they do not stop the training.
-
-    Parameters
-    ----------
-    data
-        Spots and discs.
-    seed
-        Fixes the initial weights and the order of spots.
-    n_states
-        Number of states.
-    max_epochs
-        Epochs, instead of the published 1000: for benchmarks and tests.
-    on_epoch
-        Called after each epoch with its line of the history.
-
-    Returns
-    -------
-    ensemble, history
-        The states, and per epoch the mean loss over spots and states of trained and of held-out spots.
+    See :class:`iscale.model.ensemble.Recipe`: the seed fixes the initial weights and the order of spots, and a loss is
+    the mean over spots and states.
     """
     scale = DiscScale.of(per_superpixel(data, at) for at in blocks_of(data.starts, data.train_spots))
     networks = StackedNetworks(n_states, data.features.shape[1], len(data.genes) + 1, data.features.device)
@@ -391,7 +312,7 @@ def _run_epochs(
         total = 0.0
         order = shuffle.permutation(spots)
         for members in np.split(order, range(batch, len(order), batch)):
-            rows, pooling = disc_mean(data.starts, members, networks.flat)
+            rows, pooling = data.disc_mean(members)
             losses = gradients(data.features, rows, pooling, scale.scale(per_superpixel(data, members)))
             optimizer.step()
             total += float(losses.mean()) * len(members)
@@ -403,24 +324,12 @@ def _run_epochs(
     return history
 
 
-def disc_mean(starts: NDArray[np.int64], spots: NDArray[np.int64], like: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows of some spots' discs, and the matrix (spot, row) that averages over each disc.
-
-    A product with a matrix costs 1 % of the network's products, and, unlike scattered additions, always adds in the
-    same order, on any device.
-    """
-    rows, owner = rows_of(starts, spots)
-    matrix = np.zeros((len(spots), len(rows)), dtype=np.float32)
-    matrix[owner, np.arange(len(rows))] = 1 / np.bincount(owner)[owner]
-    return torch.from_numpy(rows).to(like.device), torch.from_numpy(matrix).to(like.device)
-
-
 def _loss(networks: StackedNetworks, data: TrainingData, scale: DiscScale, spots: NDArray[np.int64]) -> float:
     """Mean squared error over spots, outputs and states; NaN without spots."""
     total = 0.0
     for members in blocks_of(data.starts, spots, most_rows=PREDICT_ROWS):
         target = scale.scale(per_superpixel(data, members))
-        rows, pooling = disc_mean(data.starts, members, target)
+        rows, pooling = data.disc_mean(members)
         hidden = networks.hidden(data.features[rows])
         for a in range(0, target.shape[1], GENE_BLOCK):
             outputs = slice(a, min(a + GENE_BLOCK, target.shape[1]))
@@ -434,16 +343,10 @@ def every_gene(ensemble: PublishedEnsemble, data: TrainingData, shared: SharedGe
     del ensemble, data, shared
 
 
-def from_parts(
+def from_tensors(
     genes: tuple[str, ...], n_states: int, tensors: dict[str, Tensor], settings: dict[str, Any]
 ) -> PublishedEnsemble:
-    """Build an ensemble from what :meth:`PublishedEnsemble.tensors` gave.
-
-    Raises
-    ------
-    ValueError
-        If a tensor is missing, or its shape is not that of the published network for these genes.
-    """
+    """Build an ensemble from what :meth:`PublishedEnsemble.tensors` gave, if that fits the network for these genes."""
     if settings:
         raise ValueError(f"the published recipe has no settings, found {sorted(settings)}")
     n_features, n_outputs = tensors["layers.0.weight"].shape[1], len(genes) + 1

@@ -33,15 +33,7 @@ MAX_BATCH = 128
 
 @dataclass(frozen=True)
 class FitSize:
-    """What the memory of a fit depends on.
-
-    Attributes
-    ----------
-    spots, genes, features, states, captures
-        How many there are.
-    most_rows
-        Superpixels of the largest disc.
-    """
+    """What the memory of a fit depends on: how many there are of each, and the superpixels of the largest disc."""
 
     spots: int
     genes: int

@@ -17,7 +17,7 @@ from iscale.captures.read import (
     spot_radius_um,
 )
 from iscale.captures.spots import Capture, TrainingSpots
-from iscale.encoders.spec import EncoderSpec
+from iscale.encoders.base import EncoderSpec
 from iscale.errors import InputError
 from iscale.geometry import SlideGrid
 from iscale.model.sizes import SIZES

@@ -17,8 +17,7 @@ from iscale.engine.plan import Plan, Resources, check_budget, cut
 from iscale.engine.progress import progress_between, tell
 from iscale.engine.step import Step
 from iscale.geometry import Region
-from iscale.model.fit_stage import GATHERED, SPARE_BYTES, FitContext, fit_context, needs_of_fit
-from iscale.model.gather import gather_discs
+from iscale.model.fit_stage import GATHERED, SPARE_BYTES, FitContext, fit_context, gather_discs, needs_of_fit
 from iscale.model.sizes import STATES
 from iscale.trust.correlation import blocks_of_tissue, correlation, noise_ceiling
 from iscale.trust.folds import Folds, How, cut_folds

@@ -12,8 +12,7 @@ import zarr
 from numpy.typing import NDArray
 
 from iscale.geometry import Region
-from iscale.model.genes import Decoder
-from iscale.model.loadings import COARSE_PATH, FACTORS_PATH
+from iscale.model.loadings import COARSE_PATH, FACTORS_PATH, stored_loadings
 from iscale.plots.labels import label_map
 from iscale.plots.overview import block_mean, refined
 from iscale.store.layout import COARSE_STEP, SHARD_SUPERPIXELS
@@ -59,8 +58,7 @@ class Factors:
         self._store = store
         self._blocks: ByteCache[Block] = ByteCache(BLOCKS_BYTES, lambda b: b.components.nbytes + b.cells.nbytes)
         self._arrays: dict[str, zarr.Array[Any]] = {}
-        names = ("loading", "level", "share")
-        self._loading, self._level, self._share = (np.asarray(store.array(f"basis/{n}")[...]) for n in names)
+        self._loadings = stored_loadings(store)
 
     @property
     def bytes(self) -> int:
@@ -93,8 +91,8 @@ class Factors:
     def _decoded(self, block: Block, row: int, uncertainty: bool) -> NDArray[np.float32]:
         result = np.full(block.shape, np.nan, np.float32)
         if block.cells.size:
-            decoder = Decoder(self._loading[:, row, None], self._level[row, None], self._share[row, None])
-            values = decoder.uncertainty(block.components) if uncertainty else decoder.expression(block.components)
+            own = self._loadings.of(np.array([row]))
+            values = own.uncertainty(block.components) if uncertainty else own.expression(block.components)
             result.ravel()[block.cells] = values[0]
         return result
 

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 import zarr
 
-from iscale.encoders.base import StoredFeatures
+from iscale.encoders.base import EncoderSpec, StoredFeatures
 from iscale.encoders.precomputed import PrecomputedFeatures
-from iscale.encoders.spec import EncoderSpec
 from iscale.errors import InputError
 from iscale.geometry import Region, SlideGrid
 

@@ -16,8 +16,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from iscale.encoders.base import COLOUR, PatchEncoder
-from iscale.encoders.spec import EncoderSpec
+from iscale.encoders.base import COLOUR, EncoderSpec, PatchEncoder
 from iscale.encoders.timm_vit import TimmEncoder
 from iscale.errors import InputError
 

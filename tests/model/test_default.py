@@ -12,7 +12,7 @@ from iscale.engine.progress import listening
 from iscale.geometry import Region
 from iscale.model.additive import spread_out
 from iscale.model.data import training_data
-from iscale.model.default import PENALTIES, Factors, train
+from iscale.model.default import PENALTIES, Factors, fit_ridge, train
 from iscale.model.ensemble import load_ensemble
 from iscale.model.fit import fit, predict_spots
 from iscale.model.sizes import FACTORS, SIZES
@@ -200,6 +200,58 @@ def test_blocks_of_spots_do_not_change_what_is_learnt(problem, result, slide, mo
     monkeypatch.setattr("iscale.model.additive.SPOT_BLOCK", 30)
     monkeypatch.setattr("iscale.model.default.SPOT_BLOCK", 30)
     monkeypatch.setattr("iscale.model.default.SPOTS_AT_ONCE", 7)
+    monkeypatch.setattr("iscale.model.every_gene.SPOTS_AT_ONCE", 7)
     cut = fit(problem.spots, problem.discs, **problem.frame, recipe="default", seed=0)
     for a, b in zip(predictions(cut.ensemble, slide), predictions(result.ensemble, slide), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture
+def data():
+    rng = np.random.default_rng(0)
+    design = rng.normal(size=(2, 60, 5))
+    targets = design[0] @ rng.normal(size=(5, 3)) + 7 + rng.normal(size=(60, 3)) * [0.1, 1.0, 30.0]
+    return tuple(torch.from_numpy(x) for x in (design, rng.uniform(0.5, 2, size=(2, 60)), targets))
+
+
+def direct(z, w, t, penalty):
+    """Ridge regression with a free intercept, from its normal equations."""
+    z, w, t = (x.numpy() for x in (z, w, t))
+    zc = z - np.average(z, axis=0, weights=w)
+    tc = t - np.average(t, axis=0, weights=w)
+    b = np.linalg.solve((zc * w[:, None]).T @ zc + penalty * np.eye(z.shape[1]), (zc * w[:, None]).T @ tc)
+    return z @ b + np.average(t, axis=0, weights=w) - np.average(z, axis=0, weights=w) @ b
+
+
+def test_one_penalty_solves_the_normal_equations(data) -> None:
+    design, weight, targets = data
+    predicted = fit_ridge(design, weight, targets, (4.0,)).predict(design)
+    for state in range(2):
+        np.testing.assert_allclose(predicted[state], direct(design[state], weight[state], targets, 4.0), rtol=1e-9)
+
+
+def test_each_target_takes_the_penalty_that_its_noise_asks_for(data) -> None:
+    design, weight, targets = data
+    predicted = fit_ridge(design, weight, targets).predict(design)[0]
+    strongest = direct(design[0], weight[0], targets, PENALTIES[0])
+    weakest = direct(design[0], weight[0], targets, PENALTIES[-1])
+    np.testing.assert_allclose(predicted[:, 0], weakest[:, 0], rtol=1e-6)
+    assert predicted[:, 2].std() < 0.5 * weakest[:, 2].std()
+    assert strongest[:, 2].std() <= predicted[:, 2].std() * 1.001
+
+
+def test_spots_of_no_weight_do_not_count(data) -> None:
+    design, weight, targets = data
+    weight[:, :20] = 0
+    changed = targets.clone()
+    changed[:20] += 1000
+    a, b = (fit_ridge(design, weight, t) for t in (targets, changed))
+    torch.testing.assert_close(a.coefficients, b.coefficients)
+    torch.testing.assert_close(a.intercept, b.intercept)
+
+
+def test_the_path_goes_from_strong_to_weak(data) -> None:
+    design, weight, targets = data
+    fitted = [error for error, _ in fit_ridge(design, weight, targets).path]
+    assert len(fitted) == len(PENALTIES)
+    assert fitted == sorted(fitted, reverse=True)

@@ -44,7 +44,7 @@ def test_a_superpixel_has_the_same_in_any_company(ensembles, slide, recipe) -> N
 def test_distances_are_those_of_relative_expression_over_all_genes(ensembles, slide) -> None:
     ensemble = ensembles["default"]
     hidden = ensemble.hidden(*slide)
-    log = hidden[..., :-1].mean(dim=0).double() @ ensemble.parts.loading.double() + ensemble.parts.level.double()
+    log = hidden[..., :-1].mean(dim=0).double() @ ensemble.numbers.loading.double() + ensemble.numbers.level.double()
     relative = log - log.mean(dim=1, keepdim=True)
     expected = torch.cdist(relative, relative) / relative.shape[1] ** 0.5
     # The level, which all superpixels share, takes no part.

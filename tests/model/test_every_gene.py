@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from iscale.captures.spots import DiscFeatures, TrainingSpots
+from iscale.model.data import SharedGenes
 from iscale.model.discs import disc_rows
-from iscale.model.every_gene import SharedGenes
 from iscale.model.fit import fit
 
 N_SPOTS, SIDE, FEATURES, TRAINED, ALL = 120, 40, 10, 6, 24
@@ -51,7 +51,7 @@ def fitted(measured: tuple[TrainingSpots, DiscFeatures, SharedGenes]):
 
 def test_trained_genes_come_first_and_keep_what_they_have(measured) -> None:
     result = fitted(measured)
-    loadings, parts = result.loadings, result.ensemble.parts
+    loadings, parts = result.loadings, result.ensemble.numbers
     assert loadings.genes[:TRAINED] == measured[0].genes
     assert sorted(loadings.genes) == sorted(measured[2].genes)
     assert (loadings.loading[:, :TRAINED] == parts.loading.numpy()).all()
@@ -62,7 +62,7 @@ def test_a_trained_gene_would_get_the_loading_that_it_has(measured) -> None:
     spots, discs, shared = measured
     again = SharedGenes(tuple(f"again{k}" for k in range(ALL)), shared.counts)
     result = fitted((spots, discs, again))
-    parts = result.ensemble.parts
+    parts = result.ensemble.numbers
     found = result.loadings.loading[:, TRAINED : 2 * TRAINED]
     np.testing.assert_allclose(found, parts.loading.numpy(), atol=2e-4 * np.abs(found).max())
     np.testing.assert_allclose(result.loadings.level[TRAINED : 2 * TRAINED], parts.level.numpy(), rtol=1e-4)
@@ -70,7 +70,6 @@ def test_a_trained_gene_would_get_the_loading_that_it_has(measured) -> None:
 
 
 def test_expected_counts_of_the_training_spots_are_the_measured_ones(measured) -> None:
-    from iscale.model.genes import Decoder
     from iscale.model.loadings import as_components
 
     spots, discs, shared = measured
@@ -78,8 +77,7 @@ def test_expected_counts_of_the_training_spots_are_the_measured_ones(measured) -
     centre_um = torch.from_numpy((spots.xy_px * 0.75).astype(np.float32))[discs.spot]
     hidden = result.ensemble.hidden(torch.from_numpy(discs.features), centre_um)
     loadings = result.loadings
-    decoder = Decoder(loadings.loading, loadings.level, loadings.share)
-    totals = decoder.expression(as_components(hidden.numpy())).sum(axis=1)
+    totals = loadings.expression(as_components(hidden.numpy())).sum(axis=1)
     counts = shared.counts(slice(None))
     column = [shared.genes.index(gene) for gene in loadings.genes]
     np.testing.assert_allclose(totals, counts[:, column].sum(axis=0), rtol=1e-3)
@@ -102,4 +100,4 @@ def test_where_every_gene_was_trained_on_there_is_nothing_to_add(measured) -> No
     all_of_it = SharedGenes(spots.genes, lambda genes: shared.counts(slice(0, TRAINED))[:, genes])
     result = fitted((spots, discs, all_of_it))
     assert result.loadings.genes == spots.genes
-    assert (result.loadings.loading == result.ensemble.parts.loading.numpy()).all()
+    assert (result.loadings.loading == result.ensemble.numbers.loading.numpy()).all()

@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from iscale.errors import InputError, MemoryBudgetError
-from iscale.model.data import training_data
-from iscale.model.gather import gather_discs
-from iscale.model.row_file import RowFile
+from iscale.model.data import RowFile, training_data
+from iscale.model.fit_stage import gather_discs
 from iscale.trust.folds import cut_folds
 from iscale.trust.held_out import FoldSpots, predict_baselines, predict_held
 from iscale.trust.table import trust_path

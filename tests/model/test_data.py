@@ -10,9 +10,9 @@ import torch
 
 from iscale.captures.spots import DiscFeatures
 from iscale.model.baselines import disc_mean_features
+from iscale.model.data import RowFile
 from iscale.model.discs import spot_starts
 from iscale.model.fit import fit
-from iscale.model.row_file import RowFile
 from iscale.store.scratch import FileRows
 
 

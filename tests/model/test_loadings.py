@@ -7,17 +7,17 @@ import torch
 from numpy.typing import NDArray
 
 from iscale.model import additive
-from iscale.model.genes import Decoder, positive_counts
-from iscale.model.loadings import as_components, coarse_means
+from iscale.model.loadings import Loadings, as_components, coarse_means, positive_counts
 from iscale.model.sizes import FACTORS
 from iscale.store.layout import COARSE_STEP
 
 STATES, USED, GENES, CELLS = 3, 7, 40, 50
 
 
-def loadings(seed: int = 0) -> Decoder:
+def loadings(seed: int = 0) -> Loadings:
     rng = np.random.default_rng(seed)
-    return Decoder(
+    return Loadings(
+        tuple(map(str, range(GENES))),
         rng.normal(0, 0.4, (USED, GENES)).astype(np.float32),
         rng.normal(1, 1, GENES).astype(np.float32),
         rng.uniform(0.01, 0.1, GENES).astype(np.float32),
@@ -28,7 +28,7 @@ def hidden(n: int = CELLS, seed: int = 1) -> NDArray[np.float32]:
     return np.random.default_rng(seed).normal(0, 2, (STATES, n, USED + 1)).astype(np.float32)
 
 
-def of_the_ensemble(decoder: Decoder, states: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def of_the_ensemble(decoder: Loadings, states: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     none = torch.zeros(0)
     tensors = additive.AdditiveTensors(
         *(none,) * 5,
