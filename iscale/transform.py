@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iscale.errors import InputError
+from iscale.words import by
 
 Kind = Literal["similarity", "affine"]
 
@@ -108,7 +109,7 @@ def checked_matrix(values: Any, source: str, remedy: str = REMEDY) -> NDArray[np
     if matrix.shape == (2, 3):
         matrix = np.vstack([matrix, [0.0, 0.0, 1.0]])
     if matrix.shape != (3, 3) or not np.isfinite(matrix).all():
-        what = f"has the shape {matrix.shape}" if matrix.shape != (3, 3) else "holds numbers that are not finite"
+        what = f"has the shape {by(matrix.shape)}" if matrix.shape != (3, 3) else "holds numbers that are not finite"
         raise InputError(f"{source}: the matrix {what}; 3 x 3 finite numbers are needed.", remedy)
     if not np.allclose(matrix[2], [0, 0, 1], atol=1e-9):
         raise InputError(

@@ -47,7 +47,7 @@ def test_it_says_what_it_does() -> None:
         ("nothing", "not made of numbers"),
         ([[1, 0], [0, 1, 2], [0, 0, 1]], "not made of numbers"),
         ([[10**400, 0, 0], [0, 1, 0], [0, 0, 1]], "not made of numbers"),
-        ([[1, 0], [0, 1]], r"has the shape \(2, 2\); 3 x 3"),
+        ([[1, 0], [0, 1]], r"has the shape 2 x 2; 3 x 3"),
         ([[1, 0, None], [0, 1, 0], [0, 0, 1]], "not finite"),
         ([[1, 0, math.inf], [0, 1, 0], [0, 0, 1]], "not finite"),
         ([[1, 0, 0], [0, 1, 0], [5, 7, 1]], r"last row of the matrix is \[5.0, 7.0, 1.0\]"),

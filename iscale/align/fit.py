@@ -24,6 +24,7 @@ from iscale.align.consensus import (
 )
 from iscale.errors import InputError
 from iscale.transform import Kind
+from iscale.words import by
 
 DECISIVE = 3.0
 """A mirrored fit is taken where its residuals are this many times smaller."""
@@ -145,7 +146,7 @@ def _checked(source: Points, target: Points, kind: Kind) -> tuple[Points, Points
     n = len(source)
     if source.shape != (n, 2) or target.shape != (n, 2) or not np.isfinite([source, target]).all():
         raise InputError(
-            f"Landmarks of shapes {source.shape} and {target.shape}, {int(np.isfinite(source).sum())} and "
+            f"Landmarks of shapes {by(source.shape)} and {by(target.shape)}, {int(np.isfinite(source).sum())} and "
             f"{int(np.isfinite(target).sum())} numbers of them finite.",
             "Give as many finite x, y in both images.",
         )

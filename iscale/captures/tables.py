@@ -27,6 +27,7 @@ from iscale.captures.readers.anndata_group import read_matrix
 from iscale.captures.readers.blocks import cell_bounds, cell_numbers, parquet_errors
 from iscale.captures.readers.files import byte_lines
 from iscale.errors import InputError
+from iscale.words import by
 
 ROWS_AT_ONCE = 64
 COLUMNS_AT_ONCE = 512
@@ -190,5 +191,7 @@ def _read_h5ad(path: Path) -> CountTable:
             f"{path} cannot be read as AnnData: {error}", "Write it with anndata, with the counts in X."
         ) from None
     if counts.shape != (len(rows), len(columns)):
-        raise InputError(f"{path}: X is {counts.shape}, obs x var is {(len(rows), len(columns))}.", "Write it again.")
+        raise InputError(
+            f"{path}: X is {by(counts.shape)}, obs x var is {by((len(rows), len(columns)))}.", "Write it again."
+        )
     return CountTable(rows, columns, counts)

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from iscale.errors import InputError
 from iscale.slide.base import file_fingerprint
+from iscale.words import by
 
 FORMATS = ".npy, .npz, .h5, .hdf5, or a Zarr folder"
 ZARR_METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
@@ -109,7 +110,7 @@ def open_feature_file(path: Path) -> FeatureFile:
     if len(features.shape) == 2 and places is not None:
         return FeatureFile(features, _checked_places(path, places, features.shape[0]), notes)
     raise InputError(
-        f"{path}: features have the shape {tuple(features.shape)}{', and there are no coords' * (places is None)}",
+        f"{path}: features have the shape {by(features.shape)}{', and there are no coords' * (places is None)}",
         "Give an array with the axes y, x, feature, or (n, feature) with an array coords (n, 2) of x, y in pixels.",
     )
 
@@ -210,7 +211,7 @@ def _plain(value: Any) -> Any:
 def _checked_places(path: Path, places: Any, n: int) -> NDArray[np.float64]:
     if tuple(places.shape) != (n, 2):
         raise InputError(
-            f"{path}: coords have the shape {tuple(places.shape)}, and there are {n} features",
+            f"{path}: coords have the shape {by(places.shape)}, and there are {n} features",
             "Give one x, y for each row of features.",
         )
     values = np.asarray(places[...], np.float64)

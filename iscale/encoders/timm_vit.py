@@ -22,6 +22,7 @@ from iscale.encoders.base import ContextModel, EncoderSpec, patch_groups
 from iscale.encoders.checkpoint import TRAINER_PREFIXES, is_plain_tensor, read_checkpoint, read_tensors
 from iscale.errors import InputError
 from iscale.geometry import PATCH_PX, SUPERPIXEL_PX
+from iscale.words import by
 
 PREFIX = "timm:"
 UNUSED = ("head", "fc_norm", "fc.", "attn_pool", "mask_token")
@@ -119,7 +120,8 @@ class TimmEncoder:
         expected = (b, self._n_prefix + grid**2, self.token_width)
         if tuple(found.shape) != expected:
             raise InputError(
-                f"--encoder {self.name}: its features are {tuple(found.shape)}, not (patch, token, width) = {expected}",
+                f"--encoder {self.name}: its features are {by(found.shape)}, not patch x token x width = "
+                f"{by(expected)}",
                 "Choose a vision transformer with a token per patch of its image.",
             )
         tokens = found[:, self._n_prefix :].float().reshape(b, self.patch, per, self.patch, per, self.token_width)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from iscale.encoders.checkpoint import file_sha256, is_plain_tensor, own, read_teacher, read_tensors
 from iscale.errors import InputError
+from iscale.words import by
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -260,10 +261,10 @@ def _fitting(path: Path, which: Which, named: Mapping[str, object], remedy: str)
 
 def _differences(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, Tensor]) -> list[str]:
     """What sets a state-dict apart from a network, a phrase per kind, the first few of each with their shapes."""
-    missing = [f"{name} {shape}" for name, shape in expected.items() if name not in found]
-    unexpected = [f"{name} {tuple(tensor.shape)}" for name, tensor in found.items() if name not in expected]
+    missing = [f"{name} of {by(shape)}" for name, shape in expected.items() if name not in found]
+    unexpected = [f"{name} of {by(tensor.shape)}" for name, tensor in found.items() if name not in expected]
     other = [
-        f"{name} {tuple(found[name].shape)} instead of {shape}"
+        f"{name} of {by(found[name].shape)} instead of {by(shape)}"
         for name, shape in expected.items()
         if name in found and tuple(found[name].shape) != shape
     ]

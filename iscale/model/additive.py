@@ -289,7 +289,7 @@ def from_tensors(
 ) -> AdditiveEnsemble:
     """Build an ensemble from what :meth:`AdditiveEnsemble.tensors` gave, if that belongs together."""
     if settings:
-        raise ValueError(f"the default recipe has no settings, found {sorted(settings)}")
+        raise ValueError(f"the default recipe has no settings, found {', '.join(sorted(settings))}")
     features, outputs = tensors["linear"].shape[1:]
     anchors = len(tensors["anchors"])
     expect_tensors(

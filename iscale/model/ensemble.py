@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 
 from iscale.engine.whole_file import whole_file
 from iscale.errors import InputError, StoreError
+from iscale.words import by
 
 if TYPE_CHECKING:
     import torch
@@ -195,11 +196,11 @@ def expect_tensors(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int
     import torch
 
     if set(tensors) != set(shapes):
-        raise ValueError(f"tensors are {sorted(tensors)}, expected {sorted(shapes)}")
+        raise ValueError(f"tensors are {', '.join(sorted(tensors))}, expected {', '.join(sorted(shapes))}")
     for name, shape in shapes.items():
         tensor = tensors[name]
         if tuple(tensor.shape) != shape or tensor.dtype != torch.float32:
-            raise ValueError(f"{name} is {tensor.dtype} of shape {tuple(tensor.shape)}, expected float32 of {shape}")
+            raise ValueError(f"{name} is {tensor.dtype} of shape {by(tensor.shape)}, expected float32 of {by(shape)}")
         if not bool(torch.isfinite(tensor).all()):
             raise ValueError(f"{name} holds values that are not finite")
 

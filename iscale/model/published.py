@@ -348,7 +348,7 @@ def from_tensors(
 ) -> PublishedEnsemble:
     """Build an ensemble from what :meth:`PublishedEnsemble.tensors` gave, if that fits the network for these genes."""
     if settings:
-        raise ValueError(f"the published recipe has no settings, found {sorted(settings)}")
+        raise ValueError(f"the published recipe has no settings, found {', '.join(sorted(settings))}")
     n_features, n_outputs = tensors["layers.0.weight"].shape[1], len(genes) + 1
     networks = StackedNetworks(n_states, n_features, n_outputs, tensors["layers.0.weight"].device)
     shapes: dict[str, tuple[int, ...]] = {"scale.low": (n_outputs,), "scale.span": (n_outputs,)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from iscale import __version__
@@ -10,6 +9,7 @@ from iscale.engine.plan import format_bytes
 from iscale.report.page import Facts, Item, Section, Text, not_made, table_of
 from iscale.report.scene import Scene
 from iscale.report.values import NOT_KNOWN, count, duration, read_json, shown
+from iscale.words import in_words
 
 LONGEST_VALUE = 200
 
@@ -25,9 +25,7 @@ def parameters_section(scene: Scene) -> Section:
 def _value(value: Any) -> str:
     if value is None or value in ((), [], {}):
         return NOT_KNOWN
-    if isinstance(value, list | tuple):
-        return ", ".join(map(str, value))
-    text = json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else str(value)
+    text = in_words(value)
     return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 1] + "…"
 
 

@@ -26,6 +26,7 @@ from iscale.slide.base import (
     on_white,
     write_npy,
 )
+from iscale.words import by
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_BIT_DEPTH_AT = 24
@@ -151,7 +152,7 @@ class DecodedImage:
             raise StoreError(f"{npy} cannot be read ({error})", "Run again with --restart.") from error
         if self._pixels.shape != (*self.levels[0], 3) or self._pixels.dtype != np.uint8:
             raise StoreError(
-                f"{npy} holds {self._pixels.shape} {self._pixels.dtype}, the slide is {self.levels[0]}",
+                f"{npy} holds {by(self._pixels.shape)} {self._pixels.dtype}, the slide is {by(self.levels[0])}",
                 "Run again with --restart.",
             )
 

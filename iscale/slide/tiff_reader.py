@@ -28,6 +28,7 @@ from iscale.slide.base import (
     write_npy,
 )
 from iscale.slide.pixel_size import UM_PER_UNIT, checked_pixel_size, from_resolution, square
+from iscale.words import by
 
 logging.getLogger("tifffile").addHandler(logging.NullHandler())  # what it logs of broken files, our errors say
 
@@ -278,7 +279,9 @@ def _check_kind(path: Path, series: Any) -> None:
         bits = key.bitspersample
         raise InputError(f"{path} has {bits} bits per channel ({key.dtype}), not 8", EXPORT)
     if axes not in INTERLEAVED | PLANAR:
-        raise InputError(f"{path} is a stack with axes {axes} {series.get_shape(squeeze=True)}, not one image", EXPORT)
+        raise InputError(
+            f"{path} is a stack with axes {axes} {by(series.get_shape(squeeze=True))}, not one image", EXPORT
+        )
     samples = int(key.samplesperpixel) * (len(series.pages) if axes == "CYX" else 1)
     photometric = getattr(key.photometric, "name", str(key.photometric))
     if photometric not in ("RGB", "YCBCR", "MINISBLACK", "MINISWHITE", "CFA", "LINEAR_RAW"):

@@ -19,6 +19,7 @@ from iscale.project.files import read_gene_names
 from iscale.trust.safe_pickle import maps_of
 from iscale.trust.truth import MapTruth, PlacedMaps, Reading, Truth, gene_first, region_on
 from iscale.trust.truth_captures import open_capture_truth
+from iscale.words import by
 
 TABLES = (".npz", ".npy")
 PICKLES = (".pickle", ".pkl")
@@ -88,7 +89,7 @@ def open_group(folder: Path, path: str, grid: SlideGrid) -> MapTruth:
         if not isinstance(found, zarr.Array) or found.shape != (n,):
             problem = "is not there" if found is None else "is of another length"
             raise InputError(
-                f"{source}: expression has the shape {array.shape}, but its coordinate {dim} {problem}.",
+                f"{source}: expression has the shape {by(array.shape)}, but its coordinate {dim} {problem}.",
                 "It needs gene (names), and y and x (um from the slide's corner to the centres of the cells).",
             )
         coordinates[dim] = np.asarray(found[...])
@@ -151,7 +152,7 @@ def _from_npz(path: Path) -> tuple[list[str], NDArray[Any], tuple[NDArray[Any], 
         cubes = [name for name, shape in shapes.items() if len(shape) == 3]
         names = [name for name in NAMES if name in shapes]
         if len(cubes) != 1 or not names:
-            there = ", ".join(f"{name} {shape}" for name, shape in shapes.items()) or "no arrays"
+            there = ", ".join(f"{name} of {by(shape)}" for name, shape in shapes.items()) or "no arrays"
             raise InputError(f"{path} needs `genes` and one array (gene, y, x); it has {there}.", REMEDY)
         with tempfile.TemporaryDirectory(prefix="iscale-") as folder:
             copy = Path(folder) / "maps.npy"

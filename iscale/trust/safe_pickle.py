@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from iscale.errors import InputError
 from iscale.trust.truth import gene_first
+from iscale.words import by
 
 INSTEAD = "Write the maps as .npz instead: np.savez(path, genes=names, expected=array), array (gene, y, x)."
 
@@ -216,7 +217,7 @@ def describe(content: Any) -> str:
 
 def _kind(value: Any) -> str:
     if isinstance(value, np.ndarray):
-        return f"an array {value.shape} of {value.dtype}"
+        return f"an array {by(value.shape)} of {value.dtype}"
     size = f" of {len(value)}" if isinstance(value, dict | list | tuple | str) else ""
     return f"{type(value).__name__}{size}"
 

@@ -15,6 +15,7 @@ from iscale.errors import InputError
 from iscale.geometry import Region, SlideGrid
 from iscale.model.genes import GeneArray
 from iscale.store.layout import genes_by_chunk
+from iscale.words import by
 
 
 class Maps(Protocol):
@@ -197,7 +198,7 @@ def gene_first(array: NDArray[Any], n_genes: int, source: str, *, genes_last: bo
     fits = [axis for axis in (0, 2) if array.ndim == 3 and array.shape[axis] == n_genes]
     if not fits:
         raise InputError(
-            f"{source}: the array has the shape {array.shape}, and there are {n_genes} names of genes.",
+            f"{source}: the array has the shape {by(array.shape)}, and there are {n_genes} names of genes.",
             "Give an array (gene, y, x) and as many names as it has genes.",
         )
     return np.moveaxis(array, fits[-1 if genes_last else 0], 0)

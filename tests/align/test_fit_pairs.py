@@ -153,7 +153,7 @@ def test_exact_fits_say_that_errors_go_unnoticed() -> None:
         (SQUARE[:2], SQUARE[[0, 0]] + 7, "similarity", "All 2 landmarks lie within 0 px of the mother image"),
         (np.outer([1, 2, 3, 4], [900, 700]), SQUARE[:4], "affine", "4 landmarks lie on one line in the capture"),
         (SQUARE[:3] * np.nan, SQUARE[:3], "similarity", "0 and 6 numbers of them finite"),
-        (SQUARE[:3], SQUARE[:4], "similarity", r"shapes \(3, 2\) and \(4, 2\)"),
+        (SQUARE[:3], SQUARE[:4], "similarity", r"shapes 3 x 2 and 4 x 2"),
     ],
 )
 def test_landmarks_that_determine_nothing(source: Points, target: Points, kind: Kind, says: str) -> None:

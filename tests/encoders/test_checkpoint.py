@@ -289,7 +289,7 @@ def test_other_content_is_named(tmp_path, content, says) -> None:
 
 def test_a_tensor_larger_than_its_numbers_is_refused_before_it_is_made(tmp_path, context) -> None:
     vast = torch.zeros(1).expand(2**40)
-    assert "instead of (192,)" in refused(written(tmp_path, {"teacher": {**context, "norm.bias": vast}}))
+    assert "instead of 192" in refused(written(tmp_path, {"teacher": {**context, "norm.bias": vast}}))
 
 
 # What is written

@@ -215,7 +215,7 @@ def test_a_pixel_size_that_is_a_little_off_is_accepted(tmp_path: Path) -> None:
         ([[0, 0], [0, 1]], "1 of 2 places are in a cell of 256 px that has another"),
         ([[0, 0], [-256, 0]], "1 of 2 places"),
         ([[0, 0], [np.nan, 0]], "1 of 2 coords are not finite"),
-        ([[0, 0]], r"coords have the shape \(1, 2\), and there are 2 features"),
+        ([[0, 0]], r"coords have the shape 1 x 2, and there are 2 features"),
         ([[0, 0], [256 * 14, 0]], "15 cells wide"),
     ],
 )
@@ -244,7 +244,7 @@ def test_files_that_are_no_features_are_one_clear_error(tmp_path: Path) -> None:
         "missing.npy": "does not exist",
         "objects.npy": "cannot be read",
         "text.npy": "not numbers",
-        "flat.npy": r"shape \(12, 5\), and there are no coords",
+        "flat.npy": r"shape 12 x 5, and there are no coords",
         "other.npz": "no array `features`; it has embedding",
         "features.csv": "suffix '.csv'",
         "damaged.h5": "cannot be read",

@@ -295,7 +295,7 @@ def test_which_file_is_meant_must_be_clear(tmp_path: Path) -> None:
     [
         ("convnet", "Sequential lacks patch_embed, num_prefix_tokens"),
         ("hybrid", r"an image of 256 x 256 px gives 8 x 8 tokens, not 16 x 16"),
-        ("square", r"its features are \(1, 16, 16, 6\), not \(patch, token, width\) = \(1, 257, 6\)"),
+        ("square", r"its features are 1 x 16 x 16 x 6, not patch x token x width = 1 x 257 x 6"),
         ("nonsense", r"RuntimeError: Unknown model \(nonsense\)"),
     ],
 )

@@ -92,7 +92,7 @@ def test_a_missing_file_says_what_the_folder_holds(tmp_path) -> None:
     [
         ({"norm.bias": None}, "1 missing: norm.bias (192,)"),
         ({"cls": torch.zeros(2, 3)}, "1 unexpected: cls (2, 3)"),
-        ({"pos_embed": torch.zeros(1, 257, 192)}, "pos_embed (1, 257, 192) instead of (1, 197, 192)"),
+        ({"pos_embed": torch.zeros(1, 257, 192)}, "pos_embed of 1 x 257 x 192 instead of 1 x 197 x 192"),
         ({f"blocks.{i}.norm1.bias": None for i in range(5)}, "blocks.2.norm1.bias (192,) and 2 more"),
         ({"norm.bias": torch.zeros(192, dtype=torch.int64)}, "norm.bias is torch.int64, not floating point"),
         ({"norm.bias": torch.full((192,), torch.nan)}, "192 of 192 values of norm.bias are NaN"),

@@ -116,8 +116,8 @@ def test_damaged_or_incomplete_files_are_one_clear_error(tmp_path: Path) -> None
     (tmp_path / "table.csv").write_text("gene\n")
     (tmp_path / "empty").mkdir()
     for name, told in {
-        "nameless.npz": r"needs `genes`.*it has expected \(3, 32, 48\)",
-        "few.npz": r"shape \(3, 32, 48\), and there are 2 names",
+        "nameless.npz": r"needs `genes`.*it has expected of 3 x 32 x 48",
+        "few.npz": r"shape 3 x 32 x 48, and there are 2 names",
         "twice.npz": "1 of 3 genes more than once",
         "text.npz": "not of numbers",
         "pandas.npz": r"holds Python objects.*\n.*np\.array\(names, dtype=str\)",

@@ -128,9 +128,9 @@ def test_the_published_structures_are_understood(tmp_path: Path, content: Any) -
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (MAPS, r"an array \(2, 3, 5\) of float64"),
+        (MAPS, r"an array 2 x 3 x 5 of float64"),
         ({"a": {"b": 1}, "c": 2}, r"a dict of 2 \(a: dict of 1, c: int\)"),
-        ((MAPS, GENES[:4]), r"the shape \(2, 3, 5\), and there are 4 names"),
+        ((MAPS, GENES[:4]), r"the shape 2 x 3 x 5, and there are 4 names"),
         ((MAPS, MAPS, GENES), r"a list of 3 \(an array"),
         ({}, "a dict of 0"),
     ],

@@ -17,6 +17,7 @@ from scipy import sparse
 
 from iscale.captures.counts import Counts, CountsWriter, Entries, row_bounds, select_genes
 from iscale.errors import InputError, IscaleError
+from iscale.words import by
 
 COUNTS_PATHS = ("X", "layers/counts", "layers/raw_counts", "raw/X")
 """Where raw counts are looked for, in this order."""
@@ -145,7 +146,7 @@ def read_matrix(node: Any, checked: Checked) -> Counts:
 
 def _read_dense(node: Any, checked: Checked) -> Counts:
     if len(node.shape) != 2:
-        raise ValueError(f"a matrix of the shape {node.shape}")
+        raise ValueError(f"a matrix of the shape {by(node.shape)}")
     writer = CountsWriter(node.shape[1])
     step = max(1, CELLS_AT_ONCE // max(1, node.shape[1]))
     for at in range(0, node.shape[0], step):

@@ -18,6 +18,7 @@ from iscale.captures.readers.anndata_group import AnnDataTable, anndata_errors, 
 from iscale.captures.readers.lattice import Lattice, visium_lattice
 from iscale.captures.readers.own_image import IMAGE_SETTING, PIXEL_SIZE_SETTING, OwnImage, find_image, open_image
 from iscale.errors import InputError
+from iscale.words import by
 
 
 def looks_like(path: Path) -> bool:
@@ -240,7 +241,7 @@ def _two_columns(
     values: NDArray[Any], n_spots: int, field: str, source: str
 ) -> tuple[NDArray[np.float64], tuple[str, ...]]:
     if values.ndim != 2 or values.shape[0] != n_spots or values.shape[1] not in (2, 3):
-        raise InputError(f"{source}: {field} is {values.shape}; ({n_spots}, 2) is needed.", POSITIONS_REMEDY)
+        raise InputError(f"{source}: {field} is {by(values.shape)}; {n_spots} x 2 is needed.", POSITIONS_REMEDY)
     if values.dtype.kind not in "iuf":
         raise InputError(f"{source}: {field} holds {values.dtype}, not numbers.", POSITIONS_REMEDY)
     notices = (f"The third column of {field}, z, is not used.",) if values.shape[1] == 3 else ()

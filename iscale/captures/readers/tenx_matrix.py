@@ -21,6 +21,7 @@ from scipy import sparse
 from iscale.captures.counts import Counts, CountsWriter, Entries, row_bounds, select_genes
 from iscale.captures.readers.files import blocks, find_file, lines
 from iscale.errors import InputError
+from iscale.words import by
 
 GENE_TYPE = "Gene Expression"
 BLOCK = 4 << 20
@@ -160,7 +161,7 @@ def _h5_counts(path: Path, group: h5py.Group) -> Counts:
     indptr = _dataset(group, "indptr", "iu")[:].astype(np.int64)
     n = len(data)
     if len(shape) != 2 or len(indptr) != shape[1] + 1 or len(indices) != n:
-        raise ValueError(f"shape {shape}, {len(indptr)} starts, {len(indices)} indices and {n} values do not agree")
+        raise ValueError(f"shape {by(shape)}, {len(indptr)} starts, {len(indices)} indices and {n} values do not agree")
     if indptr[0] != 0 or indptr[-1] != n or (np.diff(indptr) < 0).any():
         raise ValueError(f"the starts of the barcodes do not go from 0 to {n}")
     if n > min(shape[0] * shape[1], MOST_UNFOLDED * path.stat().st_size):

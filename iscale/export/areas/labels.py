@@ -20,6 +20,7 @@ from iscale.errors import InputError
 from iscale.export.areas.areas import AREAS_AT_ONCE, Facts, Overlaps, nothing_there, shard_at, shard_grid
 from iscale.geometry import SUPERPIXEL_PX, Region, SlideGrid
 from iscale.slide.base import any_size, check_free_memory
+from iscale.words import by
 
 REMEDY = "Save the labels as an image of whole numbers, one per pixel, 0 where nothing is: .npy, TIFF or 16-bit PNG."
 MOST_FACTOR = 1024
@@ -55,7 +56,7 @@ class Image2D:
         except UNREADABLE as error:
             raise InputError(f"{path} cannot be read as labels: {error}.", REMEDY) from None
         if len(found.shape) != 2 or found.dtype.kind not in "ui":
-            raise InputError(f"{path} holds {found.dtype} of shape {found.shape}, not labels (y, x).", REMEDY)
+            raise InputError(f"{path} holds {found.dtype} of shape {by(found.shape)}, not labels (y, x).", REMEDY)
         self.shape: tuple[int, int] = (int(found.shape[0]), int(found.shape[1]))
 
     def read(self, region: Region) -> NDArray[np.int64]:
@@ -84,7 +85,8 @@ class Image2D:
             kind = series.dtype.kind
             if len(shape) != 2 or kind not in "ui":
                 raise InputError(
-                    f"{self._path} holds {series.dtype} of shape {series.shape} ({series.axes}), not labels (y, x).",
+                    f"{self._path} holds {series.dtype} of shape {by(series.shape)} ({series.axes}), "
+                    "not labels (y, x).",
                     REMEDY,
                 )
             tiled = page.is_tiled and len(series.shape) == 2

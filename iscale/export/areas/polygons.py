@@ -309,7 +309,7 @@ def _check(block: Block, source: str) -> None:
         ring = np.searchsorted(rings.rings, at, side="right") - 1
         area = np.searchsorted(rings.polygons[rings.areas[1:]], ring, side="right")
         raise InputError(
-            f"{source}: the area {block.ids[area]!r} has a point at {rings.xy[at].tolist()}.",
+            f"{source}: the area {block.ids[area]!r} has a point at {', '.join(map(str, rings.xy[at].tolist()))}.",
             "Positions must be finite numbers: export the file again.",
         )
 

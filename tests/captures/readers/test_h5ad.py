@@ -266,7 +266,7 @@ def twice(adata: ad.AnnData) -> None:
 
 FAULTS = {
     "no positions": (no_positions, "holds no positions: obsm has X_pca, obs has nothing"),
-    "four columns": (four_columns, r"obsm\['spatial'\] is \(20, 4\); \(20, 2\) is needed"),
+    "four columns": (four_columns, r"obsm\['spatial'\] is 20 x 4; 20 x 2 is needed"),
     "not finite": (lost, r"1 of 20 spots have no finite position .* first 'c4' at \(nan, nan\)"),
     "text": (text, "obs x, y holds object, not numbers"),
     "spot twice": (twice, "1 names of obs are given more than once: c1"),

@@ -206,7 +206,7 @@ def test_labels_that_do_not_fit_are_refused_with_the_frames(refused: Any, tmp_pa
         ("empty", np.zeros((144, 160), int), "144 x 160 px are 0) has no area"),
         ("below", np.full((144, 160), -1), "labels below 0"),
         ("real", np.ones((144, 160)), "holds float64"),
-        ("deep", np.ones((144, 160, 3), int), "of shape (144, 160, 3)"),
+        ("deep", np.ones((144, 160, 3), int), "of shape 144 x 160 x 3"),
     ):
         np.save(tmp_path / f"{name}.npy", labels)
         assert told in refused(tmp_path / f"{name}.npy")
