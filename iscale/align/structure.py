@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage, signal
 
 from iscale.align.outline import Stain
+from iscale.arrays import block_mean
 from iscale.slide.overview import Overview
 from iscale.transform import Transform
 
@@ -271,7 +272,8 @@ class Structures:
         """Tissue share, density and hue, each of ``shape``, at positions (2, place), averaged over about a step."""
         times = max(1, round(step))
         if times not in self._reduced:
-            self._reduced[times] = [_reduced(layer, times) for layer in self._layers]
+            h, w = (n // times * times for n in self.mask.shape)  # whole blocks only
+            self._reduced[times] = [block_mean(layer[:h, :w], times).astype(np.float64) for layer in self._layers]
         place = [xy[1] / times - 0.5, xy[0] / times - 0.5]
         return [
             ndimage.map_coordinates(layer, place, order=1, cval=0.0).reshape(shape) for layer in self._reduced[times]
@@ -323,11 +325,6 @@ def _bounds(mask: NDArray[np.bool_]) -> tuple[tuple[int, int], tuple[int, int]]:
     """First and last + 1 row, and column, with tissue."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return (int(rows[0]), int(rows[-1]) + 1), (int(columns[0]), int(columns[-1]) + 1)
-
-
-def _reduced(values: NDArray[np.float32], times: int) -> Layer:
-    h, w = (n // times * times for n in values.shape)
-    return np.asarray(values[:h, :w].reshape(h // times, times, w // times, times).mean((1, 3)), dtype=np.float64)
 
 
 def _band(values: NDArray[np.float64], mask: NDArray[np.bool_], fine: float, coarse: float) -> NDArray[np.float64]:

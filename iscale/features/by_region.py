@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from iscale.arrays import block_view
 from iscale.encoders import EncoderSpec, get_encoder
 from iscale.encoders.base import FeatureGroup, RegionEncoder, StoredFeatures
 from iscale.errors import InputError
@@ -88,10 +89,7 @@ def as_float16(values: NDArray[np.float32], name: str) -> NDArray[np.float16]:
 
 def tissue_cells(tissue: NDArray[np.bool_], stride: int) -> NDArray[np.bool_]:
     """Cells of ``stride`` superpixels that have tissue: (y, x) of (y, x) superpixels."""
-    rows, columns = (-(-n // stride) for n in tissue.shape)
-    whole = np.zeros((rows * stride, columns * stride), np.bool_)
-    whole[: tissue.shape[0], : tissue.shape[1]] = tissue
-    return np.asarray(whole.reshape(rows, stride, columns, stride).any(axis=(1, 3)))
+    return np.asarray(block_view(tissue, stride).any(axis=(1, 3)))
 
 
 @dataclass(frozen=True)

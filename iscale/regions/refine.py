@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from iscale.arrays import block_cells
 from iscale.engine.ledger import fingerprint
 from iscale.engine.plan import Resources, plan_regions
 from iscale.engine.step import Kernel, Step
@@ -20,7 +21,6 @@ from iscale.regions.nuclei import (
     HIGHEST,
     LOWEST,
     STAINED,
-    blocks,
     dense_part,
     edges,
     find_threshold,
@@ -71,9 +71,9 @@ def measure_region(context: RefineContext, region: Region) -> dict[str, list[int
             continue
         pixels = np.asarray(image[(slice(None), *shard.scaled(side).slices)])
         at = _density_of_glass(glass, context.grid, shard)[tissue]
-        density = blocks(haematoxylin(pixels), side)[tissue]
+        density = block_cells(haematoxylin(pixels), side)[tissue]
         density -= (at @ haematoxylin_weights()).astype(np.float32)[:, None]
-        stained = blocks(green(pixels), side)[tissue] > at[:, 1, None] + STAINED
+        stained = block_cells(green(pixels), side)[tissue] > at[:, 1, None] + STAINED
         statistic = np.full(shard.shape, np.nan, np.float16)
         statistic[tissue] = dense_part(density)
         store.write(STATISTIC, shard, statistic)

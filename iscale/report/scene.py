@@ -15,9 +15,9 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from iscale.arrays import block_mean
 from iscale.geometry import Region, SlideGrid
 from iscale.plots.contact_sheet import box_of
-from iscale.plots.overview import block_mean
 from iscale.project.layout import file_name
 from iscale.report.items import read_json
 from iscale.store.run_store import RunStore

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from iscale.arrays import apply_on
+from iscale.arrays import apply_on, halve
 from iscale.engine.execute import pending
 from iscale.engine.ledger import Ledger, fingerprint
 from iscale.engine.plan import Plan, Resources, format_bytes, plan_regions
@@ -21,7 +21,7 @@ from iscale.errors import InputError
 from iscale.geometry import Region, SlideGrid
 from iscale.slide.base import SlideReader
 from iscale.slide.reader import open_decoded, open_slide
-from iscale.slide.resample import choose_level, halve, resample, source_region
+from iscale.slide.resample import choose_level, resample, source_region
 from iscale.store import layout
 from iscale.store.ome import ome_metadata
 from iscale.store.run_store import RunStore

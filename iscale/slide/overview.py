@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from iscale.geometry import Region
-from iscale.slide.base import Pixels, SlideReader
+from iscale.arrays import shrunk
+from iscale.slide.base import Pixels, SlideReader, bands_of
 from iscale.slide.flat_reader import FlatImage
 from iscale.slide.reader import open_slide
 
@@ -102,23 +102,10 @@ def _from_level(reader: SlideReader, longest_px: int) -> tuple[Pixels, tuple[flo
     level = max((i for i, shape in enumerate(reader.levels) if max(shape) >= longest_px), default=0)
     h, w = reader.levels[level]
     factor = max(1, -(-max(h, w) // longest_px))
-    rows = max(factor, BAND_BYTES // (3 * w) // factor * factor)
+    whole_h, whole_w = (n // factor * factor for n in (h, w))  # what does not fill a block is left out
     bands = [
-        block_mean(reader.read(level, Region(y, min(y + rows, h), 0, w)), factor)
-        for y in range(0, h - factor + 1, rows)
+        shrunk(reader.read(level, band), factor)
+        for band in bands_of((whole_h, whole_w), max(factor, BAND_BYTES // (3 * w) // factor * factor))
     ]
     full_h, full_w = reader.levels[0]
     return np.concatenate(bands), (full_h / h * factor, full_w / w * factor)
-
-
-def block_mean(pixels: Pixels, factor: int) -> Pixels:
-    """Means of blocks (y, x, c) of ``factor`` pixels, rounded; what does not fill a block is left out.
-
-    >>> block_mean(np.array([[[1], [3], [9]], [[1], [3], [9]]], np.uint8), 2).ravel().tolist()
-    [2]
-    """
-    if factor == 1:
-        return pixels
-    h, w = (n // factor * factor for n in pixels.shape[:2])
-    blocks = pixels[:h, :w].reshape(h // factor, factor, w // factor, factor, -1)
-    return np.asarray(blocks.mean(axis=(1, 3), dtype=np.float32) + 0.5, dtype=np.uint8)

@@ -14,10 +14,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from array_api_compat import array_namespace
 from PIL import Image
 
-from iscale.arrays import Array
 from iscale.geometry import PATCH_PX, Region, SlideGrid
 
 Pixels = npt.NDArray[np.uint8]
@@ -124,34 +122,6 @@ def resample(
         pixels = _resample_tile(window, window_region, tile, scale, level_shape)
         result[keep.within(out)] = pixels[keep.within(tile)]
     return result
-
-
-def halve(pixels: Array, *, channels_first: bool = False) -> Array:
-    """The next pyramid level: means of 2 x 2 pixels, rounded half up; an odd last row or column is repeated.
-
-    Parameters
-    ----------
-    pixels
-        (y, x, c), or (c, y, x) with ``channels_first``: uint8, of NumPy or another library that follows the array API.
-
-    Examples
-    --------
-    >>> halve(np.array([[[0], [1]], [[1], [0]]], np.uint8)).tolist()
-    [[[1]]]
-    """
-    xp = array_namespace(pixels)
-    before = (slice(None),) * (1 if channels_first else 0)
-    for axis in (len(before), len(before) + 1):
-        if pixels.shape[axis] % 2:
-            last = pixels[(*(slice(None),) * axis, slice(-1, None), ...)]
-            pixels = xp.concat([pixels, last], axis=axis)
-    even, odd = slice(0, None, 2), slice(1, None, 2)
-    total = xp.astype(pixels[(*before, even, even, ...)], xp.uint16)
-    for corner in ((even, odd), (odd, even), (odd, odd)):
-        total += pixels[(*before, *corner, ...)]
-    total += 2
-    total >>= 2
-    return xp.astype(total, xp.uint8)
 
 
 def _span(start: int, stop: int, scale: float, n: int) -> tuple[int, int]:

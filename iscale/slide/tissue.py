@@ -12,14 +12,15 @@ import numpy as np
 import numpy.typing as npt
 from numpy.typing import NDArray
 
+from iscale.arrays import block_share, pixel_mean
 from iscale.engine.ledger import fingerprint
 from iscale.engine.plan import Resources, plan_regions, single_task
 from iscale.engine.step import Kernel, Step
 from iscale.errors import InputError
 from iscale.geometry import SUPERPIXEL_PX, Region, SlideGrid
 from iscale.slide.base import file_fingerprint
-from iscale.slide.colour import Mask, density, strength
-from iscale.slide.tissue_overview import EDGE, TISSUE, TissueModel, block_mean, learn_tissue
+from iscale.slide.colour import Array, Mask, density, strength
+from iscale.slide.tissue_overview import EDGE, TISSUE, TissueModel, learn_tissue
 from iscale.slide.user_mask import UserMask, read_user_mask
 from iscale.store import layout
 from iscale.store.run_store import RunStore
@@ -58,24 +59,22 @@ def superpixel_mask(
     h, w = (n / SUPERPIXEL_PX for n in model.shape_px)
     rows = (np.arange(region.y0, region.y1) + 0.5) / h
     columns = (np.arange(region.x0, region.x1) + 0.5) / w
-    relative = density(block_mean(pixels, per_superpixel)) - model.glass.density(rows, columns)
+    relative = density(pixel_mean(pixels, per_superpixel)) - model.glass.density(rows, columns)
     stained = strength(relative) > model.edge_density
     return np.where(undecided, stained, mask)
 
 
-def _shares(
-    region: Region, model: TissueModel, classes: npt.NDArray[np.uint8]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def _shares(region: Region, model: TissueModel, classes: npt.NDArray[np.uint8]) -> tuple[Array, Array]:
     """Shares (y, x) of each superpixel that are tissue and edge in the coarse classes."""
     if model.coarse_px >= SUPERPIXEL_PX:
         times = model.coarse_px // SUPERPIXEL_PX
         rows = np.arange(region.y0, region.y1) // times
         columns = np.arange(region.x0, region.x1) // times
         at = classes[np.ix_(rows, columns)]
-        return (at == TISSUE).astype(float), (at == EDGE).astype(float)
+        return (at == TISSUE).astype(np.float32), (at == EDGE).astype(np.float32)
     side = SUPERPIXEL_PX // model.coarse_px
-    at = classes[region.scaled(side).slices].reshape(region.shape[0], side, region.shape[1], side)
-    return (at == TISSUE).mean((1, 3)), (at == EDGE).mean((1, 3))
+    at = classes[region.scaled(side).slices]
+    return block_share(at == TISSUE, side), block_share(at == EDGE, side)
 
 
 OVERVIEW_PX = 4_000_000

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from iscale.arrays import pixel_mean
 from iscale.slide.colour import FILL, Array, Glass, Mask, density, fit_glass, ink, strength
 
 GLASS, TISSUE, EDGE = 0, 1, 2
@@ -108,7 +109,8 @@ def learn_tissue(
     times = 1
     while um_per_px * times * 2 <= WORKING_UM and min(overview.shape[:2]) // (times * 2) >= 8 * WINDOW:
         times *= 2
-    rgb = block_mean(overview, times)
+    padding = [(0, -n % times) for n in overview.shape[:2]]
+    rgb = pixel_mean(np.pad(overview, [*padding, (0, 0)], mode="edge"), times)
     um = um_per_px * times
     od = density(rgb)
     fill = np.asarray((rgb > FILL).all(-1) | (rgb < 255 - FILL).all(-1))
@@ -128,18 +130,6 @@ def learn_tissue(
     classes = np.where(edge, EDGE, np.where(tissue, TISSUE, GLASS)).astype(np.uint8)
     model = TissueModel(glass, threshold, min(max(0.3 * typical, 0.03), 0.15), factor * times, shape_px)
     return model, classes
-
-
-def block_mean(pixels: npt.NDArray[np.uint8], side: int) -> Array:
-    """Means (y, x, 3) of blocks of ``side`` pixels; a last incomplete block repeats the image's edge."""
-    h, w = pixels.shape[:2]
-    if side == 1:
-        return pixels.astype(np.float32)
-    if h % side or w % side:
-        pixels = np.pad(pixels, ((0, -h % side), (0, -w % side), (0, 0)), mode="edge")
-        h, w = pixels.shape[:2]
-    total = pixels.reshape(h // side, side, w // side, side, 3).sum((1, 3), dtype=np.uint32)
-    return np.asarray(total / np.float32(side * side), np.float32)
 
 
 def local_deviation(od: Array, seen: Mask, window: int = WINDOW) -> Array:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import psutil
 from PIL import Image, UnidentifiedImageError
 
+from iscale.arrays import block_share
 from iscale.errors import InputError
 from iscale.geometry import SUPERPIXEL_PX, Region, SlideGrid
 
@@ -133,8 +134,7 @@ class PolygonMask:
             x0, y0, x1, y1 = polygon.box
             if x1 > region.x0 and x0 < region.x1 and y1 > region.y0 and y0 < region.y1:
                 inside |= _draw(polygon, region)
-        share = inside.reshape(h, OVERSAMPLING, w, OVERSAMPLING).mean((1, 3))
-        return np.asarray(share > 0.5)
+        return np.asarray(block_share(inside, OVERSAMPLING) > 0.5)
 
 
 def _decode(path: Path) -> Mask:

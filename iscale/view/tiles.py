@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from iscale.arrays import halve
 from iscale.geometry import Region
 from iscale.view import paint
 from iscale.view.cache import ByteCache
@@ -114,7 +115,7 @@ class Tiles:
                 own = Region(corner[0], corner[0] + CHUNK, corner[1], corner[1] + CHUNK)
                 found[part.within(window)] = self._chunk(array, stored, own)[part.within(own)]
         for _ in range(level - stored):
-            found = _halved(found)
+            found = halve(found)
         return found
 
     def _chunk(self, array: Any, level: int, region: Region) -> NDArray[np.uint8]:
@@ -128,13 +129,6 @@ class Tiles:
 def _enlarged(cells: NDArray[np.uint8], times: int) -> NDArray[np.uint8]:
     """Every cell as a square of ``times`` x ``times`` pixels."""
     return cells if times == 1 else cells.repeat(times, axis=0).repeat(times, axis=1)
-
-
-def _halved(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Means over 2 x 2 pixels."""
-    height, width = pixels.shape[:2]
-    blocks = pixels.reshape(height // 2, 2, width // 2, 2, 3).astype(np.uint16)
-    return np.asarray((blocks.sum(axis=(1, 3)) + 2) // 4, np.uint8)
 
 
 def _level(query: Query, name: str) -> float:

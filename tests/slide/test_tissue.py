@@ -13,9 +13,10 @@ import pytest
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
+from iscale.arrays import halve
 from iscale.geometry import SUPERPIXEL_PX, Region, SlideGrid
 from iscale.slide.reader import open_decoded, open_slide
-from iscale.slide.resample import halve, resample, source_region
+from iscale.slide.resample import resample, source_region
 from iscale.slide.tissue import superpixel_mask
 from iscale.slide.tissue_overview import TissueModel, learn_tissue
 
