@@ -75,6 +75,19 @@ class Region:
             min(shape[1], self.x1 + halo),
         )
 
+    def clipped(self, shape: tuple[int, int]) -> Region:
+        """What of this region lies in a grid of ``shape``, in which it begins."""
+        return self.grown(0, shape)
+
+    def common(self, other: Region) -> Region | None:
+        """What two regions share.
+
+        >>> Region(0, 4, 0, 4).common(Region(2, 9, 3, 5)), Region(0, 4, 0, 4).common(Region(0, 4, 4, 5))
+        (Region(y0=2, y1=4, x0=3, x1=4), None)
+        """
+        y0, y1, x0, x1 = max(self.y0, other.y0), min(self.y1, other.y1), max(self.x0, other.x0), min(self.x1, other.x1)
+        return Region(y0, y1, x0, x1) if y0 < y1 and x0 < x1 else None
+
     def within(self, outer: Region) -> tuple[slice, slice]:
         """Index of this region in an array that holds ``outer``."""
         return (

@@ -20,7 +20,8 @@ from iscale.engine.step import Step
 from iscale.errors import InputError
 from iscale.geometry import Region, SlideGrid
 from iscale.slide.base import SlideReader
-from iscale.slide.reader import open_decoded, open_slide
+from iscale.slide.flat_reader import DecodedImage
+from iscale.slide.reader import open_slide
 from iscale.slide.resample import choose_level, resample, source_region
 from iscale.store import layout
 from iscale.store.ome import ome_metadata
@@ -32,15 +33,7 @@ RGBA_AND_COPIES = 14
 
 @dataclass(frozen=True)
 class IngestContext:
-    """What a task of the finest level needs to know.
-
-    Attributes
-    ----------
-    slide
-        The slide file.
-    decoded
-        What it was decoded to, where it has no random access; it is read instead.
-    """
+    """What a task of the finest level needs to know; ``decoded`` is read instead of a slide without random access."""
 
     store: RunStore
     slide: Path
@@ -58,13 +51,7 @@ class DecodeContext:
 
 @dataclass(frozen=True)
 class LevelContext:
-    """What a task of a coarser level needs to know.
-
-    Attributes
-    ----------
-    device
-        Where it is computed: see `iscale.arrays.apply_on`.
-    """
+    """What a task of a coarser level needs to know; ``device`` as for `iscale.arrays.apply_on`."""
 
     store: RunStore
     level: int
@@ -74,7 +61,7 @@ class LevelContext:
 @lru_cache(maxsize=1)
 def _reader(slide: Path, decoded: Path | None) -> SlideReader:
     reader = open_slide(slide)
-    return open_decoded(decoded, reader) if decoded else reader
+    return DecodedImage(decoded, reader) if decoded else reader
 
 
 def rescale_region(context: IngestContext, region: Region) -> None:
@@ -92,11 +79,8 @@ def rescale_region(context: IngestContext, region: Region) -> None:
 def halve_region(context: LevelContext, region: Region) -> None:
     """Make a region of a level from the finer one, a shard at a time."""
     finer = context.store.array(f"image/{context.level - 1}")
-    shape = finer.shape[-2:]
     for tile in region.tiles(layout.SHARD_PX):
-        window = tile.scaled(2)
-        window = Region(window.y0, min(window.y1, shape[0]), window.x0, min(window.x1, shape[1]))
-        pixels = np.asarray(finer[(slice(None), *window.slices)])
+        pixels = np.asarray(finer[(slice(None), *tile.scaled(2).clipped(finer.shape[-2:]).slices)])
         coarser = apply_on(context.device, halve, pixels, channels_first=True)
         context.store.write(f"image/{context.level}", tile, coarser)
 
@@ -129,20 +113,8 @@ def ingest_steps(
     parameters = {"grid": [*grid.raw_shape_px, grid.raw_pixel_size_um, grid.pixel_size_um]}
     identity = fingerprint("ingest", parameters, slide_fingerprint)
     shapes = layout.level_shapes(grid.shape_px)
-    decoded = store.scratch / "slide.npy"
+    decoded = store.scratch / "slide.npy" if reader.needs_decoding else None
     source_px = _source_pixels_per_shard(reader, grid)
-
-    def make_group() -> None:
-        attributes = {
-            "ome": ome_metadata(slide.name, len(shapes), grid.pixel_size_um),
-            "source": str(slide.resolve()),
-            "slide_fingerprint": slide_fingerprint,
-            "raw_shape_px": list(grid.raw_shape_px),
-            "raw_pixel_size_um": grid.raw_pixel_size_um,
-            "pixel_size_um": grid.pixel_size_um,
-            "content_shape_px": list(grid.content_shape_px),
-        }
-        store.make_group("image", attributes)
 
     def level_step(level: int, shape: tuple[int, int]) -> Step:
         array, shard = layout.image_level(level, shape), layout.SHARD_PX
@@ -150,7 +122,7 @@ def ingest_steps(
 
         def prepare() -> None:
             if level == 0:
-                make_group()
+                store.make_group("image", _attributes(slide, grid, slide_fingerprint, len(shapes)))
             store.make(array)
 
         def finish(_: list[object]) -> None:
@@ -162,14 +134,8 @@ def ingest_steps(
             kernel=halve_region if level else rescale_region,
             context=LevelContext(store, level, device)
             if level
-            else IngestContext(store, slide.resolve(), decoded if reader.needs_decoding else None, grid),
-            plan=plan_regions(
-                f"image/{level}",
-                shape,
-                (shard, shard),
-                lambda _: tile_bytes,
-                resources,
-            ),
+            else IngestContext(store, slide.resolve(), decoded, grid),
+            plan=plan_regions(f"image/{level}", shape, (shard, shard), lambda _: tile_bytes, resources),
             fingerprint=identity,
             outputs=store.metadata("image", array.path),
             prepare=prepare,
@@ -180,26 +146,42 @@ def ingest_steps(
         )
 
     finest = level_step(0, shapes[0])
-    if reader.needs_decoding and pending(finest, Ledger(store.ledgers, finest.name)):
-        yield Step(
-            name="image/decode",
-            kernel=decode_whole,
-            context=DecodeContext(slide.resolve(), decoded),
-            plan=Plan((1, 1), (1, 1), (Region(0, 1, 0, 1),), 0),
-            fingerprint=identity,
-            outputs=(decoded,),
-            disk_bytes=3 * reader.levels[0][0] * reader.levels[0][1],
-            files=1,
-            note=f"no random access: decoded once, with {format_bytes(reader.decoding_bytes)} outside the budget",
-        )
+    if decoded and pending(finest, Ledger(store.ledgers, finest.name)):
+        yield _decode_step(slide, decoded, reader, identity)
     yield finest
     for level, shape in enumerate(shapes[1:], start=1):
         yield level_step(level, shape)
 
 
+def _attributes(slide: Path, grid: SlideGrid, slide_fingerprint: str, n_levels: int) -> dict[str, object]:
+    """What ``image/`` says of itself."""
+    return {
+        "ome": ome_metadata(slide.name, n_levels, grid.pixel_size_um),
+        "source": str(slide.resolve()),
+        "slide_fingerprint": slide_fingerprint,
+        "raw_shape_px": list(grid.raw_shape_px),
+        "raw_pixel_size_um": grid.raw_pixel_size_um,
+        "pixel_size_um": grid.pixel_size_um,
+        "content_shape_px": list(grid.content_shape_px),
+    }
+
+
+def _decode_step(slide: Path, decoded: Path, reader: SlideReader, identity: str) -> Step:
+    return Step(
+        name="image/decode",
+        kernel=decode_whole,
+        context=DecodeContext(slide.resolve(), decoded),
+        plan=Plan((1, 1), (1, 1), (Region(0, 1, 0, 1),), 0),
+        fingerprint=identity,
+        outputs=(decoded,),
+        disk_bytes=3 * reader.levels[0][0] * reader.levels[0][1],
+        files=1,
+        note=f"no random access: decoded once, with {format_bytes(reader.decoding_bytes)} outside the budget",
+    )
+
+
 def _source_pixels_per_shard(reader: SlideReader, grid: SlideGrid) -> int:
     """Pixels of the slide that a shard of the analysis image is made of."""
     shape = reader.levels[choose_level(reader.levels, grid)]
-    shard = Region(0, min(layout.SHARD_PX, grid.shape_px[0]), 0, min(layout.SHARD_PX, grid.shape_px[1]))
-    window = source_region(grid, shape, shard)
+    window = source_region(grid, shape, Region(0, layout.SHARD_PX, 0, layout.SHARD_PX).clipped(grid.shape_px))
     return window.area if window else 0

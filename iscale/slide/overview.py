@@ -65,24 +65,11 @@ class Overview:
 
 
 def read_overview(path: Path, longest_px: int = 2048, full_um: float | None = None) -> Overview:
-    """Average an image down until its longer side is at most ``longest_px``.
+    """Average a slide of any format down until its longer side is at most ``longest_px``.
 
     Reads the coarsest pyramid level that is fine enough, band by band; JPEG is decoded at an eighth, a quarter or half
-    of its size where that is enough, PNG in one piece.
-
-    Parameters
-    ----------
-    path
-        A slide, in any format that is read.
-    longest_px
-        Largest side of the overview.
-    full_um
-        Side of a full-resolution pixel in um; by default what the file states.
-
-    Raises
-    ------
-    InputError
-        The file cannot be read as an image.
+    of its size where that is enough, PNG in one piece. The side of a full-resolution pixel, ``full_um``, is by default
+    what the file states.
     """
     reader = open_slide(path)
     try:

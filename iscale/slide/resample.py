@@ -43,12 +43,9 @@ def level_factor(raw_shape: tuple[int, int], level_shape: tuple[int, int]) -> fl
 
 
 def choose_level(levels: Sequence[tuple[int, int]], grid: SlideGrid) -> int:
-    """The coarsest pyramid level that is at least as fine as the analysis image; level 0 where none is.
+    """The coarsest of the levels, given by their heights and widths, that is at least as fine as the analysis image.
 
-    Parameters
-    ----------
-    levels
-        Height and width of every level; level 0 is the full resolution.
+    Level 0, the full resolution, where none is.
     """
     needed = (1 / grid.scale) * (1 + 1e-6)
     factors = [level_factor(levels[0], shape) for shape in levels]
@@ -63,21 +60,9 @@ def step(grid: SlideGrid, level_shape: tuple[int, int]) -> float:
 
 
 def source_region(grid: SlideGrid, level_shape: tuple[int, int], out: Region) -> Region | None:
-    """The window of a level that `resample` needs for a region of the analysis image.
+    """The window of a level of (h, w) px that `resample` needs for a region of the analysis image; None in the padding.
 
-    Parameters
-    ----------
-    grid
-        The slide's grids.
-    level_shape
-        Height and width of the level to read.
-    out
-        Region of the analysis image; at best made of whole 256 px patches, else the patches it touches are computed.
-
-    Returns
-    -------
-    Region or None
-        Region of the level, clipped to it; None where ``out`` lies in the padding altogether.
+    The region is at best made of whole 256 px patches: else the patches it touches are computed.
     """
     h, w = grid.content_shape_px
     if out.y0 >= h or out.x0 >= w:
@@ -92,33 +77,18 @@ def source_region(grid: SlideGrid, level_shape: tuple[int, int], out: Region) ->
 def resample(
     window: Pixels, window_region: Region, out: Region, grid: SlideGrid, level_shape: tuple[int, int]
 ) -> Pixels:
-    """Pixels of a region of the analysis image.
+    """Pixels (y, x, 3) of a region of the analysis image, bit for bit the same whatever region it is part of.
 
-    Parameters
-    ----------
-    window
-        (y, x, 3) pixels of ``window_region`` of the level.
-    window_region
-        At least `source_region` of ``out``.
-    out
-        Region of the analysis image. Beyond the slide's content it is white.
-    grid, level_shape
-        As for `source_region`.
-
-    Returns
-    -------
-    (y, x, 3) uint8
-        Bit for bit the same whatever region it is part of.
+    They are made of the pixels (y, x, 3) of ``window_region`` of the level, at least `source_region` of ``out``. Beyond
+    the slide's content all is white.
     """
     result = np.full((*out.shape, 3), WHITE, np.uint8)
-    h, w = grid.content_shape_px
+    content = grid.content_shape_px
     scale = step(grid, level_shape)
     for part in out.tiles(PATCH_PX):
-        if part.y0 >= h or part.x0 >= w:
+        if part.y0 >= content[0] or part.x0 >= content[1]:
             continue
-        whole = part.coarsened(PATCH_PX).scaled(PATCH_PX)
-        tile = Region(whole.y0, min(whole.y1, h), whole.x0, min(whole.x1, w))
-        keep = Region(part.y0, min(part.y1, h), part.x0, min(part.x1, w))
+        tile, keep = part.coarsened(PATCH_PX).scaled(PATCH_PX).clipped(content), part.clipped(content)
         pixels = _resample_tile(window, window_region, tile, scale, level_shape)
         result[keep.within(out)] = pixels[keep.within(tile)]
     return result

@@ -15,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from iscale.arrays import block_share
 from iscale.errors import InputError
 from iscale.geometry import SUPERPIXEL_PX, Region, SlideGrid
+from iscale.slide.base import images_of_any_size
 
 Mask = npt.NDArray[np.bool_]
 Ring = npt.NDArray[np.float64]
@@ -60,11 +61,6 @@ class ImageMask:
     """A mask image of any size that shows the whole slide; what is not 0 is tissue (and not transparent).
 
     It is held at its own size, one byte a pixel: workers should open it once.
-
-    Raises
-    ------
-    InputError
-        Not an image, of another aspect ratio than the slide, all 0, or larger than the free memory.
     """
 
     def __init__(self, path: Path, grid: SlideGrid) -> None:
@@ -102,17 +98,7 @@ class _Polygon:
 class PolygonMask:
     """Polygons in full-resolution pixels of the slide, drawn for each region alone.
 
-    Parameters
-    ----------
-    path
-        GeoJSON: a FeatureCollection, a list of features, a feature or a geometry; Polygon and MultiPolygon, with holes.
-    grid
-        The slide's grids.
-
-    Raises
-    ------
-    InputError
-        Not JSON, no polygon in it, coordinates that are not numbers, or polygons outside of the slide.
+    They come as GeoJSON: a FeatureCollection, a list of features, a feature or a geometry.
     """
 
     def __init__(self, path: Path, grid: SlideGrid) -> None:
@@ -138,9 +124,8 @@ class PolygonMask:
 
 
 def _decode(path: Path) -> Mask:
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
-        with Image.open(path, formats=("PNG",)) as image:
+        with images_of_any_size(), Image.open(path, formats=("PNG",)) as image:
             w, h = image.size
             needed, free = h * w * (4 * len(image.getbands()) + 2), psutil.virtual_memory().available
             if needed > free:
@@ -154,8 +139,6 @@ def _decode(path: Path) -> Mask:
         raise InputError(f"{path} is not a PNG image", "Save the mask as PNG.") from None
     except (OSError, SyntaxError, ValueError) as error:
         raise InputError(f"{path} cannot be decoded ({error})", "Save the mask again.") from error
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
     if values.ndim == 2:
         return np.asarray(values != 0)
     if alpha:
@@ -189,13 +172,7 @@ def geometries_of(value: Any) -> list[dict[str, Any]]:
 
 
 def rings_of(path: Path, geometry: dict[str, Any], least: int = 3) -> list[list[Ring]]:
-    """The polygons of a geometry, each a list of rings (n, 2) of at least so many points.
-
-    Raises
-    ------
-    InputError
-        Coordinates are not pairs of finite numbers, or a ring has fewer points.
-    """
+    """The polygons of a geometry, each a list of rings (n, 2) of at least so many points; all numbers are finite."""
     coordinates = geometry.get("coordinates") or []
     polygons = [coordinates] if geometry["type"] == "Polygon" else coordinates
     try:

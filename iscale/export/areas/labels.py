@@ -19,7 +19,7 @@ from scipy import sparse
 from iscale.errors import InputError
 from iscale.export.areas.areas import AREAS_AT_ONCE, Facts, Overlaps, nothing_there, shard_at, shard_grid
 from iscale.geometry import SUPERPIXEL_PX, Region, SlideGrid
-from iscale.slide.base import check_free_memory
+from iscale.slide.base import check_free_memory, images_of_any_size
 
 REMEDY = "Save the labels as an image of whole numbers, one per pixel, 0 where nothing is: .npy, TIFF or 16-bit PNG."
 MOST_FACTOR = 1024
@@ -84,19 +84,15 @@ class Image2D:
         return np.load(self._npy, mmap_mode="r", allow_pickle=False) if self._tiles is None else self._tiles
 
     def _decoded(self, scratch: Path) -> Path:
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            with Image.open(self._path, formats=("PNG",)) as image:
-                width, height = image.size
-                if image.mode not in ("L", "I", "I;16", "1"):
-                    raise InputError(f"{self._path} is an image of colours (mode {image.mode}), not of labels.", REMEDY)
-                check_free_memory(self._path, 8 * width * height, (height, width))
-                npy = scratch / "labels.npy"
-                pixels = np.asarray(image)
-                np.save(npy, pixels if pixels.dtype.kind in "ui" else pixels.astype(np.uint8))
-                return npy
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
+        with images_of_any_size(), Image.open(self._path, formats=("PNG",)) as image:
+            width, height = image.size
+            if image.mode not in ("L", "I", "I;16", "1"):
+                raise InputError(f"{self._path} is an image of colours (mode {image.mode}), not of labels.", REMEDY)
+            check_free_memory(self._path, 8 * width * height, (height, width))
+            npy = scratch / "labels.npy"
+            pixels = np.asarray(image)
+            np.save(npy, pixels if pixels.dtype.kind in "ui" else pixels.astype(np.uint8))
+            return npy
 
     def _tiff(self, scratch: Path) -> Any:
         """The first image of a TIFF: its tiles, or None where it was copied to be read by windows."""
