@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from iscale.slide.colour import density, strength
 from iscale.slide.overview import Overview
-from iscale.slide.tissue_overview import EDGE, TISSUE, learn_tissue
+from iscale.slide.tissue import EDGE, TISSUE, learn_tissue
 
 ASSUMED_WIDTH_UM = 10_000.0
 """Width of an image whose pixel size is not known: thresholds on texture only need its order of magnitude."""

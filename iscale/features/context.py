@@ -15,7 +15,7 @@ from iscale.encoders.base import ContextModel, PatchEncoder
 from iscale.encoders.batches import encode_batches, plan_batches, run_context
 from iscale.engine.progress import tell
 from iscale.features.by_patch import VECTORS
-from iscale.features.by_region import as_float16, tissue_cells
+from iscale.features.by_region import RegionContext, as_float16, tissue_cells
 from iscale.features.patch_lattice import PatchLattice, Vectors
 from iscale.geometry import PATCH_PX, SUPERPIXEL_PX, Region
 from iscale.store import layout
@@ -196,15 +196,7 @@ def _window(
 GROUP = "features/context"
 
 
-@dataclass(frozen=True)
-class LatticeContext:
-    """What a task needs to know."""
-
-    store: RunStore
-    spec: EncoderSpec
-
-
-def context_region(context: LatticeContext, region: Region) -> int:
+def context_region(context: RegionContext, region: Region) -> int:
     """Store the context of a region of superpixels; returns how many cells have one."""
     encoder, lattice = _encoder(context), _lattice(context)
     cells = region.coarsened(lattice.step)
@@ -219,7 +211,7 @@ def context_region(context: LatticeContext, region: Region) -> int:
     return _store(context, lattice, found, places, cells, tissue_cells(tissue, lattice.step))
 
 
-def context_of_slide(context: LatticeContext, region: Region) -> int:
+def context_of_slide(context: RegionContext, region: Region) -> int:
     """Store the context of a slide that the model sees as a whole; returns how many cells have one."""
     encoder, lattice = _encoder(context), _lattice(context)
     assert encoder.context is not None
@@ -234,20 +226,20 @@ def context_of_slide(context: LatticeContext, region: Region) -> int:
     return _store(context, lattice, found, places, cells, np.ones(cells.shape, np.bool_))
 
 
-def _encoder(context: LatticeContext) -> PatchEncoder:
+def _encoder(context: RegionContext) -> PatchEncoder:
     encoder = get_encoder(context.spec)
     assert isinstance(encoder, PatchEncoder)
     return encoder
 
 
-def _lattice(context: LatticeContext) -> PatchLattice:
+def _lattice(context: RegionContext) -> PatchLattice:
     shape = context.store.array("tissue/mask").shape
     encoder = _encoder(context)
     return PatchLattice((shape[0], shape[1]), encoder.patch, encoder.step)
 
 
 def _store(
-    context: LatticeContext,
+    context: RegionContext,
     lattice: PatchLattice,
     found: Vectors,
     places: Region,

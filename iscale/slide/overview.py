@@ -19,22 +19,15 @@ BAND_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class Overview:
-    """A coarse picture of a capture's image, or of the mother image.
-
-    Attributes
-    ----------
-    rgb
-        (y, x, 3) uint8.
-    to_full
-        (3, 3) float64: takes (x, y, 1) in its pixels to full-resolution pixels. Positions count from the corner of a
-        pixel: the centre of the first is 0.5, 0.5.
-    full_um
-        Side of a full-resolution pixel in um, None where it is not known.
-    """
+    """A coarse picture of a capture's image, or of the mother image."""
 
     rgb: NDArray[np.uint8]
+    """(y, x, 3)."""
     to_full: NDArray[np.float64]
+    """(3, 3): takes (x, y, 1) in its pixels to full-resolution pixels. Positions count from the corner of a pixel: the
+    centre of the first is 0.5, 0.5."""
     full_um: float | None
+    """Side of a full-resolution pixel in um, None where it is not known."""
 
     @property
     def full_per_px(self) -> float:

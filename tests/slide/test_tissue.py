@@ -18,8 +18,7 @@ from iscale.geometry import SUPERPIXEL_PX, Region, SlideGrid
 from iscale.slide.flat_reader import DecodedImage
 from iscale.slide.reader import open_slide
 from iscale.slide.resample import resample, source_region
-from iscale.slide.tissue import superpixel_mask
-from iscale.slide.tissue_overview import TissueModel, learn_tissue
+from iscale.slide.tissue import TissueModel, learn_tissue, superpixel_mask
 
 Pixels = npt.NDArray[np.uint8]
 UM = 0.5
