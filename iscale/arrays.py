@@ -141,26 +141,11 @@ def halve(pixels: Array, *, channels_first: bool = False) -> Array:
 
 
 def apply_on(device: str, function: Callable[..., Array], values: NDArray[Any], *rest: Any, **named: Any) -> Any:
-    """Call a function of an array, where its values are to be computed.
+    """Call a function of an array where its values are to be computed; the array and the result are on the host.
 
-    Parameters
-    ----------
-    device
-        ``cpu``: NumPy. ``cuda`` or ``cuda:1``: CuPy on that GPU; without CuPy, NumPy, which is said once.
-    function
-        Takes an array of either kind first, and gives one of the same kind.
-    values
-        That array, on the host.
-    *rest, **named
-        What else the function takes.
+    The function takes an array of NumPy or of CuPy first, and gives one of the same kind. ``cpu`` is NumPy, ``cuda`` or
+    ``cuda:1`` CuPy on that GPU; without CuPy, NumPy, which is said once.
 
-    Returns
-    -------
-    ndarray
-        The result, on the host.
-
-    Examples
-    --------
     >>> apply_on("cpu", np.add, np.array([1, 2]), 1).tolist()
     [2, 3]
     """
