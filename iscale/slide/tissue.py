@@ -66,7 +66,6 @@ SMALLEST_SHARE = 0.005
 ACHROMATIC = 0.25
 """Dirt, bubbles and edges of glass take all channels alike: spread of density over channels, over the largest."""
 
-
 OVERVIEW_PX = 4_000_000
 """The slide as a whole is judged on the finest pyramid level with at most this many pixels."""
 
@@ -369,19 +368,16 @@ def tissue_steps(
         )
 
     level = min(4, len(shapes) - 1)
-    shard = min(layout.MASK_SHARD_SUPERPIXELS, max(grid.superpixel_shape))
+    side = layout.MASK_SHARD_SUPERPIXELS
     per_superpixel = BYTES_PER_SUPERPIXEL + 3 * (SUPERPIXEL_PX // 2**level) ** 2
+    most = per_superpixel * min(side, max(grid.superpixel_shape)) ** 2 + OVERVIEW_PX
     kernel: Kernel = user_mask_region if user_mask else mask_region
     yield Step(
         name="tissue/mask",
         kernel=kernel,
         context=TissueContext(store, grid, level, user_mask),
         plan=plan_regions(
-            "tissue/mask",
-            grid.superpixel_shape,
-            (layout.MASK_SHARD_SUPERPIXELS, layout.MASK_SHARD_SUPERPIXELS),
-            lambda shape: per_superpixel * shard**2 + prod(shape) + OVERVIEW_PX,
-            resources,
+            "tissue/mask", grid.superpixel_shape, (side, side), lambda shape: most + prod(shape), resources
         ),
         fingerprint=fingerprint("tissue", parameters, *inputs),
         outputs=store.metadata("tissue", "tissue/mask", "tissue/y", "tissue/x"),

@@ -16,8 +16,8 @@ from scipy import ndimage
 from iscale.arrays import halve
 from iscale.geometry import SUPERPIXEL_PX, Region, SlideGrid
 from iscale.slide.flat_reader import DecodedImage
+from iscale.slide.ingest import resample, source_region
 from iscale.slide.reader import open_slide
-from iscale.slide.resample import resample, source_region
 from iscale.slide.tissue import TissueModel, learn_tissue, superpixel_mask
 
 Pixels = npt.NDArray[np.uint8]

@@ -8,7 +8,7 @@ from PIL import Image
 
 from iscale.arrays import halve
 from iscale.geometry import Region, SlideGrid
-from iscale.slide.resample import choose_level, level_factor, resample, source_region
+from iscale.slide.ingest import choose_level, level_factor, resample, source_region
 
 FACTORS = [(0.688, 0.75), (0.25, 0.5), (0.499, 0.5), (0.5, 0.5), (0.65, 0.5), (0.12, 0.5)]
 
