@@ -99,10 +99,10 @@ def pixel_mean(pixels: NDArray[np.uint8], side: int) -> NDArray[np.float32]:
     return np.moveaxis(np.asarray(total / _sizes(pixels.shape[:2], side), np.float32), 0, -1)
 
 
-def shrunk(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+def downsampled(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     """Means over blocks of pixels (y, x, c), rounded half up.
 
-    >>> shrunk(np.array([[[1], [3], [9]], [[1], [4], [9]]], np.uint8), 2).ravel().tolist()
+    >>> downsampled(np.array([[[1], [3], [9]], [[1], [4], [9]]], np.uint8), 2).ravel().tolist()
     [2, 9]
     """
     return pixels if side == 1 else np.asarray(pixel_mean(pixels, side) + 0.5, dtype=np.uint8)

@@ -20,9 +20,9 @@ from iscale.arrays import (
     block_mode,
     block_share,
     block_view,
+    downsampled,
     halve,
     pixel_mean,
-    shrunk,
 )
 
 
@@ -109,7 +109,7 @@ def test_every_block_is_made_of_its_own_cells(side: int) -> None:
             np.testing.assert_allclose(block_mean(values, side, least=0.5)[:, i, j], half)
         mean = pixels[own].reshape(-1, 3).mean(axis=0)
         np.testing.assert_array_equal(pixel_mean(pixels, side)[i, j], mean.astype(np.float32))
-        np.testing.assert_array_equal(shrunk(pixels, side)[i, j], np.floor(mean + 0.5))
+        np.testing.assert_array_equal(downsampled(pixels, side)[i, j], np.floor(mean + 0.5))
         assert block_share(labels > 1, side)[i, j] == np.float32((labels[own] > 1).mean())
         counts = np.bincount(labels[own].ravel(), minlength=4)[1:]
         assert block_mode(labels, side)[i, j] == (counts.argmax() + 1 if counts.any() else 0)
@@ -127,7 +127,7 @@ def test_halving_is_the_rounded_mean_in_both_layouts() -> None:
     assert np.array_equal(halve(image), np.floor(exact + 0.5))
     channels = np.ascontiguousarray(image.transpose(2, 0, 1))
     assert np.array_equal(halve(channels, channels_first=True), halve(image).transpose(2, 0, 1))
-    assert np.array_equal(halve(image), shrunk(image, 2))
+    assert np.array_equal(halve(image), downsampled(image, 2))
     assert (halve(np.full((8, 8, 3), 255, np.uint8)) == 255).all()
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tifffile import TiffWriter
 
-from iscale.arrays import shrunk
+from iscale.arrays import downsampled
 from iscale.demo.tissue import (
     FAT,
     GLAND,
@@ -292,7 +292,7 @@ class _TileStore:
         """Pass tiles on, and keep each scaled down."""
         with self.path.open("wb") as file:
             for tile in tiles:
-                file.write(shrunk(_whole(tile), DOWNSAMPLE).tobytes())
+                file.write(downsampled(_whole(tile), DOWNSAMPLE).tobytes())
                 yield tile
 
     def read_coarse(self, shape: tuple[int, int]) -> Iterator[NDArray[np.uint8]]:

@@ -195,8 +195,7 @@ def _store_superpixels(
     tokens = as_float16(np.moveaxis(encoded.tokens[shard.within(region)], -1, 0), "patch")
     tokens[:, ~kept] = np.nan
     store.write("features/patch", shard, tokens)
-    pixels = np.asarray(store.array("image/0")[(slice(None), *shard.scaled(SUPERPIXEL_PX).slices)])
-    colour = mean_colour(pixels).astype(np.float16)
+    colour = mean_colour(read_padded(store, shard.scaled(SUPERPIXEL_PX))).astype(np.float16)
     colour[:, ~kept] = np.nan
     store.write(f"features/{COLOUR.name}", shard, colour)
 

@@ -14,7 +14,7 @@ from iscale.encoders import EncoderSpec, get_encoder
 from iscale.encoders.base import ContextModel, PatchEncoder
 from iscale.encoders.batches import encode_batches, plan_batches, run_context
 from iscale.engine.progress import tell
-from iscale.features.by_patch import VECTORS, Read
+from iscale.features.by_patch import VECTORS, Read, read_padded
 from iscale.features.by_region import RegionContext, as_float16, tissue_cells
 from iscale.features.patch_lattice import PatchLattice, Vectors
 from iscale.geometry import PATCH_PX, SUPERPIXEL_PX, Region
@@ -182,7 +182,7 @@ GROUP = "features/context"
 
 def context_region(context: RegionContext, region: Region) -> int:
     """Store the context of a region of superpixels; returns how many cells have one."""
-    encoder, lattice = _made_of(context)
+    encoder, lattice = _encoder_and_lattice(context)
     cells = region.coarsened(lattice.step)
     before = lattice.shifts - 1
     places = Region(max(0, cells.y0 - before), cells.y1, max(0, cells.x0 - before), cells.x1)
@@ -197,20 +197,16 @@ def context_region(context: RegionContext, region: Region) -> int:
 
 def context_of_slide(context: RegionContext, region: Region) -> int:
     """Store the context of a slide that the model sees as a whole; returns how many cells have one."""
-    encoder, lattice = _made_of(context)
+    encoder, lattice = _encoder_and_lattice(context)
     assert encoder.context is not None
     places = Region(0, lattice.places[0], 0, lattice.places[1])
-    image = context.store.array("image/0")
-
-    def read(box: Region) -> NDArray[np.uint8]:
-        return np.asarray(image[(slice(None), *box.slices)])
-
-    found = whole_slide(encoder, encoder.context, lattice, read_vectors(context.store, lattice, places), read)
+    vectors = read_vectors(context.store, lattice, places)
+    found = whole_slide(encoder, encoder.context, lattice, vectors, lambda box: read_padded(context.store, box))
     cells = Region(0, lattice.shape[0], 0, lattice.shape[1]).coarsened(lattice.step)
     return _store(context, lattice, found, places, cells, np.ones(cells.shape, np.bool_))
 
 
-def _made_of(context: RegionContext) -> tuple[PatchEncoder, PatchLattice]:
+def _encoder_and_lattice(context: RegionContext) -> tuple[PatchEncoder, PatchLattice]:
     encoder = _encoder(context.spec)
     rows, columns = context.store.array("tissue/mask").shape
     return encoder, PatchLattice((rows, columns), encoder.patch, encoder.step)

@@ -44,7 +44,7 @@ def read_features(
 
 
 def _read_group(
-    store: RunStore, group: FeatureGroup, region: Region, shape: tuple[int, int], device: str
+    store: RunStore, group: FeatureGroup, region: Region, shape: tuple[int, ...], device: str
 ) -> NDArray[np.float32]:
     """One group at superpixels, smoothed: (feature, y, x) float32."""
     window = region.grown(group.smooth // 2, shape)

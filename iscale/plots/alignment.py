@@ -22,7 +22,7 @@ from scipy import ndimage
 
 from iscale.align.outline import tissue_mask
 from iscale.align.quality import BAD, DOUBTFUL, GOOD, Quality, figures_of, verdict
-from iscale.arrays import shrunk
+from iscale.arrays import downsampled
 from iscale.plots.draw import hull_of, scale_bar_um
 from iscale.slide.overview import Overview
 from iscale.transform import Transform
@@ -93,7 +93,7 @@ def sampled(overview: Overview, window: Window, transform: Transform | None = No
     """
     per_px = window.width / window.px_wide / overview.full_per_px / (transform.scale if transform else 1.0)
     factor = max(1, min(int(per_px), min(overview.rgb.shape[:2]) // 2))
-    rgb = shrunk(overview.rgb, factor)
+    rgb = downsampled(overview.rgb, factor)
     at = in_overview(overview, window, transform) / factor
     h, w = rgb.shape[:2]
     inside = ((at >= 0) & (at < (w, h))).all(axis=-1)
@@ -353,7 +353,7 @@ def _header(figure: Figure, title: str, after: Transform, quality: Quality) -> N
 
 def _locator(figure: Figure, mother: Overview, window: Window) -> None:
     """Where on the slide the pictures are, small, at the top right."""
-    rgb = shrunk(mother.rgb, max(1, math.ceil(max(mother.rgb.shape[:2]) / LOCATOR_PX)))
+    rgb = downsampled(mother.rgb, max(1, math.ceil(max(mother.rgb.shape[:2]) / LOCATOR_PX)))
     h, w = mother.rgb.shape[:2]
     height = float(figure.get_size_inches()[1])
     tall = HEADER_INCHES - 0.2

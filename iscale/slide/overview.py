@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from iscale.arrays import shrunk
+from iscale.arrays import downsampled
 from iscale.slide.base import Pixels, SlideReader, bands_of
 from iscale.slide.flat_reader import FlatImage
 from iscale.slide.reader import open_slide
@@ -84,7 +84,7 @@ def _from_level(reader: SlideReader, longest_px: int) -> tuple[Pixels, tuple[flo
     factor = max(1, -(-max(h, w) // longest_px))
     whole_h, whole_w = (n // factor * factor for n in (h, w))  # what does not fill a block is left out
     bands = [
-        shrunk(reader.read(level, band), factor)
+        downsampled(reader.read(level, band), factor)
         for band in bands_of((whole_h, whole_w), max(factor, BAND_BYTES // (3 * w) // factor * factor))
     ]
     full_h, full_w = reader.levels[0]
