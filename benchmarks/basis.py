@@ -20,13 +20,14 @@ from numpy.typing import NDArray
 
 import iscale
 from benchmarks.report import machine, publish, table
+from iscale.arrays import block_mean
 from iscale.demo.her2st import PIXEL_SIZE_UM, lay_out_her2st
 from iscale.encoders import get_encoder
 from iscale.features.read import read_features
 from iscale.geometry import Region
 from iscale.model.additive import AdditiveEnsemble
 from iscale.model.ensemble import load_ensemble
-from iscale.model.genes import Source, block_means, open_source
+from iscale.model.genes import Source, open_source
 from iscale.model.loadings import Loadings, as_components, read_loadings, with_every_gene
 from iscale.model.sizes import FACTORS
 from iscale.options import load_options
@@ -152,12 +153,12 @@ def times_table(written: Source, computed: Source, exact: Exact) -> str:
         [
             "read from written maps",
             f"{best_of(lambda: written.read([gene], window)):.2f}",
-            f"{best_of(lambda: block_means(written.read([gene], whole), STEP)):.2f}",
+            f"{best_of(lambda: block_mean(written.read([gene], whole), STEP)):.2f}",
         ],
         [
             "computed from features",
             f"{best_of(lambda: one.expression(exact.components(window))):.2f}",
-            f"{best_of(lambda: block_means(one.expression(exact.components(whole)), STEP)):.2f}",
+            f"{best_of(lambda: block_mean(one.expression(exact.components(whole)), STEP)):.2f}",
         ],
     ]
     return table(["one gene", f"{WINDOW} x {WINDOW} superpixels, s", f"whole slide at 1/{STEP}, s"], rows)
@@ -170,7 +171,7 @@ def overview_errors(written: Source, computed: Source, rows: NDArray[np.int64]) 
     maps = written.read(genes, whole)
     lines = []
     for step in (4, 8, 16):
-        true, found = block_means(maps, step), computed.overview(genes, whole, step)
+        true, found = block_mean(maps, step), computed.overview(genes, whole, step)
         there = np.isfinite(true[0])
         error = np.sqrt(((found - true)[:, there] ** 2).mean(axis=1)) / true[:, there].std(axis=1)
         bias = found[:, there].mean(axis=1) / true[:, there].mean(axis=1) - 1

@@ -62,7 +62,7 @@ class Region:
         """
         return Region(self.y0 // factor, -(-self.y1 // factor), self.x0 // factor, -(-self.x1 // factor))
 
-    def grown(self, halo: int, shape: tuple[int, int]) -> Region:
+    def grown(self, halo: int, shape: tuple[int, ...]) -> Region:
         """This region with ``halo`` more cells on every side, clipped to a grid of ``shape``.
 
         >>> Region(0, 4, 4, 8).grown(2, (5, 100))
@@ -74,6 +74,19 @@ class Region:
             max(0, self.x0 - halo),
             min(shape[1], self.x1 + halo),
         )
+
+    def clipped(self, shape: tuple[int, ...]) -> Region:
+        """What of this region lies in a grid of ``shape``, in which it begins."""
+        return self.grown(0, shape)
+
+    def common(self, other: Region) -> Region | None:
+        """What two regions share.
+
+        >>> Region(0, 4, 0, 4).common(Region(2, 9, 3, 5)), Region(0, 4, 0, 4).common(Region(0, 4, 4, 5))
+        (Region(y0=2, y1=4, x0=3, x1=4), None)
+        """
+        y0, y1, x0, x1 = max(self.y0, other.y0), min(self.y1, other.y1), max(self.x0, other.x0), min(self.x1, other.x1)
+        return Region(y0, y1, x0, x1) if y0 < y1 and x0 < x1 else None
 
     def within(self, outer: Region) -> tuple[slice, slice]:
         """Index of this region in an array that holds ``outer``."""
@@ -102,25 +115,17 @@ class Region:
 class SlideGrid:
     """The grids of one slide: what the file has, and what the analysis sees.
 
-    Parameters
-    ----------
-    raw_shape_px
-        Height and width of the slide file's full resolution.
-    raw_pixel_size_um
-        Side of one of its pixels, in um.
-    pixel_size_um
-        Side of an analysis pixel, in um.
-
-    Examples
-    --------
     >>> grid = SlideGrid((1000, 2000), 0.25, 0.5)
     >>> grid.scale, grid.content_shape_px, grid.shape_px, grid.superpixel_shape
     (0.5, (500, 1000), (512, 1024), (32, 64))
     """
 
     raw_shape_px: tuple[int, int]
+    """Height and width of the slide file's full resolution."""
     raw_pixel_size_um: float
+    """Side of one of its pixels, in um."""
     pixel_size_um: float
+    """Side of an analysis pixel, in um."""
 
     @property
     def scale(self) -> float:

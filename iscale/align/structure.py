@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, signal
 
+from iscale.arrays import block_mean
 from iscale.geometry import Region
 from iscale.slide.colour import density, strength
 from iscale.slide.overview import Overview
-from iscale.slide.tissue_overview import EDGE, TISSUE, learn_tissue
+from iscale.slide.tissue import EDGE, TISSUE, learn_tissue
 from iscale.transform import Transform
 
 ASSUMED_WIDTH_UM = 10_000.0
@@ -279,7 +280,8 @@ class Structures:
         """Tissue share, density and hue, each of ``shape``, at positions (2, place), averaged over about a step."""
         times = max(1, round(step))
         if times not in self._reduced:
-            self._reduced[times] = [_reduced(layer, times) for layer in self._layers]
+            h, w = (n // times * times for n in self.mask.shape)  # whole blocks only
+            self._reduced[times] = [block_mean(layer[:h, :w], times).astype(np.float64) for layer in self._layers]
         place = [xy[1] / times - 0.5, xy[0] / times - 0.5]
         return [
             ndimage.map_coordinates(layer, place, order=1, cval=0.0).reshape(shape) for layer in self._reduced[times]
@@ -315,11 +317,6 @@ def agreement(capture: Structures, mother: Structures, matrix: NDArray[np.float6
         bands = [_band(layer, both, FINEST * size, COARSEST * size)[both] for layer in (a, b)]
         found.append(_correlation(*bands))
     return Agreement(float(np.mean(found)), float(np.mean(np.abs(found))), common)
-
-
-def _reduced(values: NDArray[np.float32], times: int) -> Layer:
-    h, w = (n // times * times for n in values.shape)
-    return np.asarray(values[:h, :w].reshape(h // times, times, w // times, times).mean((1, 3)), dtype=np.float64)
 
 
 def _band(values: NDArray[np.float64], mask: NDArray[np.bool_], fine: float, coarse: float) -> NDArray[np.float64]:

@@ -13,6 +13,7 @@ from scipy import ndimage, signal
 from scipy.stats import rankdata
 
 from iscale.align.structure import stain_of
+from iscale.arrays import block_share
 from iscale.check.sample import Pitch
 from iscale.slide.overview import Overview
 
@@ -96,7 +97,7 @@ class Footprint:
         finest = -(-max(tissue.mask.shape) // MOST_CELLS)
         self.times = max(1, int(pitch_px / tissue.full_per_px / CELLS_PER_PITCH), finest)
         self.cell_px = self.times * tissue.full_per_px
-        self.mask = _reduced(tissue.mask, self.times)
+        self.mask = block_share(tissue.mask, self.times) >= 0.5
         self.margin = max(self.mask.shape) // 4
         self._depth_ranks = rankdata(depth)
         blur = max(0.5, pitch_px / tissue.full_per_px / 4)
@@ -152,14 +153,6 @@ def correlation(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
     a, b = a - a.mean(), b - b.mean()
     size = float(np.sqrt((a * a).sum() * (b * b).sum()))
     return round(float((a * b).sum()) / size, 12) if size > 0 else 0.0
-
-
-def _reduced(mask: Mask, times: int) -> Mask:
-    """The mask on cells of ``times`` pixels to a side: tissue where half of a cell is."""
-    h, w = mask.shape
-    padded = np.pad(mask, ((0, -h % times), (0, -w % times)))
-    cells = padded.reshape(padded.shape[0] // times, times, padded.shape[1] // times, times)
-    return np.asarray(cells.mean(axis=(1, 3)) >= 0.5)
 
 
 def _hull(cells: Mask) -> Mask:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from iscale.arrays import block_mean
 from iscale.demo.her2st import (
     GOOD,
     PIXEL_SIZE_UM,
@@ -109,7 +110,7 @@ def _score_her2st(found: Run, laid: Her2stLayout) -> Table:
 
 def _compare(found: Run, gene: str, truth: NDArray[np.float32]) -> tuple[str, list[float]]:
     guess = found.expression.sel(gene=gene).values
-    blocks = (_block_mean(truth), _block_mean(guess))
+    blocks = (block_mean(truth, BLOCK, least=1.0), block_mean(guess, BLOCK, least=1.0))
     both = np.isfinite(truth) & np.isfinite(guess)
     ratio = float(guess[both].sum() / truth[both].sum())
     return gene, [_correlation(truth, guess), _correlation(*blocks), ratio]
@@ -118,13 +119,6 @@ def _compare(found: Run, gene: str, truth: NDArray[np.float32]) -> tuple[str, li
 def _correlation(truth: NDArray[np.float32], guess: NDArray[np.float32]) -> float:
     both = np.isfinite(truth) & np.isfinite(guess)
     return float(pearson(truth[both][:, None].astype(np.float64), guess[both][:, None].astype(np.float64))[0])
-
-
-def _block_mean(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Means of blocks; NaN where any superpixel of a block is."""
-    h, w = (n // BLOCK * BLOCK for n in values.shape)
-    blocks = values[:h, :w].reshape(h // BLOCK, BLOCK, w // BLOCK, BLOCK)
-    return np.asarray(blocks.mean(axis=(1, 3)), dtype=np.float32)
 
 
 def _where(found: Run) -> str:

@@ -12,8 +12,8 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from iscale.arrays import block_cells
 from iscale.export.request import Request, tiles
-from iscale.export.rows import in_blocks
 from iscale.geometry import Region
 from iscale.store.layout import GENES_PER_CHUNK, level_shapes
 from iscale.store.ome import channel, image_metadata
@@ -130,22 +130,15 @@ def _coarser(into: zarr.Group, counts: zarr.Group, level: int, tile: Region) -> 
     """Write a tile of a level from the one before."""
     finer, sizes = _array(into, level - 1), _array(counts, level - 1)
     place = tile.scaled(2).slices  # what goes beyond the edge is not there, and nothing of tissue
-    held = _blocks(np.asarray(sizes[place]), tile)
+    held = block_cells(np.asarray(sizes[place]), 2)
     total = held.sum(axis=-1)
     if not total.any():
         return
     _array(counts, level)[tile.slices] = total
     for row in range(finer.shape[0]):
-        values = _blocks(np.asarray(finer[(row, *place)]), tile)
+        values = block_cells(np.asarray(finer[(row, *place)]), 2)
         sums = (values * held).sum(axis=-1, dtype=np.float64)
         _array(into, level)[(row, *tile.slices)] = (sums / np.maximum(total, 1)).astype(np.float32)
-
-
-def _blocks(values: NDArray[Any], tile: Region) -> NDArray[Any]:
-    """(y, x, 4) of the cells that make up a tile's; 0 where the finer level ends before."""
-    whole = np.zeros((2 * tile.shape[0], 2 * tile.shape[1]), values.dtype)
-    whole[: values.shape[0], : values.shape[1]] = values
-    return in_blocks(whole, 2)
 
 
 def _bright(into: zarr.Group, counts: zarr.Group, level: int, most: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from iscale.arrays import block_share
 from iscale.export.request import Request, tiles
-from iscale.export.rows import block_share, read_sums
+from iscale.export.rows import read_sums
 from iscale.geometry import Region
 from iscale.words import plural
 

@@ -10,20 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from iscale.arrays import block_cells, block_mode, block_share
 from iscale.export.request import Request, tiles
 from iscale.geometry import SUPERPIXEL_PX, Region
 from iscale.results import Run
-
-
-def in_blocks(values: NDArray[Any], side: int) -> NDArray[Any]:
-    """Put the cells of each block on a last axis: (..., y, x) to (..., y / side, x / side, side * side).
-
-    >>> in_blocks(np.arange(8).reshape(2, 4), 2).tolist()
-    [[[0, 1, 4, 5], [2, 3, 6, 7]]]
-    """
-    *rest, height, width = values.shape
-    cut = values.reshape(*rest, height // side, side, width // side, side)
-    return np.moveaxis(cut, -2, -3).reshape(*rest, height // side, width // side, side * side)
 
 
 def block_sum(values: NDArray[Any], side: int) -> NDArray[np.float32]:
@@ -33,34 +23,7 @@ def block_sum(values: NDArray[Any], side: int) -> NDArray[np.float32]:
     [[7.0]]
     """
     there = np.nan_to_num(np.asarray(values, np.float32), nan=0.0)
-    return np.asarray(there if side == 1 else in_blocks(there, side).sum(axis=-1), np.float32)
-
-
-def block_share(mask: NDArray[np.bool_], side: int) -> NDArray[np.float32]:
-    """Share of each block that is set.
-
-    >>> block_share(np.array([[True, False], [True, True]]), 2).tolist()
-    [[0.75]]
-    """
-    return np.asarray(in_blocks(mask, side).mean(axis=-1), np.float32)
-
-
-def block_mode(labels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """The most common label of each block other than 0, the lowest of several; 0 where there is none.
-
-    >>> block_mode(np.array([[0, 0], [3, 2]], np.uint8), 2).tolist()
-    [[2]]
-    """
-    if side == 1:
-        return labels
-    cut = in_blocks(labels, side)
-    best = np.zeros(cut.shape[:-1], np.uint8)
-    most = np.zeros(cut.shape[:-1], np.int32)
-    for label in np.unique(cut[cut > 0]):  # ascending
-        count = (cut == label).sum(axis=-1)
-        best[count > most] = label
-        most = np.maximum(most, count)
-    return best
+    return np.asarray(there if side == 1 else block_cells(there, side).sum(axis=-1), np.float32)
 
 
 def read_sums(request: Request, genes: Sequence[str], tile: Region) -> NDArray[np.float32]:
@@ -246,6 +209,6 @@ def _read(array: Any, piece: Piece) -> NDArray[Any]:
 def _means(array: Any, piece: Piece) -> NDArray[np.float32]:
     """(row, component) means over what is not NaN."""
     values = np.asarray(array[(slice(None), *piece.tile.slices)], np.float32)
-    count = in_blocks(np.isfinite(values[0]), piece.side).sum(axis=-1)[piece.there]
+    count = block_cells(np.isfinite(values[0]), piece.side).sum(axis=-1)[piece.there]
     sums = block_sum(values, piece.side)[:, piece.there]
     return np.asarray((sums / np.maximum(count, 1)).T, np.float32)

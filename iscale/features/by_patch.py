@@ -32,42 +32,28 @@ Read = Callable[[Region], NDArray[np.uint8]]
 
 @dataclass(frozen=True)
 class PatchesContext:
-    """What a task needs to know.
-
-    Attributes
-    ----------
-    everywhere
-        Whether patches without tissue are encoded too.
-    batch_bytes
-        Memory that batches may take.
-    """
+    """What a task needs to know."""
 
     store: RunStore
     spec: EncoderSpec
     everywhere: bool
+    """Whether patches without tissue are encoded too."""
     batch_bytes: int
+    """Memory that batches may take."""
 
 
 @dataclass(frozen=True)
 class EncodedPatches:
-    """What the patches of a region amount to.
-
-    Attributes
-    ----------
-    tokens
-        (y, x, feature) float32 over the region's superpixels: mean over the patches that cover each; NaN where none.
-    vectors
-        (y, x, feature) float32 over the places of ``places``; NaN where not encoded, ``None`` if the encoder has none.
-    places
-        The patches that overlap the region.
-    count
-        Patches that were encoded.
-    """
+    """What the patches of a region amount to."""
 
     tokens: NDArray[np.float32]
+    """(y, x, feature) over the region's superpixels: mean over the patches that cover each; NaN where none."""
     vectors: NDArray[np.float32] | None
+    """(y, x, feature) over the places of ``places``; NaN where not encoded, ``None`` if the encoder has none."""
     places: Region
+    """The patches that overlap the region."""
     count: int
+    """Patches that were encoded."""
 
 
 def encode_region(context: PatchesContext, region: Region) -> dict[str, int]:
@@ -82,14 +68,8 @@ def encode_region(context: PatchesContext, region: Region) -> dict[str, int]:
     wanted = _wanted(context, lattice, region)
     if not wanted.any():
         return {"tissue": 0, "patches": 0}
-    encoded = encode_patches(
-        encoder,
-        lattice,
-        region,
-        wanted,
-        lambda box: read_padded(store, box),
-        plan_batches(encoder, context.batch_bytes),
-    )
+    batches = plan_batches(encoder, context.batch_bytes)
+    encoded = encode_patches(encoder, lattice, region, wanted, lambda box: read_padded(store, box), batches)
     for shard in region.tiles(layout.SHARD_SUPERPIXELS):
         if kept[shard.within(region)].any():
             _store_superpixels(store, encoded, shard, region, kept[shard.within(region)])
@@ -108,7 +88,7 @@ def _wanted(context: PatchesContext, lattice: PatchLattice, region: Region) -> N
         return np.ones(places.shape, np.bool_)
     reach = lattice.reach(places)
     marks = np.zeros(reach.shape, np.bool_)
-    inside = Region(reach.y0, min(reach.y1, lattice.shape[0]), reach.x0, min(reach.x1, lattice.shape[1]))
+    inside = reach.clipped(lattice.shape)
     marks[inside.within(reach)] = context.store.array("tissue/mask")[inside.slices]
     touching = lattice.touching(marks, places)
     here = np.zeros_like(marks)
@@ -133,21 +113,8 @@ def encode_patches(
     read: Read,
     batches: BatchPlan,
 ) -> EncodedPatches:
-    """Encode the patches of a region.
+    """Encode those patches of a region of superpixels that are wanted: (y, x) over ``lattice.covering(region)``.
 
-    Parameters
-    ----------
-    region
-        Superpixels whose tokens are wanted.
-    wanted
-        (y, x) over ``lattice.covering(region)``: the patches to encode.
-    read
-        Gives pixels.
-    batches
-        How patches are grouped.
-
-    Notes
-    -----
     Patches are encoded row by row, left to right, and summed in that order: what a superpixel gets does not depend on
     the region, beyond the rounding of batches that fall differently.
     """
@@ -171,14 +138,10 @@ def encode_patches(
 
 def _add(sums: Tensor, counts: NDArray[np.float32], patch: Tensor, region: Region, y: int, x: int) -> None:
     """Add the (y, x, feature) tokens of the patch that begins at superpixel (y, x), where they lie in the region."""
-    side = patch.shape[0]
-    y0, y1 = max(y, region.y0), min(y + side, region.y1)
-    x0, x1 = max(x, region.x0), min(x + side, region.x1)
-    if y0 >= y1 or x0 >= x1:
-        return
-    place = (slice(y0 - region.y0, y1 - region.y0), slice(x0 - region.x0, x1 - region.x0))
-    sums[place] += patch[y0 - y : y1 - y, x0 - x : x1 - x]
-    counts[place] += 1
+    own = Region(y, y + patch.shape[0], x, x + patch.shape[0])
+    if both := own.common(region):
+        sums[both.within(region)] += patch[both.within(own)]
+        counts[both.within(region)] += 1
 
 
 def _batches(
@@ -218,7 +181,7 @@ def _blocks(places: Region, step_px: int) -> Iterator[range]:
 def read_padded(store: RunStore, box: Region) -> NDArray[np.uint8]:
     """Analysis image of a box (c, y, x); white beyond the slide's end, as its padding is."""
     array = store.array("image/0")
-    inside = Region(box.y0, min(box.y1, array.shape[1]), box.x0, min(box.x1, array.shape[2]))
+    inside = box.clipped(array.shape[1:])
     pixels = np.asarray(array[(slice(None), *inside.slices)])
     if inside == box:
         return pixels
@@ -232,8 +195,7 @@ def _store_superpixels(
     tokens = as_float16(np.moveaxis(encoded.tokens[shard.within(region)], -1, 0), "patch")
     tokens[:, ~kept] = np.nan
     store.write("features/patch", shard, tokens)
-    pixels = np.asarray(store.array("image/0")[(slice(None), *shard.scaled(SUPERPIXEL_PX).slices)])
-    colour = mean_colour(pixels).astype(np.float16)
+    colour = mean_colour(read_padded(store, shard.scaled(SUPERPIXEL_PX))).astype(np.float16)
     colour[:, ~kept] = np.nan
     store.write(f"features/{COLOUR.name}", shard, colour)
 

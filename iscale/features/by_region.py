@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from iscale.arrays import block_view
 from iscale.encoders import EncoderSpec, get_encoder
 from iscale.encoders.base import FeatureGroup, RegionEncoder, StoredFeatures
 from iscale.errors import InputError
@@ -45,8 +46,7 @@ def _encode_tile(context: RegionContext, tile: Region, tissue: NDArray[np.bool_]
     image = read_with_halo(context.store, tile.scaled(SUPERPIXEL_PX), encoder.halo_px)
     encoded = encoder.encode(image, tissue)
     for group in encoder.groups:
-        values = as_float16(off_tissue_is_nan(encoded[group.name], tissue, group), group.name)
-        context.store.write(f"features/{group.name}", tile.coarsened(group.stride), values)
+        _write(context.store, group, tile, encoded[group.name], tissue)
 
 
 def read_with_halo(store: RunStore, core_px: Region, halo_px: int) -> NDArray[np.uint8]:
@@ -62,21 +62,16 @@ def read_with_halo(store: RunStore, core_px: Region, halo_px: int) -> NDArray[np
     return np.pad(image, margins, mode="edge")
 
 
-def off_tissue_is_nan(
-    values: NDArray[np.float32], tissue: NDArray[np.bool_], group: FeatureGroup
-) -> NDArray[np.float32]:
-    """Values (feature, y, x) of a group, NaN in cells that have no tissue superpixel."""
-    return np.where(tissue_cells(tissue, group.stride), values, np.float32(np.nan))
+def _write(
+    store: RunStore, group: FeatureGroup, tile: Region, values: NDArray[np.float32], tissue: NDArray[np.bool_]
+) -> None:
+    """Store a tile's values (feature, y, x) of a group; NaN in cells that have no tissue superpixel."""
+    values = np.where(tissue_cells(tissue, group.stride), values, np.float32(np.nan))
+    store.write(f"features/{group.name}", tile.coarsened(group.stride), as_float16(values, group.name))
 
 
 def as_float16(values: NDArray[np.float32], name: str) -> NDArray[np.float16]:
-    """Values of a group as they are stored.
-
-    Raises
-    ------
-    InputError
-        If one is infinite, or too large for float16; NaN is no value.
-    """
+    """Values of a group as they are stored; refused where one is too large for float16. NaN is no value."""
     largest = float(np.nanmax(np.abs(values), initial=0.0))
     if largest > FLOAT16_MAX:
         raise InputError(
@@ -88,10 +83,7 @@ def as_float16(values: NDArray[np.float32], name: str) -> NDArray[np.float16]:
 
 def tissue_cells(tissue: NDArray[np.bool_], stride: int) -> NDArray[np.bool_]:
     """Cells of ``stride`` superpixels that have tissue: (y, x) of (y, x) superpixels."""
-    rows, columns = (-(-n // stride) for n in tissue.shape)
-    whole = np.zeros((rows * stride, columns * stride), np.bool_)
-    whole[: tissue.shape[0], : tissue.shape[1]] = tissue
-    return np.asarray(whole.reshape(rows, stride, columns, stride).any(axis=(1, 3)))
+    return np.asarray(block_view(tissue, stride).any(axis=(1, 3)))
 
 
 @dataclass(frozen=True)
@@ -114,7 +106,5 @@ def copy_region(context: StoredContext, region: Region) -> int:
         if not tissue.any():
             continue
         for group in features.groups:
-            cells = tile.coarsened(group.stride)
-            values = off_tissue_is_nan(features.read(group, cells), tissue, group)
-            context.store.write(f"features/{group.name}", cells, as_float16(values, group.name))
+            _write(context.store, group, tile, features.read(group, tile.coarsened(group.stride)), tissue)
     return int(mask.sum())

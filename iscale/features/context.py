@@ -14,8 +14,8 @@ from iscale.encoders import EncoderSpec, get_encoder
 from iscale.encoders.base import ContextModel, PatchEncoder
 from iscale.encoders.batches import encode_batches, plan_batches, run_context
 from iscale.engine.progress import tell
-from iscale.features.by_patch import VECTORS
-from iscale.features.by_region import as_float16, tissue_cells
+from iscale.features.by_patch import VECTORS, Read, read_padded
+from iscale.features.by_region import RegionContext, as_float16, tissue_cells
 from iscale.features.patch_lattice import PatchLattice, Vectors
 from iscale.geometry import PATCH_PX, SUPERPIXEL_PX, Region
 from iscale.store import layout
@@ -27,21 +27,14 @@ def whole_slide(
     model: ContextModel,
     lattice: PatchLattice,
     vectors: Vectors,
-    read: Callable[[Region], NDArray[np.uint8]],
+    read: Read,
 ) -> Vectors:
     """Context of all patches of a slide, each shift's patches seen as one grid (method, section 2).
 
     A shift of n steps takes the slide without its first n steps, and without the last that are missing to a whole
     patch: one row and one column of patches fewer than the slide has. The grid is then padded to a multiple of 16
     patches with patches of repeated edge pixels. The published shifts, 0 to 192 px, leave out the slide's last row and
-    column of patches; a shift of 256 px gives them their context.
-
-    Parameters
-    ----------
-    vectors
-        Of all places.
-    read
-        Pixels (c, y, x) of a region of the analysis image.
+    column of patches; a shift of 256 px gives them their context. ``vectors`` are those of all places.
     """
     result = np.full((*lattice.places, model.width), np.nan, np.float32)
     rows, columns = (list(_offsets(n, lattice.shifts)) for n in lattice.places)
@@ -90,17 +83,13 @@ def _pad(
     lattice: PatchLattice,
     grid: Vectors,
     start: tuple[int, int],
-    read: Callable[[Region], NDArray[np.uint8]],
+    read: Read,
 ) -> Vectors:
     """A shift's grid of vectors with those of the padding.
 
     The padding repeats the last row of pixels below the image, the last column right of it and the last pixel in the
-    corner, so all its patches under one column are the same, and all beside one row: each is encoded once.
-
-    Parameters
-    ----------
-    start
-        Place of the grid's first patch.
+    corner, so all its patches under one column are the same, and all beside one row: each is encoded once. ``start`` is
+    the place of the grid's first patch.
     """
     h, w, width = grid.shape
     below, beside = -h % GRID_MULTIPLE, -w % GRID_MULTIPLE
@@ -138,15 +127,10 @@ def windowed(
     read: Callable[[Region], Vectors],
     blank: NDArray[np.float32],
 ) -> Vectors:
-    """Context of the patches of ``places``, from windows that slide by half their side.
+    """Context (y, x, feature) of the patches of ``places``, from windows that slide by half their side; NaN where none.
 
     Windows begin at odd quarters of their side, on the slide and beyond its edges, so that every patch lies in the
     middle half of exactly one window, in both directions.
-
-    Returns
-    -------
-    ndarray
-        (y, x, feature) over ``places``; NaN where a patch has no vector.
     """
     assert model.window is not None
     block = model.window // 2 * lattice.shifts
@@ -196,17 +180,9 @@ def _window(
 GROUP = "features/context"
 
 
-@dataclass(frozen=True)
-class LatticeContext:
-    """What a task needs to know."""
-
-    store: RunStore
-    spec: EncoderSpec
-
-
-def context_region(context: LatticeContext, region: Region) -> int:
+def context_region(context: RegionContext, region: Region) -> int:
     """Store the context of a region of superpixels; returns how many cells have one."""
-    encoder, lattice = _encoder(context), _lattice(context)
+    encoder, lattice = _encoder_and_lattice(context)
     cells = region.coarsened(lattice.step)
     before = lattice.shifts - 1
     places = Region(max(0, cells.y0 - before), cells.y1, max(0, cells.x0 - before), cells.x1)
@@ -219,35 +195,31 @@ def context_region(context: LatticeContext, region: Region) -> int:
     return _store(context, lattice, found, places, cells, tissue_cells(tissue, lattice.step))
 
 
-def context_of_slide(context: LatticeContext, region: Region) -> int:
+def context_of_slide(context: RegionContext, region: Region) -> int:
     """Store the context of a slide that the model sees as a whole; returns how many cells have one."""
-    encoder, lattice = _encoder(context), _lattice(context)
+    encoder, lattice = _encoder_and_lattice(context)
     assert encoder.context is not None
     places = Region(0, lattice.places[0], 0, lattice.places[1])
-    image = context.store.array("image/0")
-
-    def read(box: Region) -> NDArray[np.uint8]:
-        return np.asarray(image[(slice(None), *box.slices)])
-
-    found = whole_slide(encoder, encoder.context, lattice, read_vectors(context.store, lattice, places), read)
+    vectors = read_vectors(context.store, lattice, places)
+    found = whole_slide(encoder, encoder.context, lattice, vectors, lambda box: read_padded(context.store, box))
     cells = Region(0, lattice.shape[0], 0, lattice.shape[1]).coarsened(lattice.step)
     return _store(context, lattice, found, places, cells, np.ones(cells.shape, np.bool_))
 
 
-def _encoder(context: LatticeContext) -> PatchEncoder:
-    encoder = get_encoder(context.spec)
+def _encoder_and_lattice(context: RegionContext) -> tuple[PatchEncoder, PatchLattice]:
+    encoder = _encoder(context.spec)
+    rows, columns = context.store.array("tissue/mask").shape
+    return encoder, PatchLattice((rows, columns), encoder.patch, encoder.step)
+
+
+def _encoder(spec: EncoderSpec) -> PatchEncoder:
+    encoder = get_encoder(spec)
     assert isinstance(encoder, PatchEncoder)
     return encoder
 
 
-def _lattice(context: LatticeContext) -> PatchLattice:
-    shape = context.store.array("tissue/mask").shape
-    encoder = _encoder(context)
-    return PatchLattice((shape[0], shape[1]), encoder.patch, encoder.step)
-
-
 def _store(
-    context: LatticeContext,
+    context: RegionContext,
     lattice: PatchLattice,
     found: Vectors,
     places: Region,
@@ -269,7 +241,7 @@ def read_vectors(store: RunStore, lattice: PatchLattice, box: Region) -> Vectors
     rows, columns = lattice.places
     values = np.full((*box.shape, array.shape[0]), np.nan, np.float32)
     if box.y0 < rows and box.x0 < columns:
-        inside = Region(box.y0, min(box.y1, rows), box.x0, min(box.x1, columns))
+        inside = box.clipped(lattice.places)
         values[inside.within(box)] = np.moveaxis(np.asarray(array[(slice(None), *inside.slices)]), 0, -1)
     return values
 
@@ -277,8 +249,7 @@ def read_vectors(store: RunStore, lattice: PatchLattice, box: Region) -> Vectors
 @lru_cache(maxsize=1)
 def blank_vector(spec: EncoderSpec) -> NDArray[np.float32]:
     """The vector of a white patch: it stands for patches off the tissue and off the slide."""
-    encoder = get_encoder(spec)
-    assert isinstance(encoder, PatchEncoder)
+    encoder = _encoder(spec)
     side = encoder.patch * SUPERPIXEL_PX
     white = torch.full((1, 3, side, side), 255, dtype=torch.uint8, device=encoder.device)
     _, vectors = encoder.encode(white)
@@ -287,19 +258,10 @@ def blank_vector(spec: EncoderSpec) -> NDArray[np.float32]:
 
 
 def mean_over_covering(found: Vectors, places: Region, cells: Region, shifts: int) -> NDArray[np.float32]:
-    """Mean over the patches that cover each cell of the lattice.
+    """Mean (y, x, feature) over the patches that cover each cell of the lattice; NaN where none has a value.
 
-    Parameters
-    ----------
-    found
-        (y, x, feature) over ``places``; NaN where there is none.
-    places
-        At least ``cells`` and, where there are such, the ``shifts - 1`` places before them.
-
-    Returns
-    -------
-    ndarray
-        (y, x, feature) float32 over ``cells``; NaN where no patch has a value.
+    ``found`` is (y, x, feature) over ``places``, NaN where there is none: at least over ``cells`` and, where there are
+    such, the ``shifts - 1`` places before them.
     """
     h, w = cells.shape
     sums = np.zeros((h, w, found.shape[-1]), np.float32)
@@ -312,10 +274,7 @@ def mean_over_covering(found: Vectors, places: Region, cells: Region, shifts: in
                 continue
             values = found[y0 - places.y0 : y1 - places.y0, x0 - places.x0 : x1 - places.x0]
             there = np.isfinite(values[..., :1])
-            to = (
-                slice(y0 + back_y - cells.y0, y1 + back_y - cells.y0),
-                slice(x0 + back_x - cells.x0, x1 + back_x - cells.x0),
-            )
+            to = Region(y0 + back_y, y1 + back_y, x0 + back_x, x1 + back_x).within(cells)
             sums[to] += np.where(there, values, 0)
             counts[to] += there
     with np.errstate(invalid="ignore"):

@@ -24,23 +24,17 @@ Vectors = NDArray[np.float32]
 class PatchLattice:
     """The places of a slide's patches.
 
-    Parameters
-    ----------
-    shape
-        Rows and columns of superpixels.
-    patch, step
-        Side of a patch, and distance from one to the next, in superpixels.
-
-    Examples
-    --------
     >>> lattice = PatchLattice((32, 48), patch=16, step=4)
     >>> lattice.places, lattice.shifts
     ((5, 9), 4)
     """
 
     shape: tuple[int, int]
+    """Rows and columns of superpixels."""
     patch: int
+    """Side of a patch, in superpixels."""
     step: int
+    """From one patch to the next, in superpixels."""
 
     @property
     def places(self) -> tuple[int, int]:
@@ -69,12 +63,9 @@ class PatchLattice:
 
     def owned(self, region: Region) -> tuple[slice, slice]:
         """Places of the patches that begin in a region of superpixels; every patch begins in one of a tiling."""
+        ends = ((region.y0, region.y1), (region.x0, region.x1))
         rows, columns = (
-            slice(min(n, ceil(start / self.step)), min(n, ceil(stop / self.step)))
-            for start, stop, n in (
-                (region.y0, region.y1, self.places[0]),
-                (region.x0, region.x1, self.places[1]),
-            )
+            slice(*(min(n, ceil(at / self.step)) for at in end)) for end, n in zip(ends, self.places, strict=True)
         )
         return rows, columns
 
@@ -88,15 +79,7 @@ class PatchLattice:
         )
 
     def touching(self, mask: NDArray[np.bool_], places: Region) -> NDArray[np.bool_]:
-        """Which patches have a marked superpixel.
-
-        Parameters
-        ----------
-        mask
-            (y, x) marks of ``reach(places)``.
-        places
-            The patches.
-        """
+        """Which patches, (y, x) over ``places``, have a superpixel that is marked in the mask (y, x) of their reach."""
         total = np.pad(mask.astype(np.int64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
         y = np.arange(places.shape[0])[:, None] * self.step
         x = np.arange(places.shape[1])[None] * self.step

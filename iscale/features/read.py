@@ -37,18 +37,17 @@ def read_features(
     ndarray
         (feature, y, x) float32, the groups one after the other; NaN off tissue.
     """
-    mask = store.array("tissue/mask")[region.slices]
-    parts = [read_group(store, group, region, store.array("tissue/mask").shape, device) for group in groups]
-    features = np.concatenate(parts)
-    features[:, ~np.asarray(mask)] = np.nan
+    mask = store.array("tissue/mask")
+    features = np.concatenate([_read_group(store, group, region, mask.shape, device) for group in groups])
+    features[:, ~np.asarray(mask[region.slices])] = np.nan
     return features
 
 
-def read_group(
-    store: RunStore, group: FeatureGroup, region: Region, shape: tuple[int, ...], device: str = "cpu"
+def _read_group(
+    store: RunStore, group: FeatureGroup, region: Region, shape: tuple[int, ...], device: str
 ) -> NDArray[np.float32]:
     """One group at superpixels, smoothed: (feature, y, x) float32."""
-    window = region.grown(group.smooth // 2, (shape[0], shape[1]))
+    window = region.grown(group.smooth // 2, shape)
     cells = window.coarsened(group.stride)
     values = np.asarray(store.array(f"features/{group.name}")[(slice(None), *cells.slices)], dtype=np.float32)
     if group.stride > 1:
@@ -62,22 +61,10 @@ def read_group(
 def box_mean(values: Array, size: int) -> Array:
     """Mean over a box of ``size`` x ``size``, of the cells that are not NaN (method, section 2).
 
-    An even box averages the offsets -size/2 to size/2 - 1; borders reflect with the edge repeated.
+    An even box averages the offsets -size/2 to size/2 - 1; borders reflect with the edge repeated. ``values`` are
+    (feature, y, x) float32, of NumPy or another library that follows the array API; so are the means, NaN where nothing
+    is in the box.
 
-    Parameters
-    ----------
-    values
-        (feature, y, x) float32, of NumPy or another library that follows the array API.
-    size
-        Side of the box, in cells.
-
-    Returns
-    -------
-    array
-        As ``values``; NaN where nothing is in the box.
-
-    Examples
-    --------
     >>> box_mean(np.array([[[0, 2, np.nan, 8]]], dtype=np.float32), 2).tolist()
     [[[0.0, 1.0, 2.0, 8.0]]]
     """
@@ -131,19 +118,9 @@ def _window_sums(planes: Array, size: int, axis: int) -> Array:
 
 
 def lazy_features(store: RunStore, groups: Sequence[FeatureGroup], tissue: xr.DataArray) -> xr.DataArray:
-    """Features as the model sees them.
+    """Features as the model sees them: (feature, y, x) float32, a Dask chunk per shard; NaN off tissue.
 
-    Parameters
-    ----------
-    store, groups
-        The store, and the groups of features in it.
-    tissue
-        (y, x) mask with its coordinates.
-
-    Returns
-    -------
-    DataArray
-        (feature, y, x) float32, a Dask chunk per shard; NaN off tissue.
+    ``tissue`` is the (y, x) mask with its coordinates.
     """
     names = [f"{group.name}/{feature}" for group in groups for feature in group.features]
     side = SHARD_SUPERPIXELS

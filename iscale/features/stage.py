@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from iscale.encoders import Encoder, EncoderSpec, get_encoder
 from iscale.encoders.base import PatchEncoder, RegionEncoder
 from iscale.engine.ledger import fingerprint
 from iscale.engine.plan import BASELINE_BYTES, Plan, Resources, check_budget, plan_overlapping, plan_regions
-from iscale.engine.step import Step
+from iscale.engine.step import Kernel, Step
 from iscale.features.by_region import RegionContext, StoredContext, copy_region, encode_region
 from iscale.features.patch_lattice import PatchLattice, computed_twice
 from iscale.geometry import SUPERPIXEL_PX, Region, SlideGrid
@@ -22,27 +24,90 @@ if TYPE_CHECKING:
     from iscale.plan.workers import Workers
 
 
+@dataclass(frozen=True)
+class _Features:
+    """What all steps of an encoder are made of."""
+
+    store: RunStore
+    grid: SlideGrid
+    spec: EncoderSpec
+    encoder: Encoder
+    inputs: tuple[str, ...]
+    """Fingerprints of the image and of the tissue mask."""
+    resources: Resources
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of superpixels."""
+        return self.grid.superpixel_shape
+
+    def arrays(self) -> list[ArrayLayout]:
+        """Those of the encoder's groups."""
+        return [layout.features(g.name, len(g.features), self.shape, g.stride) for g in self.encoder.groups]
+
+    def step(self, name: str, kernel: Kernel, context: Any, plan: Plan, arrays: list[ArrayLayout], note: str) -> Step:
+        """The first step, which makes the group."""
+
+        def prepare() -> None:
+            self._make_group()
+            for array in arrays:
+                self.make(array)
+
+        return Step(
+            name=name,
+            kernel=kernel,
+            context=context,
+            plan=plan,
+            fingerprint=fingerprint("features", self.encoder.identity(), *self.inputs),
+            outputs=self.store.metadata("features", *(array.path for array in arrays)),
+            prepare=prepare,
+            disk_bytes=sum(array.bytes for array in arrays),
+            files=sum(array.files for array in arrays),
+            note=f"encoder {self.encoder.name}, {note}",
+            where="gpu" if isinstance(self.encoder, PatchEncoder | RegionEncoder) else "cpu",
+        )
+
+    def _make_group(self) -> None:
+        """Make the group, which says what all features are."""
+        attributes = {
+            "encoder": self.encoder.identity(),
+            "inputs": dict(zip(("image", "tissue"), self.inputs, strict=True)),
+            "groups": [
+                {"name": g.name, "features": list(g.features), "stride": g.stride, "smooth": g.smooth}
+                for g in self.encoder.groups
+            ],
+        }
+        self.store.make_group("features", attributes)
+
+    def make(self, array: ArrayLayout) -> None:
+        """Make an empty array."""
+        groups = {f"features/{group.name}": group for group in self.encoder.groups}
+        if group := groups.get(array.path):
+            self.store.make(array, {"smooth_superpixels": group.smooth, "stride_superpixels": group.stride})
+        else:
+            about = "vectors of the patches, in the lattice's cell in which each begins"
+            self.store.make(array, {"long_name": about})
+
+
 def feature_steps(
     store: RunStore, grid: SlideGrid, spec: EncoderSpec, *, inputs: tuple[str, ...], resources: Resources
 ) -> Iterator[Step]:
     """The steps that fill ``features/``; the fingerprint of the last is that of the features.
 
-    Parameters
-    ----------
-    inputs
-        Fingerprints of the image and of the tissue mask.
+    ``inputs`` are the fingerprints of the image and of the tissue mask.
     """
     encoder = get_encoder(spec)
+    features = _Features(store, grid, spec, encoder, inputs, resources)
     if isinstance(encoder, PatchEncoder):
-        yield _patches_step(store, grid, spec, encoder, inputs, resources)
+        yield _patches_step(features, encoder)
         if encoder.vector_width:
-            yield _context_step(store, grid, spec, encoder, inputs, resources)
+            yield _context_step(features, encoder)
     elif isinstance(encoder, RegionEncoder):
-        tile_px = _tile(grid)[0] * SUPERPIXEL_PX, _tile(grid)[1] * SUPERPIXEL_PX
-        encoding = encoder.task_bytes(tile_px)
-        yield _shard_step(store, grid, encoder, encode_region, RegionContext(store, spec), encoding, inputs, resources)
+        rows, columns = _tile(grid)
+        encoding = encoder.task_bytes((rows * SUPERPIXEL_PX, columns * SUPERPIXEL_PX))
+        yield _shards_step(features, encode_region, RegionContext(store, spec), encoding)
     else:
-        yield _shard_step(store, grid, encoder, copy_region, StoredContext(store, spec, grid), 0, inputs, resources)
+        yield _shards_step(features, copy_region, StoredContext(store, spec, grid), 0)
 
 
 def _tile(grid: SlideGrid) -> tuple[int, int]:
@@ -51,96 +116,33 @@ def _tile(grid: SlideGrid) -> tuple[int, int]:
     return rows, columns
 
 
-def _shard_step(
-    store: RunStore,
-    grid: SlideGrid,
-    encoder: Encoder,
-    kernel: Callable[[Any, Region], Any],
-    context: Any,
-    encoding_bytes: int,
-    inputs: tuple[str, ...],
-    resources: Resources,
-) -> Step:
+def _shards_step(features: _Features, kernel: Kernel, context: Any, encoding_bytes: int) -> Step:
     """The step of an encoder that works shard by shard."""
-    shape, side = grid.superpixel_shape, layout.SHARD_SUPERPIXELS
-    arrays = _group_arrays(encoder, shape)
-    n_features = sum(len(group.features) for group in encoder.groups)
+    side = layout.SHARD_SUPERPIXELS
+    n_features = sum(len(group.features) for group in features.encoder.groups)
     task_bytes = encoding_bytes + 2 * 2 * n_features * side**2
-    return Step(
-        name="features",
-        kernel=kernel,
-        context=context,
-        plan=plan_regions(
-            "features",
-            shape,
-            (side, side),
-            lambda rows_columns: task_bytes + rows_columns[0] * rows_columns[1],
-            resources,
-        ),
-        fingerprint=fingerprint("features", encoder.identity(), *inputs),
-        outputs=store.metadata("features", *(array.path for array in arrays)),
-        prepare=lambda: _prepare(store, encoder, arrays, inputs),
-        disk_bytes=sum(array.bytes for array in arrays),
-        files=sum(array.files for array in arrays),
-        note=f"encoder {encoder.name}, {n_features} features",
-        where="gpu" if isinstance(encoder, RegionEncoder) else "cpu",
+    plan = plan_regions(
+        "features", features.shape, (side, side), lambda shape: task_bytes + prod(shape), features.resources
     )
+    return features.step("features", kernel, context, plan, features.arrays(), f"{n_features} features")
 
 
-def _group_arrays(encoder: Encoder, shape: tuple[int, int]) -> list[ArrayLayout]:
-    return [layout.features(group.name, len(group.features), shape, group.stride) for group in encoder.groups]
-
-
-def _prepare(store: RunStore, encoder: Encoder, arrays: list[ArrayLayout], inputs: tuple[str, ...]) -> None:
-    """Make the group, which says what all features are, and empty arrays."""
-    attributes = {
-        "encoder": encoder.identity(),
-        "inputs": dict(zip(("image", "tissue"), inputs, strict=True)),
-        "groups": [
-            {"name": g.name, "features": list(g.features), "stride": g.stride, "smooth": g.smooth}
-            for g in encoder.groups
-        ],
-    }
-    store.make_group("features", attributes)
-    for array in arrays:
-        _make(store, encoder, array)
-
-
-def _make(store: RunStore, encoder: Encoder, array: ArrayLayout) -> None:
-    attributes = next(
-        (
-            {"smooth_superpixels": group.smooth, "stride_superpixels": group.stride}
-            for group in encoder.groups
-            if array.path == f"features/{group.name}"
-        ),
-        {"long_name": "vectors of the patches, in the lattice's cell in which each begins"},
-    )
-    store.make(array, attributes)
-
-
-def _patches_step(
-    store: RunStore,
-    grid: SlideGrid,
-    spec: EncoderSpec,
-    encoder: PatchEncoder,
-    inputs: tuple[str, ...],
-    resources: Resources,
-) -> Step:
+def _patches_step(features: _Features, encoder: PatchEncoder) -> Step:
     """The step that encodes patches: tokens, colour, and the vectors from which context is made."""
     from iscale.encoders.batches import plan_batches
     from iscale.features.by_patch import PatchesContext
     from iscale.features.by_patch import encode_region as encode_by_patch
 
-    shape, side = grid.superpixel_shape, layout.SHARD_SUPERPIXELS
+    shape, side = features.shape, layout.SHARD_SUPERPIXELS
     lattice = PatchLattice(shape, encoder.patch, encoder.step)
-    arrays = [array for array in _group_arrays(encoder, shape) if array.path != "features/context"]
+    arrays = [array for array in features.arrays() if array.path != "features/context"]
     if encoder.vector_width:
         arrays.append(layout.vectors(encoder.vector_width, shape, encoder.step))
 
     def region_bytes(rows_columns: tuple[int, int]) -> int:
         return encoder.model_bytes + patches_bytes(encoder, rows_columns)
 
-    spare = resources.memory_bytes - BASELINE_BYTES - region_bytes(_tile(grid))
+    spare = features.resources.memory_bytes - BASELINE_BYTES - region_bytes(_tile(features.grid))
     batches = plan_batches(encoder, spare)
     batch_bytes = (batches.at_once + 1) * batches.size * encoder.patch_bytes()
     plan = plan_overlapping(
@@ -149,26 +151,14 @@ def _patches_step(
         (side, side),
         lambda rows_columns: batch_bytes + region_bytes(rows_columns),
         lambda region: lattice.covering(region).area,
-        resources,
+        features.resources,
     )
-    spare = resources.memory_bytes - BASELINE_BYTES - (plan.task_bytes - batch_bytes)
-    places = lattice.places[0] * lattice.places[1]
+    spare = features.resources.memory_bytes - BASELINE_BYTES - (plan.task_bytes - batch_bytes)
+    which = "all" if _everywhere(encoder) else "at most, those on tissue"
     twice = computed_twice(lattice, plan.regions)
-    everywhere = _everywhere(encoder)
-    which = "all" if everywhere else "at most, those on tissue"
-    return Step(
-        name="features/patches",
-        kernel=encode_by_patch,
-        context=PatchesContext(store, spec, everywhere, spare),
-        plan=plan,
-        fingerprint=fingerprint("features", encoder.identity(), *inputs),
-        outputs=store.metadata("features", *(array.path for array in arrays)),
-        prepare=lambda: _prepare(store, encoder, arrays, inputs),
-        disk_bytes=sum(array.bytes for array in arrays),
-        files=sum(array.files for array in arrays),
-        note=f"encoder {encoder.name}, {places:,} patches ({which}), {100 * twice:.1f} % computed twice",
-        where="gpu",
-    )
+    context = PatchesContext(features.store, features.spec, _everywhere(encoder), spare)
+    note = f"{prod(lattice.places):,} patches ({which}), {100 * twice:.1f} % computed twice"
+    return features.step("features/patches", encode_by_patch, context, plan, arrays, note)
 
 
 def patches_bytes(encoder: PatchEncoder, superpixels: tuple[int, int]) -> int:
@@ -190,31 +180,24 @@ def _everywhere(encoder: PatchEncoder) -> bool:
     return encoder.context is not None and encoder.context.window is None
 
 
-def _context_step(
-    store: RunStore,
-    grid: SlideGrid,
-    spec: EncoderSpec,
-    encoder: PatchEncoder,
-    inputs: tuple[str, ...],
-    resources: Resources,
-) -> Step:
+def _context_step(features: _Features, encoder: PatchEncoder) -> Step:
     """The step that makes context of the vectors."""
-    from iscale.features.context import LatticeContext, context_of_slide, context_region
+    from iscale.features.context import context_of_slide, context_region
 
-    shape = grid.superpixel_shape
-    array = next(a for a in _group_arrays(encoder, shape) if a.path == "features/context")
-    plan = _whole_plan(encoder, shape, resources) if _everywhere(encoder) else _windows_plan(encoder, shape, resources)
+    array = next(a for a in features.arrays() if a.path == "features/context")
+    whole = _everywhere(encoder)
+    plan = (_whole_plan if whole else _windows_plan)(encoder, features.shape, features.resources)
     return Step(
         name="features/context",
-        kernel=context_of_slide if _everywhere(encoder) else context_region,
-        context=LatticeContext(store, spec),
+        kernel=context_of_slide if whole else context_region,
+        context=RegionContext(features.store, features.spec),
         plan=plan,
-        fingerprint=fingerprint("features/context", encoder.identity(), *inputs),
-        outputs=store.metadata(array.path),
-        prepare=lambda: _make(store, encoder, array),
+        fingerprint=fingerprint("features/context", encoder.identity(), *features.inputs),
+        outputs=features.store.metadata(array.path),
+        prepare=lambda: features.make(array),
         disk_bytes=array.bytes,
         files=array.files,
-        note="the whole slide as one grid" if _everywhere(encoder) else "",
+        note="the whole slide as one grid" if whole else "",
         where="gpu",
     )
 
@@ -239,9 +222,8 @@ def _whole_plan(encoder: PatchEncoder, shape: tuple[int, int], resources: Resour
 
     assert encoder.context is not None
     lattice = PatchLattice(shape, encoder.patch, encoder.step)
-    places = lattice.places[0] * lattice.places[1]
     rows, columns = (-(-n // encoder.patch) + 16 for n in shape)
-    lattice_bytes = 4 * places * (2 * encoder.vector_width + 4 * encoder.context.width)
+    lattice_bytes = 4 * prod(lattice.places) * (2 * encoder.vector_width + 4 * encoder.context.width)
     # One row or column of padding patches, repeated to whole patches, and those being encoded.
     padding = 3 * 256**2 * max(rows, columns) + (PADDING_AT_ONCE + 4) * encoder.patch_bytes()
     grid = encoder.context.bytes_for(rows, columns) + padding

@@ -11,6 +11,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from iscale.arrays import block_mean
 from iscale.errors import InputError
 from iscale.geometry import Region
 from iscale.model.loadings import COARSE_PATH, FACTORS_PATH, Loadings, stored_loadings
@@ -159,11 +160,11 @@ class Source:
         if step >= COARSE_STEP and self.has_factors:
             place = region.coarsened(COARSE_STEP).slices
             components = np.asarray(self._array(COARSE_PATH)[(slice(None), *place)])
-            return block_means(self._decoder(rows, uncertainty)(components), step // COARSE_STEP)
+            return block_mean(self._decoder(rows, uncertainty)(components), step // COARSE_STEP)
         result = np.empty((len(rows), *region.coarsened(step).shape), np.float32)
         for tile in region.tiles(max(step, SHARD_SUPERPIXELS)):
             within = tile.coarsened(step).within(region.coarsened(step))
-            result[:, *within] = block_means(self.rows(rows, tile, uncertainty), step)
+            result[:, *within] = block_mean(self.rows(rows, tile, uncertainty), step)
         return result
 
     def _array(self, path: str) -> zarr.Array[Any]:
@@ -192,20 +193,6 @@ def open_source(store: RunStore) -> Source:
     if not store.has("expression/gene"):
         raise InputError(f"{store.place}: no gene has been predicted yet.", f"Make it: {making(store, 'basis')}.")
     return Source(store)
-
-
-def block_means(values: NDArray[np.float32], step: int) -> NDArray[np.float32]:
-    """Means over blocks of ``step`` cells a side, of what is not NaN; the last blocks may be cut."""
-    if step == 1:
-        return values
-    n, h, w = values.shape
-    padding = ((0, 0), (0, -h % step), (0, -w % step))
-    padded = np.pad(values, padding, constant_values=np.nan)
-    blocks = padded.reshape(n, padded.shape[1] // step, step, padded.shape[2] // step, step)
-    known = ~np.isnan(blocks)
-    with np.errstate(invalid="ignore"):
-        means: NDArray[np.float32] = np.where(known, blocks, 0).sum(axis=(2, 4)) / known.sum(axis=(2, 4))
-    return means.astype(np.float32)
 
 
 class LazyGenes:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from iscale.arrays import block_view
 from iscale.errors import StoreError
 from iscale.model.ensemble import fit_anew
 from iscale.model.sizes import FACTORS
@@ -159,17 +160,13 @@ def coarse_means(components: NDArray[np.float32], tissue: NDArray[np.bool_]) -> 
 
     Of (component, y, x), 0 off tissue, and tissue (y, x), whose sides are multiples of the step.
     """
-    count = _block_sums(tissue[None].astype(np.float32))
+    sums, count = (
+        block_view(values, COARSE_STEP).sum(axis=(2, 4), dtype=np.float32)
+        for values in (components, tissue[None].astype(np.float32))
+    )
     with np.errstate(invalid="ignore", divide="ignore"):
-        means: NDArray[np.float16] = (_block_sums(components) / count).astype(np.float16)
+        means: NDArray[np.float16] = (sums / count).astype(np.float16)
     return means
-
-
-def _block_sums(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    n, h, w = values.shape
-    step = COARSE_STEP
-    sums: NDArray[np.float32] = values.reshape(n, h // step, step, w // step, step).sum(axis=(2, 4), dtype=np.float32)
-    return sums
 
 
 def with_every_gene(ensemble: Ensemble, loadings: Loadings) -> Ensemble:

@@ -21,9 +21,10 @@ from scipy import ndimage
 
 from iscale.align.quality import BAD, DOUBTFUL, GOOD, Quality, figures_of, verdict
 from iscale.align.structure import tissue_mask
+from iscale.arrays import downsampled
 from iscale.engine.whole_file import whole_file
 from iscale.plots.draw import add_discs, hull_of, scale_bar, white_halo
-from iscale.slide.overview import Overview, block_mean
+from iscale.slide.overview import Overview
 from iscale.transform import Transform
 
 MARGIN = 0.12
@@ -85,7 +86,7 @@ def sampled(overview: Overview, window: Window, transform: Transform | None = No
     """
     per_px = window.width / window.px_wide / overview.full_per_px / (transform.scale if transform else 1.0)
     factor = max(1, min(int(per_px), min(overview.rgb.shape[:2]) // 2))
-    rgb = block_mean(overview.rgb, factor)
+    rgb = downsampled(overview.rgb, factor)
     at = in_overview(overview, window, transform) / factor
     h, w = rgb.shape[:2]
     inside = ((at >= 0) & (at < (w, h))).all(axis=-1)
@@ -312,7 +313,7 @@ def _header(figure: Figure, title: str, after: Transform, quality: Quality) -> N
 
 def _locator(figure: Figure, mother: Overview, window: Window) -> None:
     """Where on the slide the pictures are, small, at the top right."""
-    rgb = block_mean(mother.rgb, max(1, math.ceil(max(mother.rgb.shape[:2]) / LOCATOR_PX)))
+    rgb = downsampled(mother.rgb, max(1, math.ceil(max(mother.rgb.shape[:2]) / LOCATOR_PX)))
     h, w = mother.rgb.shape[:2]
     height = float(figure.get_size_inches()[1])
     tall = HEADER_INCHES - 0.2

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Polygon, Rectangle
 from numpy.typing import NDArray
 
+from iscale.arrays import block_mode, block_share
 from iscale.geometry import Region
 from iscale.plots.draw import (
     TALLEST_INCHES,
@@ -88,20 +89,7 @@ def label_map(array: Any, index: int | None, factor: int) -> NDArray[np.uint8]:
 def _most_frequent(labels: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
     if factor == 1:
         return labels
-    shape = ceil(labels.shape[0] / factor), ceil(labels.shape[1] / factor)
-    best, most = np.zeros(shape, np.uint8), np.zeros(shape, np.int64)
-    for label in np.unique(labels[labels > 0]):
-        count = _block_counts(labels == label, factor)
-        best, most = np.where(count > most, label, best).astype(np.uint8), np.maximum(count, most)
-    none, cells = _block_counts(labels == 0, factor), _block_counts(np.ones_like(labels, dtype=bool), factor)
-    return np.where(2 * none > cells, 0, best).astype(np.uint8)
-
-
-def _block_counts(there: NDArray[np.bool_], factor: int) -> NDArray[np.int64]:
-    """Number of what is true in every block; those at the end may be smaller."""
-    padded = np.pad(there, [(0, -n % factor) for n in there.shape])
-    height, width = (n // factor for n in padded.shape)
-    return np.asarray(padded.reshape(height, factor, width, factor).sum(axis=(1, 3), dtype=np.int64))
+    return np.where(block_share(labels == 0, factor) > 0.5, 0, block_mode(labels, factor)).astype(np.uint8)
 
 
 def draw_labels(

@@ -9,6 +9,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from iscale.arrays import block_mean
 from iscale.geometry import Region
 from iscale.model.genes import GeneArray
 from iscale.store.run_store import RunStore
@@ -64,23 +65,6 @@ def refined(values: NDArray[np.float32], cells: NDArray[np.bool_]) -> NDArray[np
     [1.0, 0.0, nan]
     """
     return np.where(cells | ~np.isfinite(values), values, np.float32(0))
-
-
-def block_mean(values: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
-    """Mean over blocks, of what is not NaN; NaN where nothing is.
-
-    >>> block_mean(np.array([[1, 3], [np.nan, np.nan]], np.float32), 2).tolist()
-    [[2.0]]
-    """
-    if factor == 1:
-        return values
-    pad = [(0, -n % factor) for n in values.shape]
-    blocks = np.pad(values, pad, constant_values=np.nan)
-    blocks = blocks.reshape(blocks.shape[0] // factor, factor, blocks.shape[1] // factor, factor)
-    there = np.isfinite(blocks)
-    count = there.sum(axis=(1, 3))
-    total = np.where(there, blocks, 0).sum(axis=(1, 3))
-    return np.where(count, total / np.maximum(count, 1), np.nan).astype(np.float32)
 
 
 def image_overview(

@@ -57,13 +57,6 @@ def green(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.asarray(table[pixels[1]])
 
 
-def blocks(values: NDArray[np.float32], side: int) -> NDArray[np.float32]:
-    """Values (y, x, n) of the ``side`` x ``side`` pixels of each superpixel."""
-    height, width = values.shape[0] // side, values.shape[1] // side
-    parts = values.reshape(height, side, width, side).swapaxes(1, 2)
-    return parts.reshape(height, width, side * side)
-
-
 def dense_part(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Density (y, x) that `DENSE_SHARE` of the pixels (y, x, n) of a superpixel reach, at least.
 

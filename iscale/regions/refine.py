@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from iscale.arrays import block_cells
 from iscale.engine.ledger import fingerprint
 from iscale.engine.plan import Resources, plan_regions
 from iscale.engine.step import Kernel, Step
@@ -55,9 +56,9 @@ def measure_region(context: RefineContext, region: Region) -> dict[str, list[int
             continue
         pixels = np.asarray(image[(slice(None), *shard.scaled(side).slices)])
         at = _density_of_glass(glass, context.grid, shard)[tissue]
-        density = nuclei.blocks(nuclei.haematoxylin(pixels), side)[tissue]
+        density = block_cells(nuclei.haematoxylin(pixels), side)[tissue]
         density -= (at @ nuclei.haematoxylin_weights()).astype(np.float32)[:, None]
-        stained = nuclei.blocks(nuclei.green(pixels), side)[tissue] > at[:, 1, None] + nuclei.STAINED
+        stained = block_cells(nuclei.green(pixels), side)[tissue] > at[:, 1, None] + nuclei.STAINED
         statistic = np.full(shard.shape, np.nan, np.float16)
         statistic[tissue] = nuclei.dense_part(density)
         store.write(STATISTIC, shard, statistic)

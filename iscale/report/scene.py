@@ -15,10 +15,11 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from iscale.arrays import block_mean
 from iscale.engine.whole_file import whole_file
 from iscale.geometry import Region, SlideGrid
 from iscale.plots.draw import box_of
-from iscale.plots.overview import block_mean, reduction
+from iscale.plots.overview import reduction
 from iscale.project.layout import file_name
 from iscale.report.values import read_json
 from iscale.store.run_store import RunStore

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import psutil
 from PIL import Image
 
+from iscale.engine.whole_file import whole_file
 from iscale.errors import InputError, StoreError
 from iscale.geometry import Region
 
@@ -25,12 +26,8 @@ def file_fingerprint(path: Path | str) -> str:
 
     Sampled: the size, the first and the last 64 KiB, and 64 blocks of 64 KiB evenly spaced between. Any change of
     size or metadata, and a re-encoding, change it; a change of a few bytes between the blocks of a file above 4 MiB
-    may not. Of a MIRAX slide the sizes of the files in its companion folder count too.
-
-    Raises
-    ------
-    InputError
-        The file cannot be read.
+    may not. Of a MIRAX slide the sizes of the files in its companion folder count too. A file that cannot be read is an
+    `InputError`.
     """
     path = Path(path)
     digest = hashlib.sha256()
@@ -98,7 +95,7 @@ class SlideReader(Protocol):
         ...
 
     def decode_to(self, npy: Path) -> None:
-        """Write level 0 as an uncompressed (y, x, 3) uint8 ``.npy``, which `open_decoded` reads by region."""
+        """Write level 0 as an uncompressed (y, x, 3) uint8 ``.npy``, which `DecodedImage` reads by region."""
         ...
 
     def close(self) -> None:
@@ -137,30 +134,21 @@ def on_white(rgba: Pixels) -> Pixels:
 def write_npy(npy: Path, shape_px: tuple[int, int], bands: Iterable[Pixels]) -> None:
     """Write consecutive bands of rows, each (rows, x, 3), as one ``.npy`` of (y, x, 3) uint8.
 
-    Plain writes, not a writable memory map: on a full disk a map kills the process instead of raising.
-    The file appears under its name when it is whole.
-
-    Raises
-    ------
-    StoreError
-        The disk is full, or does not take the file.
+    Plain writes, not a writable memory map: on a full disk a map kills the process instead of raising. A disk that is
+    full, or does not take the file, is a `StoreError`.
     """
-    part = npy.with_name(npy.name + ".part")
     header = {"descr": "|u1", "fortran_order": False, "shape": (*shape_px, 3)}
     try:
-        with part.open("wb") as file:
+        with whole_file(npy) as part, part.open("wb") as file:
             np.lib.format.write_array_header_1_0(file, header)
             for band in bands:
                 file.write(np.ascontiguousarray(band).data)
-        part.replace(npy)
     except OSError as error:
         size = 3 * shape_px[0] * shape_px[1]
         raise StoreError(
             f"{npy} cannot be written: {error.strerror or error} ({size / 1e9:.2f} GB are needed)",
             "Free that much space, or give another output folder.",
         ) from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def bands_of(shape_px: tuple[int, int], rows: int | None = None) -> Iterator[Region]:

@@ -32,14 +32,9 @@ _FEWEST = 200
 class Glass:
     """The colour of glass as a smooth field over the slide: per channel, a quadratic of the position.
 
-    Attributes
-    ----------
-    coefficients
-        Per channel the 6 coefficients of 1, u, v, u^2, uv, v^2; u and v run from -1 to 1 over the slide's width and
-        height; values are optical densities against pure white.
-    lowest, highest
-        Per channel the range of densities seen on glass: the field is cut to it, so that it does not run away where no
-        glass was seen.
+    Per channel there are the 6 ``coefficients`` of 1, u, v, u^2, uv, v^2; u and v run from -1 to 1 over the slide's
+    width and height, values are optical densities against pure white. The field is cut to the range of densities seen
+    on glass, ``lowest`` to ``highest`` per channel, so that it does not run away where no glass was seen.
     """
 
     coefficients: tuple[tuple[float, ...], ...]
@@ -73,14 +68,9 @@ def strength(relative: Array) -> Array:
 
 
 def fit_glass(od: Array, is_glass: Mask) -> Glass:
-    """Fit the colour of glass to the pixels that look like it, leaving out those that fit badly.
+    """Fit the colour of glass to the pixels (y, x) that look like it, leaving out those that fit badly.
 
-    Parameters
-    ----------
-    od
-        (y, x, 3) density against white.
-    is_glass
-        (y, x): smooth pixels, most of which are glass. With too few of them glass is taken as pure white.
+    ``od`` is the density (y, x, 3) against white. With too few pixels glass is taken as pure white.
     """
     rows, columns = np.nonzero(is_glass)
     if len(rows) < _FEWEST:
@@ -101,19 +91,12 @@ def fit_glass(od: Array, is_glass: Mask) -> Glass:
 
 
 def ink(relative: Array, texture: Array) -> Mask:
-    """Pixels (y, x) whose colour is that of a pen.
+    """Pixels (y, x) whose colour is that of a pen: ``relative`` is their density (y, x, 3) relative to glass.
 
     Eosin takes green from the light, haematoxylin red and green alike, DAB blue most of all. So what takes least of
     green is green ink, and what takes most of red and hardly any blue is blue ink. Blue, red and black ink are told
     from counterstain, blood, pigment and folds by being even, too: regions of that colour count where they have an
-    even core.
-
-    Parameters
-    ----------
-    relative
-        (y, x, 3) density relative to glass.
-    texture
-        (y, x) standard deviation of density in a small window.
+    even core. ``texture`` (y, x) is the standard deviation of density in a small window.
     """
     red, green, blue = np.moveaxis(relative, -1, 0)
     most, least = relative.max(-1), relative.min(-1)

@@ -42,14 +42,10 @@ DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, zlib.error, struc
 
 
 class FlatImage:
-    """A JPEG or PNG: its size is known, its pixels only after `decode_to`.
+    """A JPEG or PNG: its size is known, its pixels only after `decode_to`, which takes `decoding_bytes` of memory.
 
-    The resolution that such files state is that of a screen or a printer: no pixel size is taken from them.
-
-    Raises
-    ------
-    InputError
-        The file is neither, whatever its name says, or has more than 8 bits per channel.
+    The resolution that such files state is that of a screen or a printer: no pixel size is taken from them. What is
+    neither, whatever its name says, and more than 8 bits per channel are refused.
     """
 
     needs_decoding = True
@@ -67,51 +63,28 @@ class FlatImage:
         self.pixel_size_source = NO_SOURCE
 
     def read(self, level: int, region: Region) -> Pixels:
-        """Not possible before `decode_to`; `open_decoded` then reads what that wrote."""
+        """Not possible before `decode_to`; `DecodedImage` then reads what that wrote."""
         raise ValueError(
             f"{self.path}: no random access to {region} of level {level}, decode it first (needs_decoding)"
         )
 
     def decode_to(self, npy: Path) -> None:
-        """Write the image as an uncompressed (y, x, 3) uint8 ``.npy``.
-
-        Takes `decoding_bytes` of memory while it works.
-
-        Raises
-        ------
-        InputError
-            The file is damaged, or does not fit into the free memory.
-        StoreError
-            The disk does not take the array.
-        """
+        """Write the image as an uncompressed (y, x, 3) uint8 ``.npy``."""
         check_free_memory(self.path, self.decoding_bytes, self.levels[0])
         with _opened(self.path) as image:
-            try:
-                image.load()
-            except DECODING_ERRORS as error:
-                raise InputError(f"{self.path} cannot be decoded ({error})", DAMAGED) from error
+            self._load(image)
             write_npy(npy, self.levels[0], (_rgb(image, band) for band in bands_of(self.levels[0])))
 
     def overview(self, longest_px: int) -> tuple[Pixels, tuple[float, float]]:
-        """The image averaged down to at most ``longest_px``: (y, x, 3), and its pixels per pixel of that, (y, x).
-
-        Raises
-        ------
-        InputError
-            The file is damaged, or does not fit into the free memory.
-        """
+        """The image averaged down to at most ``longest_px``: (y, x, 3), and its pixels per pixel of that, (y, x)."""
         h, w = self.levels[0]
         with _opened(self.path) as image:
             if image.format == "JPEG":  # decoded at an eighth of the size an image takes a 64th of the memory
                 image.draft("RGB", (min(w, longest_px), min(h, longest_px)))
             drafted = round(w / image.size[0])
             check_free_memory(self.path, self.decoding_bytes // drafted**2, self.levels[0])
-            try:
-                image.load()
-            except DECODING_ERRORS as error:
-                raise InputError(f"{self.path} cannot be decoded ({error})", DAMAGED) from error
-            whole = Region(0, image.size[1], 0, image.size[0])
-            pixels = _rgb(image, whole)
+            self._load(image)
+            pixels = _rgb(image, Region(0, image.size[1], 0, image.size[0]))
         factor = max(1, -(-max(pixels.shape[:2]) // longest_px))
         rows, columns = (-(-n // factor) for n in pixels.shape[:2])
         if factor > 1:
@@ -121,21 +94,17 @@ class FlatImage:
     def close(self) -> None:
         """Nothing is held open."""
 
+    def _load(self, image: Image.Image) -> None:
+        try:
+            image.load()
+        except DECODING_ERRORS as error:
+            raise InputError(f"{self.path} cannot be decoded ({error})", DAMAGED) from error
+
 
 class DecodedImage:
-    """A slide of one level whose pixels lie in an uncompressed ``.npy``, memory-mapped.
+    """A slide of one level whose pixels lie in the ``.npy`` that its reader decoded it to, memory-mapped.
 
-    Parameters
-    ----------
-    npy
-        What `decode_to` wrote: (y, x, 3) uint8.
-    source
-        The reader that wrote it: path, pixel size and messages are its.
-
-    Raises
-    ------
-    StoreError
-        ``npy`` is not that array.
+    Path, pixel size and messages are that reader's. An array that is not the slide's is a `StoreError`.
     """
 
     needs_decoding = False
@@ -168,11 +137,6 @@ class DecodedImage:
     def close(self) -> None:
         """Let go of the memory map."""
         self._pixels = np.empty((0, 0, 3), np.uint8)
-
-
-def open_decoded(npy: Path | str, source: SlideReader) -> DecodedImage:
-    """A reader of what ``source.decode_to(npy)`` wrote."""
-    return DecodedImage(Path(npy), source)
 
 
 @contextlib.contextmanager

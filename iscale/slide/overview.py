@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from iscale.geometry import Region
-from iscale.slide.base import Pixels, SlideReader
+from iscale.arrays import downsampled
+from iscale.slide.base import Pixels, SlideReader, bands_of
 from iscale.slide.flat_reader import FlatImage
 from iscale.slide.reader import open_slide
 
@@ -19,22 +19,15 @@ BAND_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class Overview:
-    """A coarse picture of a capture's image, or of the mother image.
-
-    Attributes
-    ----------
-    rgb
-        (y, x, 3) uint8.
-    to_full
-        (3, 3) float64: takes (x, y, 1) in its pixels to full-resolution pixels. Positions count from the corner of a
-        pixel: the centre of the first is 0.5, 0.5.
-    full_um
-        Side of a full-resolution pixel in um, None where it is not known.
-    """
+    """A coarse picture of a capture's image, or of the mother image."""
 
     rgb: NDArray[np.uint8]
+    """(y, x, 3)."""
     to_full: NDArray[np.float64]
+    """(3, 3): takes (x, y, 1) in its pixels to full-resolution pixels. Positions count from the corner of a pixel: the
+    centre of the first is 0.5, 0.5."""
     full_um: float | None
+    """Side of a full-resolution pixel in um, None where it is not known."""
 
     @property
     def full_per_px(self) -> float:
@@ -65,24 +58,11 @@ class Overview:
 
 
 def read_overview(path: Path, longest_px: int = 2048, full_um: float | None = None) -> Overview:
-    """Average an image down until its longer side is at most ``longest_px``.
+    """Average a slide of any format down until its longer side is at most ``longest_px``.
 
     Reads the coarsest pyramid level that is fine enough, band by band; JPEG is decoded at an eighth, a quarter or half
-    of its size where that is enough, PNG in one piece.
-
-    Parameters
-    ----------
-    path
-        A slide, in any format that is read.
-    longest_px
-        Largest side of the overview.
-    full_um
-        Side of a full-resolution pixel in um; by default what the file states.
-
-    Raises
-    ------
-    InputError
-        The file cannot be read as an image.
+    of its size where that is enough, PNG in one piece. The side of a full-resolution pixel, ``full_um``, is by default
+    what the file states.
     """
     reader = open_slide(path)
     try:
@@ -102,23 +82,10 @@ def _from_level(reader: SlideReader, longest_px: int) -> tuple[Pixels, tuple[flo
     level = max((i for i, shape in enumerate(reader.levels) if max(shape) >= longest_px), default=0)
     h, w = reader.levels[level]
     factor = max(1, -(-max(h, w) // longest_px))
-    rows = max(factor, BAND_BYTES // (3 * w) // factor * factor)
+    whole_h, whole_w = (n // factor * factor for n in (h, w))  # what does not fill a block is left out
     bands = [
-        block_mean(reader.read(level, Region(y, min(y + rows, h), 0, w)), factor)
-        for y in range(0, h - factor + 1, rows)
+        downsampled(reader.read(level, band), factor)
+        for band in bands_of((whole_h, whole_w), max(factor, BAND_BYTES // (3 * w) // factor * factor))
     ]
     full_h, full_w = reader.levels[0]
     return np.concatenate(bands), (full_h / h * factor, full_w / w * factor)
-
-
-def block_mean(pixels: Pixels, factor: int) -> Pixels:
-    """Means of blocks (y, x, c) of ``factor`` pixels, rounded; what does not fill a block is left out.
-
-    >>> block_mean(np.array([[[1], [3], [9]], [[1], [3], [9]]], np.uint8), 2).ravel().tolist()
-    [2]
-    """
-    if factor == 1:
-        return pixels
-    h, w = (n // factor * factor for n in pixels.shape[:2])
-    blocks = pixels[:h, :w].reshape(h // factor, factor, w // factor, factor, -1)
-    return np.asarray(blocks.mean(axis=(1, 3), dtype=np.float32) + 0.5, dtype=np.uint8)

@@ -40,17 +40,7 @@ REMEDY = "Give the side of a full-resolution pixel in um: --pixel-size-raw, or t
 def checked_pixel_size(value: str | float, source: str) -> float:
     """A stated pixel size in um as a number, refused where it cannot be that of a slide.
 
-    Parameters
-    ----------
-    value
-        Number, or text of a file.
-    source
-        Where it is stated, for the message.
-
-    Raises
-    ------
-    InputError
-        Not a number, not finite, or outside of 0.05 to 20 um.
+    It is a number, or text of a file; ``source`` says where it is stated, for the message.
     """
     try:
         number = float(str(value).strip())
@@ -70,13 +60,8 @@ def resolve_pixel_size(
 ) -> tuple[float, str]:
     """The side of a full-resolution pixel in um, and where it was stated.
 
-    All that is stated must agree within 1 %; of values that agree the flag's is taken, then the file's, then the
-    metadata's.
-
-    Parameters
-    ----------
-    metadata, file, flag
-        Each the stated value, or None where nothing is stated, and the name of its source.
+    Each argument is the stated value, or None where nothing is stated, and the name of its source. All that is stated
+    must agree within 1 %; of values that agree the flag's is taken, then the file's, then the metadata's.
 
     Raises
     ------
@@ -99,13 +84,7 @@ def resolve_pixel_size(
 
 
 def square(x_um: float, y_um: float, source: str) -> float:
-    """The side of pixels that are ``x_um`` wide and ``y_um`` high.
-
-    Raises
-    ------
-    InputError
-        They differ by more than 2 %, or are not positive numbers.
-    """
+    """The side of pixels that are ``x_um`` wide and ``y_um`` high; refused where these differ by more than 2 %."""
     if not (math.isfinite(x_um) and math.isfinite(y_um) and x_um > 0 and y_um > 0):
         raise InputError(f"{source} states pixels of {x_um:g} x {y_um:g} um", "Correct the slide's metadata.")
     if max(x_um, y_um) > min(x_um, y_um) * (1 + ANISOTROPY):

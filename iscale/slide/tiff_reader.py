@@ -76,17 +76,8 @@ class _Level:
 class TiffReader:
     """A TIFF read segment by segment (tile or strip), so that a region costs the segments it touches.
 
-    Grey images become RGB. The file's first image of the largest size is the slide; SubIFDs are its pyramid.
-
-    Parameters
-    ----------
-    path
-        The TIFF file.
-
-    Raises
-    ------
-    InputError
-        Not a TIFF, cut short, or not 8-bit grey, RGB or RGBA.
+    Grey images become RGB. The file's first image of the largest size is the slide; SubIFDs are its pyramid. Refused is
+    what is cut short, or not 8-bit grey, RGB or RGBA.
     """
 
     def __init__(self, path: Path) -> None:
@@ -147,20 +138,13 @@ class TiffReader:
         """Put a page's pixels of ``region`` into ``out`` (y, x, channel), one segment at a time."""
         for plane in range(source.planes):
             for index, corner in _segments(source, region):
-                number = plane * _segments_per_plane(source) + index
-                pixels = self._segment(page, source, number)
+                pixels = self._segment(page, source, plane * _segments_per_plane(source) + index)
                 if pixels is None:
                     continue
                 y, x = corner
                 cell = Region(y, y + pixels.shape[0], x, x + pixels.shape[1])
-                both = Region(
-                    max(cell.y0, region.y0),
-                    min(cell.y1, region.y1),
-                    max(cell.x0, region.x0),
-                    min(cell.x1, region.x1),
-                )
-                last = plane + pixels.shape[2]
-                out[both.within(region)][..., plane:last] = pixels[both.within(cell)]
+                if both := cell.common(region):
+                    out[both.within(region)][..., plane : plane + pixels.shape[2]] = pixels[both.within(cell)]
 
     def _segment(self, page: Any, source: _Level, number: int) -> Pixels | None:
         """A tile or strip (y, x, channel), decoded; None where the file leaves it out."""
@@ -181,13 +165,7 @@ class TiffReader:
 
 
 def open_tiff(path: Path) -> tifffile.TiffFile:
-    """The TIFF file, its directories parsed.
-
-    Raises
-    ------
-    InputError
-        Not a TIFF, or its directories are cut off.
-    """
+    """The TIFF file, its directories parsed; refused where these are cut off."""
     try:
         tiff = tifffile.TiffFile(path)
     except (tifffile.TiffFileError, OSError, ValueError) as error:
@@ -202,13 +180,7 @@ def open_tiff(path: Path) -> tifffile.TiffFile:
 
 
 def check_complete(path: Path, page: Any) -> None:
-    """Refuse a page whose pixel data reach beyond the end of the file.
-
-    Raises
-    ------
-    InputError
-        The file was cut off, with the bytes it should have and has.
-    """
+    """Refuse a page whose pixel data reach beyond the end of the file, with the bytes it should have and has."""
     offsets, counts = np.asarray(page.dataoffsets, np.int64), np.asarray(page.databytecounts, np.int64)
     if not len(offsets) or len(offsets) != len(counts):
         raise InputError(f"{path}: an image in it has no pixel data", DAMAGED)
@@ -224,17 +196,9 @@ def check_complete(path: Path, page: Any) -> None:
 
 
 def stated_pixel_size(tiff: tifffile.TiffFile, path: Path) -> tuple[float | None, str]:
-    """Pixel size in um and its source, from OME metadata or else from the resolution tags of the first page.
-
-    Raises
-    ------
-    InputError
-        It is stated, and impossible or not square.
-    """
-    if tiff.ome_metadata:
-        stated = _ome_pixel_size(tiff.ome_metadata, path)
-        if stated is not None:
-            return stated
+    """Pixel size in um and its source, from OME metadata or else from the resolution tags of the first page."""
+    if tiff.ome_metadata and (stated := _ome_pixel_size(tiff.ome_metadata, path)):
+        return stated
     tags = tiff.pages[0].tags
     unit = {tifffile.RESUNIT.INCH: 25400.0, tifffile.RESUNIT.CENTIMETER: 1e4}.get(tags.valueof("ResolutionUnit", 2))
     x, y = tags.valueof("XResolution"), tags.valueof("YResolution")

@@ -1,4 +1,9 @@
-"""Stage ``tissue``: what of the slide is tissue, decided on an overview, then superpixel by superpixel."""
+"""Stage ``tissue``: what of the slide is tissue, decided once on a small overview, then superpixel by superpixel.
+
+What sets tissue apart on every stain is not its colour but that it is uneven at the scale of cells: over a few tens of
+um the density of glass varies by less than 0.01, of the palest tissue by 0.03. A pink haze of stain, a shadow, a tinted
+or vignetted slide are smooth. So texture decides; colour only draws the edge, and takes out ink and dirt.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +12,20 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 from numpy.typing import NDArray
+from scipy import ndimage
 
+from iscale.arrays import block_share, pixel_mean
 from iscale.engine.ledger import fingerprint
 from iscale.engine.plan import Resources, plan_regions, single_task
 from iscale.engine.step import Kernel, Step
 from iscale.errors import InputError
 from iscale.geometry import SUPERPIXEL_PX, Region, SlideGrid
-from iscale.slide.base import file_fingerprint
-from iscale.slide.colour import Mask, density, strength
-from iscale.slide.tissue_overview import EDGE, TISSUE, TissueModel, block_mean, learn_tissue
+from iscale.slide.base import Pixels, file_fingerprint
+from iscale.slide.colour import FILL, Array, Glass, Mask, density, fit_glass, ink, strength
 from iscale.slide.user_mask import UserMask, read_user_mask
 from iscale.store import layout
 from iscale.store.run_store import RunStore
@@ -29,28 +34,112 @@ if TYPE_CHECKING:
     from iscale.plan.job import Job
     from iscale.plan.workers import Workers
 
+GLASS, TISSUE, EDGE = 0, 1, 2
+"""Values of the coarse classes: at an edge each superpixel's own colour decides."""
 
-def superpixel_mask(
-    pixels: npt.NDArray[np.uint8], region: Region, model: TissueModel, classes: npt.NDArray[np.uint8]
-) -> Mask:
-    """Which superpixels of a region are tissue.
+WORKING_UM = 4.0
+"""A finer overview is first averaged to about this pixel size: texture then means the same on all slides."""
 
-    Each superpixel is decided by itself, from the coarse class of its place and, at an edge, from its own mean colour.
-    No halo is needed.
+WINDOW = 5
+"""Texture is the standard deviation in windows of so many coarse pixels, to a side."""
 
-    Parameters
-    ----------
-    pixels
-        (y, x, 3) pixels of the region, of the pyramid level of 16 x 16 analysis pixels or a finer one: its sides are
-        whole multiples of the region's.
-    region
-        Region of superpixels.
-    model, classes
-        What `learn_tissue` returned.
+LOWEST_TEXTURE, HIGHEST_TEXTURE = 0.013, 0.04
+"""The threshold on texture lies within these: a slide without glass, or without tissue, has no two groups."""
 
-    Returns
-    -------
-    (y, x) bool
+SMALLEST_GLASS_SHARE = 0.02
+"""Glass is a peak of the histogram of texture that holds this share of the slide."""
+
+ROUGHEST_GLASS = 0.025
+"""Glass has no more texture than this, with the noise of strong JPEG compression."""
+
+FAINTEST_SHARE, FAINTEST_DENSITY = 0.2, 0.045
+"""Tissue is denser than glass by this share of what is typical of the slide's tissue, or by this much."""
+
+SMALLEST_INK_MM2 = 0.001
+"""Ink of less than this (30 x 30 um) is not a pen's: dark nuclei, pigment."""
+
+STAINED_HOLE = 0.4
+"""A hole is even tissue, not glass, where its mean stain is at least this share of what is typical of the tissue."""
+
+SMALLEST_MM2 = 0.0025
+"""Fragments and holes smaller than this (50 x 50 um) are ignored ..."""
+
+SMALLEST_SHARE = 0.005
+"""... and fragments smaller than this share of the largest."""
+
+ACHROMATIC = 0.25
+"""Dirt, bubbles and edges of glass take all channels alike: spread of density over channels, over the largest."""
+
+OVERVIEW_PX = 4_000_000
+"""The slide as a whole is judged on the finest pyramid level with at most this many pixels."""
+
+BYTES_PER_OVERVIEW_PX = 150
+BYTES_PER_SUPERPIXEL = 140
+
+VERSION = 1
+"""Raised when the mask of the same slide changes."""
+
+
+@dataclass(frozen=True)
+class TissueModel:
+    """What `superpixel_mask` needs to know of the whole slide; JSON-able by `dataclasses.asdict`."""
+
+    glass: Glass
+    texture_threshold: float
+    """Standard deviation of density above which the overview is tissue."""
+    edge_density: float
+    """Density relative to glass above which a superpixel at an edge is tissue."""
+    coarse_px: int
+    """Side of a pixel of the coarse classes, in analysis pixels; a power of 2."""
+    shape_px: tuple[int, int]
+    """Height and width of the analysis image that the overview shows."""
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> TissueModel:
+        """The inverse of `dataclasses.asdict`, also after a way through JSON."""
+        h, w = values["shape_px"]
+        return cls(**{**values, "glass": Glass.from_json(values["glass"]), "shape_px": (h, w)})
+
+
+def learn_tissue(overview: Pixels, um_per_px: float, factor: int) -> tuple[TissueModel, Pixels]:
+    """Decide where the tissue is, at the resolution of an overview (y, x, 3), at best of 1 to 4 million pixels.
+
+    That is a pyramid level of the analysis image, padding included; its pixels have ``um_per_px``, and are ``factor``
+    analysis pixels to a side, a power of 2. It gives the model and the coarse classes (y, x): glass, tissue or edge.
+    """
+    shape_px = overview.shape[0] * factor, overview.shape[1] * factor
+    times = 1
+    while um_per_px * times * 2 <= WORKING_UM and min(overview.shape[:2]) // (times * 2) >= 8 * WINDOW:
+        times *= 2
+    padding = [(0, -n % times) for n in overview.shape[:2]]
+    rgb = pixel_mean(np.pad(overview, [*padding, (0, 0)], mode="edge"), times)
+    um = um_per_px * times
+    od = density(rgb)
+    fill = np.asarray((rgb > FILL).all(-1) | (rgb < 255 - FILL).all(-1))
+    seen: Mask = ~ndimage.binary_dilation(fill)  # pixels next to fill are a mixture with it
+    texture = local_deviation(od, seen)
+    threshold = _texture_threshold(texture[seen])
+    glass = fit_glass(od, seen & (texture < threshold))
+    h, w = od.shape[:2]
+    relative = od - glass.density((np.arange(h) + 0.5) / h, (np.arange(w) + 0.5) / w)
+    inked = _inked(relative, od, seen, um)
+    uneven = seen & (texture > threshold)
+    uneven &= _stained(relative, uneven)
+    tissue = _fragments(_without_lines(uneven & ~inked), inked, relative, um)
+    edge = _edge(tissue) & ~fill & ~inked
+    inner = strength(relative)[tissue & ~edge]
+    typical = float(np.median(inner)) if inner.size else 0.3
+    classes = np.where(edge, EDGE, np.where(tissue, TISSUE, GLASS)).astype(np.uint8)
+    model = TissueModel(glass, threshold, min(max(0.3 * typical, 0.03), 0.15), factor * times, shape_px)
+    return model, classes
+
+
+def superpixel_mask(pixels: Pixels, region: Region, model: TissueModel, classes: Pixels) -> Mask:
+    """Which superpixels (y, x) of a region are tissue, by what `learn_tissue` returned.
+
+    Each is decided by itself, from the coarse class of its place and, at an edge, from its own mean colour: no halo is
+    needed. The pixels (y, x, 3) of the region are of the pyramid level of 16 x 16 analysis pixels or a finer one: its
+    sides are whole multiples of the region's.
     """
     per_superpixel = pixels.shape[0] // region.shape[0]
     if pixels.shape != (region.shape[0] * per_superpixel, region.shape[1] * per_superpixel, 3):
@@ -63,34 +152,127 @@ def superpixel_mask(
     h, w = (n / SUPERPIXEL_PX for n in model.shape_px)
     rows = (np.arange(region.y0, region.y1) + 0.5) / h
     columns = (np.arange(region.x0, region.x1) + 0.5) / w
-    relative = density(block_mean(pixels, per_superpixel)) - model.glass.density(rows, columns)
+    relative = density(pixel_mean(pixels, per_superpixel)) - model.glass.density(rows, columns)
     stained = strength(relative) > model.edge_density
     return np.where(undecided, stained, mask)
 
 
-def _shares(
-    region: Region, model: TissueModel, classes: npt.NDArray[np.uint8]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def _shares(region: Region, model: TissueModel, classes: Pixels) -> tuple[Array, Array]:
     """Shares (y, x) of each superpixel that are tissue and edge in the coarse classes."""
     if model.coarse_px >= SUPERPIXEL_PX:
         times = model.coarse_px // SUPERPIXEL_PX
         rows = np.arange(region.y0, region.y1) // times
         columns = np.arange(region.x0, region.x1) // times
         at = classes[np.ix_(rows, columns)]
-        return (at == TISSUE).astype(float), (at == EDGE).astype(float)
+        return (at == TISSUE).astype(np.float32), (at == EDGE).astype(np.float32)
     side = SUPERPIXEL_PX // model.coarse_px
-    at = classes[region.scaled(side).slices].reshape(region.shape[0], side, region.shape[1], side)
-    return (at == TISSUE).mean((1, 3)), (at == EDGE).mean((1, 3))
+    at = classes[region.scaled(side).slices]
+    return block_share(at == TISSUE, side), block_share(at == EDGE, side)
 
 
-OVERVIEW_PX = 4_000_000
-"""The slide as a whole is judged on the finest pyramid level with at most this many pixels."""
+def local_deviation(od: Array, seen: Mask, window: int = WINDOW) -> Array:
+    """Standard deviation (y, x) of density in a window, over the three channels; of the pixels that were scanned only.
 
-BYTES_PER_OVERVIEW_PX = 150
-BYTES_PER_SUPERPIXEL = 140
+    Without the restriction every border between what was scanned and fill looks like texture.
+    """
+    weight = ndimage.uniform_filter(seen.astype(np.float32), window)
+    enough = weight > 2.5 / window**2
+    safe = np.where(enough, weight, 1)
+    variance = np.zeros(seen.shape, np.float32)
+    for channel in range(3):
+        # Centred first: float32 variances of values far from 0 lose the small ones.
+        values = np.where(seen, od[..., channel] - float(od[..., channel].mean()), 0).astype(np.float32)
+        mean = ndimage.uniform_filter(values, window) / safe
+        variance += np.maximum(ndimage.uniform_filter(values * values, window) / safe - mean * mean, 0)
+    return np.where(enough, np.sqrt(variance), np.float32(0))
 
-VERSION = 1
-"""Raised when the mask of the same slide changes."""
+
+def _texture_threshold(texture: Array) -> float:
+    """The valley between the texture of glass and that of tissue, kept within the range that separates the two."""
+    counts, edges = np.histogram(np.log10(np.maximum(texture, 10**-3.5)), bins=175, range=(-3.5, 0.0))
+    frequency = ndimage.gaussian_filter1d(counts / max(1, texture.size), 4.0, mode="constant")
+    at = 10 ** ((edges[:-1] + edges[1:]) / 2)
+    glass = _glass_mode(frequency, at)
+    low = LOWEST_TEXTURE if glass is None else max(LOWEST_TEXTURE, float(at[glass]))
+    between = np.flatnonzero((at >= low) & (at <= HIGHEST_TEXTURE))
+    rare = between[frequency[between] <= 1.2 * frequency[between].min() + 1e-5]
+    return float(at[rare[len(rare) // 2]])
+
+
+def _glass_mode(frequency: NDArray[np.float64], at: NDArray[np.float64]) -> int | None:
+    """The first peak, from the smooth end, that holds a part of the slide and can be glass, if there is one."""
+    padded = np.pad(frequency, 1)
+    peaks = np.flatnonzero((frequency >= padded[:-2]) & (frequency > padded[2:]) & (at < ROUGHEST_GLASS))
+    for peak in peaks:
+        if frequency[max(0, peak - 8) : peak + 8].sum() > SMALLEST_GLASS_SHARE:
+            return int(peak)
+    return None
+
+
+def _stained(relative: Array, uneven: Mask) -> Mask:
+    """Where there is some stain at all: smears and scratches of the glass are uneven, but hardly denser than it."""
+    stain = strength(relative)
+    typical = float(np.median(stain[uneven])) if uneven.any() else 0.0
+    return np.asarray(ndimage.uniform_filter(stain, WINDOW) > min(FAINTEST_SHARE * typical, FAINTEST_DENSITY))
+
+
+def _inked(relative: Array, od: Array, seen: Mask, um: float) -> Mask:
+    """Pen strokes with their blurred rims; specks of such colours inside tissue are not ink."""
+    found = ink(relative, local_deviation(od, seen, 3)) & seen
+    found = ndimage.binary_opening(found, iterations=1)
+    strokes, n = ndimage.label(found, np.ones((3, 3)))
+    area = np.bincount(strokes.ravel(), minlength=n + 1)
+    area[0] = 0
+    found = (area > SMALLEST_INK_MM2 * 1e6 / um**2)[strokes]
+    return np.asarray(ndimage.binary_dilation(found, iterations=WINDOW // 2 + 1))
+
+
+def _without_lines(uneven: Mask) -> Mask:
+    """Drop what is no wider than the window: a single edge (of a shadow, of a cover slip) seen from both sides."""
+    disc = np.hypot(*np.mgrid[-3:4, -3:4]) <= WINDOW / 2 + 0.7
+    padded = np.pad(uneven, 4, mode="edge")  # tissue may be cut by the border of the image
+    wide = ndimage.binary_dilation(ndimage.binary_opening(padded, disc), disc) & padded
+    return np.asarray(wide[4:-4, 4:-4])
+
+
+def _fragments(uneven: Mask, inked: Mask, relative: Array, um: float) -> Mask:
+    """Connected pieces of tissue: small holes and stained ones closed, tiny and colourless pieces dropped."""
+    smallest = max(SMALLEST_MM2 * 1e6 / um**2, 4.0)
+    filled = uneven | _holes_to_close(uneven, inked, strength(relative), smallest)
+    pieces, n = ndimage.label(filled, np.ones((3, 3)))
+    if n == 0:
+        return filled
+    area = np.bincount(pieces.ravel(), minlength=n + 1).astype(float)
+    area[0] = 0
+    sums = np.stack([np.bincount(pieces.ravel(), relative[..., c].ravel(), n + 1) for c in range(3)], -1)
+    mean = sums / np.maximum(area, 1)[:, None]
+    chroma = (mean.max(1) - mean.min(1)) / np.maximum(mean.max(1), 0.02)
+    # A whole section can be nearly grey (faint counterstain): dirt has clearly less colour than the main piece.
+    coloured = chroma > min(ACHROMATIC, 0.6 * float(chroma[area.argmax()]))
+    keep = coloured & (area >= smallest)
+    keep &= area >= SMALLEST_SHARE * (area * keep).max()
+    return np.asarray(keep[pieces])
+
+
+def _holes_to_close(uneven: Mask, inked: Mask, stain: Array, smallest: float) -> Mask:
+    """Holes in tissue that are tiny, or enclosed by it and as strongly stained: even tissue, such as collagen."""
+    holes, n = ndimage.label(~uneven & ~inked)
+    area = np.bincount(holes.ravel(), minlength=n + 1)
+    mean = np.bincount(holes.ravel(), stain.ravel(), n + 1) / np.maximum(area, 1)
+    typical = float(np.median(stain[uneven])) if uneven.any() else np.inf
+    open_ones = np.unique(np.concatenate([holes[0], holes[-1], holes[:, 0], holes[:, -1]]))
+    close = mean > STAINED_HOLE * typical
+    close[open_ones] = False
+    close |= area < smallest
+    close[0] = False
+    return np.asarray(close[holes])
+
+
+def _edge(tissue: Mask) -> Mask:
+    """Where texture cannot tell: its window reaches over the border of the tissue by half its width."""
+    grown = ndimage.binary_dilation(tissue, np.ones((3, 3), bool))
+    inner = ndimage.binary_erosion(tissue, np.ones((3, 3), bool), iterations=WINDOW // 2 + 1, border_value=1)
+    return np.asarray(grown & ~inner)
 
 
 @dataclass(frozen=True)
@@ -140,7 +322,7 @@ def user_mask_region(context: TissueContext, region: Region) -> int:
     return int(mask.sum())
 
 
-def _pixels(store: RunStore, level: int, region: Region | None) -> NDArray[np.uint8]:
+def _pixels(store: RunStore, level: int, region: Region | None) -> Pixels:
     """Pixels (y, x, c) of a pyramid level, or of a region of it."""
     place = (slice(None), *region.slices) if region else (...,)
     return np.ascontiguousarray(np.moveaxis(np.asarray(store.array(f"image/{level}")[place]), 0, -1))
@@ -151,10 +333,7 @@ def tissue_steps(
 ) -> Iterator[Step]:
     """The steps that fill ``tissue/``: the overview is judged, then every superpixel; a user's mask replaces both.
 
-    Parameters
-    ----------
-    inputs
-        Fingerprint of the image.
+    ``inputs`` is the fingerprint of the image.
     """
     shapes = layout.level_shapes(grid.shape_px)
     array = layout.mask("tissue/mask", grid.superpixel_shape)
@@ -193,19 +372,16 @@ def tissue_steps(
         )
 
     level = min(4, len(shapes) - 1)
-    shard = min(layout.MASK_SHARD_SUPERPIXELS, max(grid.superpixel_shape))
+    side = layout.MASK_SHARD_SUPERPIXELS
     per_superpixel = BYTES_PER_SUPERPIXEL + 3 * (SUPERPIXEL_PX // 2**level) ** 2
+    most = per_superpixel * min(side, max(grid.superpixel_shape)) ** 2 + OVERVIEW_PX
     kernel: Kernel = user_mask_region if user_mask else mask_region
     yield Step(
         name="tissue/mask",
         kernel=kernel,
         context=TissueContext(store, grid, level, user_mask),
         plan=plan_regions(
-            "tissue/mask",
-            grid.superpixel_shape,
-            (layout.MASK_SHARD_SUPERPIXELS, layout.MASK_SHARD_SUPERPIXELS),
-            lambda rows_columns: per_superpixel * shard**2 + rows_columns[0] * rows_columns[1] + OVERVIEW_PX,
-            resources,
+            "tissue/mask", grid.superpixel_shape, (side, side), lambda shape: most + prod(shape), resources
         ),
         fingerprint=fingerprint("tissue", parameters, *inputs),
         outputs=store.metadata("tissue", "tissue/mask", "tissue/y", "tissue/x"),

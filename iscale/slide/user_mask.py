@@ -12,6 +12,7 @@ import numpy.typing as npt
 import psutil
 from PIL import Image, UnidentifiedImageError
 
+from iscale.arrays import block_share
 from iscale.errors import InputError
 from iscale.geometry import SUPERPIXEL_PX, Region, SlideGrid
 from iscale.slide.base import any_size
@@ -60,11 +61,6 @@ class ImageMask:
     """A mask image of any size that shows the whole slide; what is not 0 is tissue (and not transparent).
 
     It is held at its own size, one byte a pixel: workers should open it once.
-
-    Raises
-    ------
-    InputError
-        Not an image, of another aspect ratio than the slide, all 0, or larger than the free memory.
     """
 
     def __init__(self, path: Path, grid: SlideGrid) -> None:
@@ -102,17 +98,7 @@ class _Polygon:
 class PolygonMask:
     """Polygons in full-resolution pixels of the slide, drawn for each region alone.
 
-    Parameters
-    ----------
-    path
-        GeoJSON: a FeatureCollection, a list of features, a feature or a geometry; Polygon and MultiPolygon, with holes.
-    grid
-        The slide's grids.
-
-    Raises
-    ------
-    InputError
-        Not JSON, no polygon in it, coordinates that are not numbers, or polygons outside of the slide.
+    They come as GeoJSON: a FeatureCollection, a list of features, a feature or a geometry.
     """
 
     def __init__(self, path: Path, grid: SlideGrid) -> None:
@@ -134,8 +120,7 @@ class PolygonMask:
             x0, y0, x1, y1 = polygon.box
             if x1 > region.x0 and x0 < region.x1 and y1 > region.y0 and y0 < region.y1:
                 inside |= _draw(polygon, region)
-        share = inside.reshape(h, OVERSAMPLING, w, OVERSAMPLING).mean((1, 3))
-        return np.asarray(share > 0.5)
+        return np.asarray(block_share(inside, OVERSAMPLING) > 0.5)
 
 
 def _decode(path: Path) -> Mask:
@@ -187,13 +172,7 @@ def geometries_of(value: Any) -> list[dict[str, Any]]:
 
 
 def rings_of(path: Path, geometry: dict[str, Any], least: int = 3) -> list[list[Ring]]:
-    """The polygons of a geometry, each a list of rings (n, 2) of at least so many points.
-
-    Raises
-    ------
-    InputError
-        Coordinates are not pairs of finite numbers, or a ring has fewer points.
-    """
+    """The polygons of a geometry, each a list of rings (n, 2) of at least so many points; all numbers are finite."""
     coordinates = geometry.get("coordinates") or []
     polygons = [coordinates] if geometry["type"] == "Polygon" else coordinates
     try:

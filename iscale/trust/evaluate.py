@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from iscale.arrays import block_mean
 from iscale.engine.machine import give_back
 from iscale.engine.plan import BASELINE_BYTES, format_bytes, parse_bytes
 from iscale.engine.progress import Watcher
@@ -19,7 +20,7 @@ from iscale.engine.whole_file import whole_file
 from iscale.errors import InputError, MemoryBudgetError, StoreError
 from iscale.geometry import Region
 from iscale.plots.draw import draw_map
-from iscale.plots.overview import block_mean, reduction
+from iscale.plots.overview import reduction
 from iscale.project.layout import file_name
 from iscale.results import Run, open_run
 from iscale.trust import score_maps, score_spots

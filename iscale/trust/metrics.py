@@ -14,6 +14,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from sklearn.metrics import root_mean_squared_error
 from sklearn.metrics.pairwise import cosine_similarity
 
+from iscale.arrays import block_mean
 from iscale.geometry import Region
 
 BLOCKS = (1, 2, 4, 8)
@@ -32,21 +33,8 @@ def paired(true: NDArray[np.floating], guess: NDArray[np.floating]) -> tuple[Map
 
 
 def block_means(values: Maps, block: int) -> Maps:
-    """Means over whole blocks of (..., y, x), of what is not NaN; NaN where that is less than half of a block.
-
-    >>> values = np.array([[1, 3, np.nan, 5], [np.nan, 2, np.nan, np.nan]])
-    >>> block_means(values, 2).tolist()
-    [[2.0, nan]]
-    """
-    if block == 1:
-        return values
-    *rest, height, width = values.shape
-    cells = values.reshape(*rest, height // block, block, width // block, block)
-    there = np.isfinite(cells)
-    count = there.sum(axis=(-3, -1))
-    total = cells.sum(axis=(-3, -1), where=there)
-    enough = count >= LEAST_SHARE * block**2
-    return np.asarray(np.divide(total, count, out=np.full(count.shape, np.nan), where=enough), np.float64)
+    """Means (..., y, x) over blocks of what is not NaN; NaN where that is less than half of a block."""
+    return block_mean(values, block, LEAST_SHARE)
 
 
 def whole_blocks(region: Region) -> Region:

@@ -11,10 +11,11 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from iscale.arrays import block_mean
 from iscale.geometry import Region
 from iscale.model.loadings import COARSE_PATH, FACTORS_PATH, stored_loadings
 from iscale.plots.labels import label_map
-from iscale.plots.overview import block_mean, refined
+from iscale.plots.overview import refined
 from iscale.store.layout import COARSE_STEP, SHARD_SUPERPIXELS
 from iscale.store.remedies import making
 from iscale.store.run_store import RunStore

@@ -12,6 +12,7 @@ from matplotlib.colors import to_rgb
 from numpy.typing import NDArray
 from PIL import Image
 
+from iscale.arrays import halve
 from iscale.geometry import Region
 from iscale.view.planes import Planes, fill_squares
 from iscale.view.query import Query, RefusedError
@@ -101,7 +102,7 @@ class Tiles:
             there = Region(window.y0, min(window.y1, height), window.x0, min(window.x1, width))
             fill_squares(found, window, CHUNK, lambda corner: self._chunk(array, stored, corner), there)
         for _ in range(level - stored):
-            found = _halved(found)
+            found = halve(found)
         return found
 
     def _chunk(self, array: Any, level: int, corner: tuple[int, int]) -> NDArray[np.uint8]:
@@ -117,13 +118,6 @@ class Tiles:
 def _enlarged(cells: NDArray[np.uint8], times: int) -> NDArray[np.uint8]:
     """Every cell as a square of ``times`` x ``times`` pixels."""
     return cells if times == 1 else cells.repeat(times, axis=0).repeat(times, axis=1)
-
-
-def _halved(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Means over 2 x 2 pixels."""
-    height, width = pixels.shape[:2]
-    blocks = pixels.reshape(height // 2, 2, width // 2, 2, 3).astype(np.uint16)
-    return np.asarray((blocks.sum(axis=(1, 3)) + 2) // 4, np.uint8)
 
 
 def _level(query: Query, name: str) -> float:

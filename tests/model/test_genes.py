@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 import iscale
+from iscale.arrays import block_mean
 from iscale.errors import InputError
 from iscale.geometry import Region
-from iscale.model.genes import block_means, choose_genes, open_source
+from iscale.model.genes import choose_genes, open_source
 
 WINDOW = Region(10, 42, 20, 50)
 
@@ -86,9 +87,9 @@ def test_overviews_are_means_over_the_tissue(runs) -> None:
     names = [source.genes[0], source.genes[7]]
     exact = source.read(names, whole)
     np.testing.assert_allclose(source.overview(names, whole, 1), exact)
-    np.testing.assert_allclose(source.overview(names, whole, 2), block_means(exact, 2), rtol=1e-5)
+    np.testing.assert_allclose(source.overview(names, whole, 2), block_mean(exact, 2), rtol=1e-5)
     for step in (4, 8, 16):
-        coarse, fine = source.overview(names, whole, step), block_means(exact, step)
+        coarse, fine = source.overview(names, whole, step), block_mean(exact, step)
         assert coarse.shape == fine.shape
         assert (np.isnan(coarse) == np.isnan(fine)).all()
         np.testing.assert_allclose(coarse, fine, rtol=0.25)

@@ -9,7 +9,7 @@ import zarr
 from PIL import Image
 
 from iscale.pipeline.run import run
-from iscale.plots.overview import block_mean, mean_map, reduction
+from iscale.plots.overview import mean_map, reduction
 from iscale.project.layout import is_sheet
 
 
@@ -26,10 +26,6 @@ def test_an_overview_is_the_mean_of_what_is_there() -> None:
     np.testing.assert_allclose(overview[125:], blocks.mean(axis=(1, 3))[125:], atol=1e-5)
     assert np.isnan(overview[:125, :175]).all()
     assert np.isfinite(overview[:125, 175:]).all()
-
-
-def test_a_block_off_the_end_is_the_mean_of_its_part() -> None:
-    assert block_mean(np.array([[1, 2, 5]], np.float32), 2).tolist() == [[1.5, 5.0]]
 
 
 def test_published_folders_hold_a_picture_per_gene(tiny_project: Path) -> None:

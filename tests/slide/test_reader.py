@@ -14,9 +14,8 @@ from iscale.errors import InputError
 from iscale.geometry import Region
 from iscale.slide import reader as reader_module
 from iscale.slide.base import SlideReader
-from iscale.slide.flat_reader import FlatImage
-from iscale.slide.openslide_reader import OpenSlideReader
-from iscale.slide.reader import open_decoded
+from iscale.slide.flat_reader import DecodedImage, FlatImage
+from iscale.slide.reader import OpenSlideReader
 from iscale.slide.tiff_reader import TiffReader
 
 
@@ -91,7 +90,7 @@ def test_transparency_is_laid_over_white(tmp_path: Path) -> None:
     Image.fromarray(rgba).save(tmp_path / "a.png")
     png = open_slide(tmp_path / "a.png")
     png.decode_to(tmp_path / "a.npy")
-    for reader in (open_slide(tmp_path / "a.tif"), open_decoded(tmp_path / "a.npy", png)):
+    for reader in (open_slide(tmp_path / "a.tif"), DecodedImage(tmp_path / "a.npy", png)):
         pixels = reader.read(0, Region(0, 700, 0, 900))
         assert (pixels[:300] == 255).all()
         assert np.array_equal(pixels[300:], IMAGE[300:])
@@ -157,7 +156,7 @@ def test_flat_images_are_decoded_once_then_read(tmp_path: Path, name: str, mode:
     assert flat.needs_decoding
     assert flat.pixel_size_um is None
     flat.decode_to(tmp_path / "a.npy")
-    decoded = open_decoded(tmp_path / "a.npy", flat)
+    decoded = DecodedImage(tmp_path / "a.npy", flat)
     assert not decoded.needs_decoding
     with Image.open(tmp_path / name) as again:
         assert np.array_equal(decoded.read(0, REGION), np.asarray(again.convert("RGB"))[REGION.slices])
@@ -295,7 +294,7 @@ def test_strips_too_large_or_too_wide_ask_for_decoding(tmp_path: Path) -> None:
     assert open_slide(tmp_path / "wide.tif").needs_decoding
     reader = open_slide(tmp_path / "wide.tif")
     reader.decode_to(tmp_path / "wide.npy")
-    assert np.array_equal(open_decoded(tmp_path / "wide.npy", reader).read(0, Region(0, 20, 0, 17000)), rgb)
+    assert np.array_equal(DecodedImage(tmp_path / "wide.npy", reader).read(0, Region(0, 20, 0, 17000)), rgb)
 
 
 @pytest.mark.real
@@ -318,7 +317,7 @@ def test_real_slides(
     assert reader.pixel_size_um == (None if um is None else pytest.approx(um, rel=1e-4))
     if reader.needs_decoding:
         reader.decode_to(tmp_path / "image.npy")
-        reader = open_decoded(tmp_path / "image.npy", reader)
+        reader = DecodedImage(tmp_path / "image.npy", reader)
         with Image.open(data_dir / name) as image:
             white = Image.new("RGBA", image.size, "white")
             expected = np.asarray(Image.alpha_composite(white, image.convert("RGBA")).convert("RGB"))

@@ -13,11 +13,12 @@ import pytest
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
+from iscale.arrays import halve
 from iscale.geometry import SUPERPIXEL_PX, Region, SlideGrid
-from iscale.slide.reader import open_decoded, open_slide
-from iscale.slide.resample import halve, resample, source_region
-from iscale.slide.tissue import superpixel_mask
-from iscale.slide.tissue_overview import TissueModel, learn_tissue
+from iscale.slide.flat_reader import DecodedImage
+from iscale.slide.ingest import resample, source_region
+from iscale.slide.reader import open_slide
+from iscale.slide.tissue import TissueModel, learn_tissue, superpixel_mask
 
 Pixels = npt.NDArray[np.uint8]
 UM = 0.5
@@ -41,7 +42,7 @@ def read_analysis(path: Path, scratch: Path, raw_um: float, um: float) -> tuple[
     reader = open_slide(path)
     if reader.needs_decoding:
         reader.decode_to(scratch / "slide.npy")
-        reader = open_decoded(scratch / "slide.npy", reader)
+        reader = DecodedImage(scratch / "slide.npy", reader)
     grid = SlideGrid(reader.levels[0], raw_um, um)
     image = np.full((*grid.shape_px, 3), 255, np.uint8)
     for tile in Region(0, grid.shape_px[0], 0, grid.shape_px[1]).tiles(2048):

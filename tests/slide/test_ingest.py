@@ -1,14 +1,14 @@
 from __future__ import annotations
 
-import array_api_strict as strict
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from iscale.arrays import halve
 from iscale.geometry import Region, SlideGrid
-from iscale.slide.resample import choose_level, halve, level_factor, resample, source_region
+from iscale.slide.ingest import choose_level, level_factor, resample, source_region
 
 FACTORS = [(0.688, 0.75), (0.25, 0.5), (0.499, 0.5), (0.5, 0.5), (0.65, 0.5), (0.12, 0.5)]
 
@@ -153,23 +153,3 @@ def test_the_window_lies_in_the_level_and_holds_what_is_needed(
         assert window.y1 <= 777
         assert window.x1 <= 901
         resample(np.zeros((*window.shape, 3), np.uint8), window, out, grid, (777, 901))
-
-
-def test_halving_is_the_rounded_mean_in_both_layouts() -> None:
-    image = noise(301, 402)
-    exact = np.pad(image, ((0, 1), (0, 0), (0, 0)), mode="edge").reshape(151, 2, 201, 2, 3).mean((1, 3))
-    assert np.array_equal(halve(image), np.floor(exact + 0.5))
-    channels = np.ascontiguousarray(image.transpose(2, 0, 1))
-    assert np.array_equal(halve(channels, channels_first=True), halve(image).transpose(2, 0, 1))
-    assert (halve(np.full((8, 8, 3), 255, np.uint8)) == 255).all()
-
-
-@pytest.mark.parametrize("shape", [(8, 6, 3), (7, 6, 3), (8, 5, 3), (1, 1, 3)])
-def test_halving_needs_no_more_than_the_array_api(shape: tuple[int, int, int]) -> None:
-    """What CuPy has, too; and it gives the same bytes."""
-    image = np.random.default_rng(6).integers(0, 256, shape, dtype=np.uint8)
-    channels = np.ascontiguousarray(image.transpose(2, 0, 1))
-    for pixels, first in ((image, False), (channels, True)):
-        result = halve(strict.asarray(pixels), channels_first=first)
-        assert result.dtype == strict.uint8
-        np.testing.assert_array_equal(np.asarray(result), halve(pixels, channels_first=first))
