@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from benchmarks.report import machine, publish, table
 from benchmarks.sampling import disk_bytes, sample, stage_figures
 from iscale.captures.readers.space_ranger import COLUMNS
-from iscale.demo.synthetic import write_synthetic_slide
+from iscale.demo.painting import write_synthetic_slide
 from iscale.transform import Transform, write_transform
 
 PIXEL_UM, BIN_UM = 0.5, 2.0

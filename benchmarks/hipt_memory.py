@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.features import run, stand_ins
 from benchmarks.report import machine, publish, table
-from iscale.demo.synthetic import write_synthetic_slide
+from iscale.demo.painting import write_synthetic_slide
 
 PIXEL_UM = 0.5
 

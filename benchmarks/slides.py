@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tifffile import TiffWriter
 
-from iscale.demo.synthetic import write_synthetic_slide
+from iscale.demo.painting import write_synthetic_slide
 from iscale.engine.plan import format_bytes
 from iscale.geometry import SUPERPIXEL_PX
 
