@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from iscale.export.pyramid import ome_metadata
+from iscale.store.ome import ome_metadata
 from iscale.geometry import SlideGrid
 from iscale.results import Run, open_run
 from iscale.store import layout
