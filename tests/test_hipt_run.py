@@ -71,11 +71,12 @@ def test_auto_takes_hipt_where_its_weights_are_and_says_so(
 
 
 def test_the_whole_pipeline_runs_on_hipt_and_is_reused(tiny_project: Path, stand_in_weights: Path) -> None:
-    out = iscale.run(tiny_project, weights=stand_in_weights, n_plots=1, **COARSE)
+    options = {"weights": stand_in_weights, "n_plots": 1, "n_clusters": 3, **COARSE}
+    out = iscale.run(tiny_project, **options)
     run = iscale.open_run(out)
     assert np.isfinite(run.expression.to_numpy()[:, run.tissue.to_numpy()]).all()
     vectors = (out / "run.zarr" / "features" / "vectors" / "zarr.json").stat().st_mtime_ns
-    iscale.run(tiny_project, weights=stand_in_weights, n_plots=1, **COARSE)
+    iscale.run(tiny_project, **options)
     assert (out / "run.zarr" / "features" / "vectors" / "zarr.json").stat().st_mtime_ns == vectors
     identity = run.store.attributes("features")["encoder"]
     assert identity["encoder"] == "hipt"

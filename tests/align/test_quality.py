@@ -19,7 +19,7 @@ from iscale.align.structure import haematoxylin
 from iscale.slide.overview import Overview, read_overview
 from iscale.transform import Transform
 
-PX = 1024
+PX = 512
 
 
 @dataclass(frozen=True)

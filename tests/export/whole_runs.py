@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from iscale.store.ome import ome_metadata
 from iscale.geometry import SlideGrid
 from iscale.results import Run, open_run
 from iscale.store import layout
+from iscale.store.ome import ome_metadata
 from iscale.store.run_store import RunStore
 
 GENES = ("ERBB2", "KRT8", "MS4A1", "CD3D", "COL1A1", "HLA-A", "ACTB", "IGKC", "FASN", "CXCL13")

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import iscale
@@ -18,16 +19,23 @@ PIXEL_UM = 4.6
 
 @pytest.fixture(scope="module")
 def project(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MOB1 as mother and capture: the slide from where it is, the capture with an image of its own."""
+    """MOB1 as mother and capture: the slide from where it is, the capture of strong genes, with an image of its own."""
     folder = tmp_path_factory.mktemp("mob")
     (folder / "MOB1").mkdir()
-    for end in (".counts.tsv.gz", ".spots.tsv", ".jpg"):
+    table = pd.read_csv(data_dir / "st_mob" / "MOB1.counts.tsv.gz", sep="\t", index_col=0)
+    strong = table.columns[table.sum().argsort().to_numpy()[-1000:]]
+    table[sorted(strong)].to_csv(
+        folder / "MOB1" / "MOB1.counts.tsv.gz", sep="\t", compression={"method": "gzip", "compresslevel": 1}
+    )
+    for end in (".spots.tsv", ".jpg"):
         shutil.copy(data_dir / "st_mob" / f"MOB1{end}", folder / "MOB1")
     slide = data_dir / "st_mob" / "MOB1.jpg"
     init_project(folder / "P", slide, [f"MOB1={folder / 'MOB1'}"], pixel_size_raw=PIXEL_UM)
     (folder / "P" / "MotherImage" / "radius-raw.txt").write_text(f"{50 / PIXEL_UM:.3f}\n")
     settings = folder / "P" / "iscale.toml"
-    settings.write_text(f"pixel_size = {PIXEL_UM}\ndist_st = 0\nn_genes = 20\nn_plots = 1\n" + settings.read_text())
+    settings.write_text(
+        f"pixel_size = {PIXEL_UM}\ndist_st = 0\nn_genes = 20\nn_plots = 1\nn_clusters = [4]\n" + settings.read_text()
+    )
     return folder / "P"
 
 

@@ -8,7 +8,6 @@ import numpy as np
 import zarr
 from PIL import Image
 
-from iscale.pipeline.run import run
 from iscale.plots.overview import block_mean, mean_map, reduction
 from iscale.project.layout import is_sheet
 
@@ -32,8 +31,8 @@ def test_a_block_off_the_end_is_the_mean_of_its_part() -> None:
     assert block_mean(np.array([[1, 2, 5]], np.float32), 2).tolist() == [[1.5, 5.0]]
 
 
-def test_published_folders_hold_a_picture_per_gene(tiny_project: Path) -> None:
-    out = run(tiny_project, stage="plot", n_plots=3)
+def test_published_folders_hold_a_picture_per_gene(tiny_original_run: Path) -> None:
+    out = tiny_original_run / "iSCALE_output"
     folders = ["spot_level_st_plots/D1", "spot_level_st_plots/D2", "spot_level_st_plots/spots-integrated"]
     for folder in [*folders, "super_res_ST_plots", "super_res_ST_plots/refined"]:
         pictures = sorted(path for path in (out / folder).glob("*.png") if not is_sheet(path))
