@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
+from PIL import Image
 
 from iscale import open_run
 from iscale.demo.synthetic import write_demo
@@ -29,19 +31,25 @@ from iscale.plan.workers import open_driver
 from iscale.store.run_store import RunStore
 
 OPTIONS: dict[str, Any] = {"n_genes": 12, "n_plots": 1, "n_clusters": 4, "pixel_size": 0.25, "dist_st": 0}
-"""Of the pixels given here a slide of 2,176 px has 3 x 3 shards, the last of which are cut short."""
+ROWS, REGIONS = 1216, 6
+"""Of a slide of 2,176 x 1,216 px (width x height) there are 3 x 2 shards of pixels half as large, the last cut short."""
 DRAWINGS = ("cluster/draw", "annotate/figures")
 
 
 @pytest.fixture(scope="module")
 def demo_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo on a slide of little more than the least, its aligned tables in the pixels of the analysis."""
+    """The upper part of the demo's slide with the spots there, by tables in the pixels of the analysis."""
     folder = tmp_path_factory.mktemp("demo")
     write_demo(folder, side_px=2176)
+    slide = folder / "MotherImage" / "he-raw.tif"
+    Image.fromarray(tifffile.imread(slide, level=0)[:ROWS]).save(slide.with_suffix(".png"))
+    slide.unlink()
+    shutil.rmtree(folder / "DaughterCaptures" / "UnallignedToMother")
     for path in folder.glob("DaughterCaptures/AllignedToMother/*/locs.tsv"):
         head, *rows = path.read_text().splitlines()
-        cells = [row.split("\t") for row in rows]
-        path.write_text("\n".join([head, *(f"{c[0]}\t{2 * float(c[1])}\t{2 * float(c[2])}" for c in cells)]) + "\n")
+        spots = [(spot, float(x), float(y)) for spot, x, y in (row.split("\t") for row in rows)]
+        kept = [f"{spot}\t{2 * x}\t{2 * y}" for spot, x, y in spots if y < ROWS - 60]
+        path.write_text("\n".join([head, *kept]) + "\n")
     return folder
 
 
@@ -157,7 +165,7 @@ def test_a_killed_run_redoes_only_what_is_missing_and_gives_the_same_bytes_train
     report = json.loads((tmp_path / "report.json").read_text())
     step = next(record for record in report["steps"] if record["step"] == stage)
     assert step["reused"] == finished
-    assert step["regions"] == 9 - finished > 0
+    assert step["regions"] == REGIONS - finished > 0
     assert digests(tmp_path) == digests(undisturbed)
 
 
@@ -180,4 +188,4 @@ def test_other_genes_redo_fit_and_predict_but_not_features(
     job = Job(demo_project, load_options(demo_project, {"out": tmp_path / "out", "region_shards": 1, **OPTIONS}))
     ledger = Ledger(job.store.ledgers, "features")
     step = next(s for s in steps(job, "features") if s.name == "features")
-    assert len(ledger.finished(step.fingerprint, step.plan)) == 9
+    assert len(ledger.finished(step.fingerprint, step.plan)) == REGIONS

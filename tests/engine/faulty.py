@@ -61,6 +61,8 @@ def work(folder: Path, region: Region) -> int:
         raise OSError(errno.ESTALE, "Stale file handle", "shard")
     if told(folder, "unreachable", name):
         raise StoreUnreachableError("run.zarr is not there.", "It was removed.")
+    while (folder / "hold").exists():
+        time.sleep(0.02)
     pace = folder / "seconds"
     time.sleep(float(pace.read_text()) if pace.exists() else 0)
     return region.area
@@ -93,7 +95,7 @@ def all_once(folder: Path, again: str = "", times: int = 1) -> None:
     assert counts == dict.fromkeys(counts, 1) | ({again: times} if again else {})
 
 
-def until(what: Callable[[], Any], seconds: float = 30) -> None:
+def until(what: Callable[[], Any], seconds: float = 300) -> None:
     end = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < end
