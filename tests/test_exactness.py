@@ -32,7 +32,7 @@ from iscale.store.run_store import RunStore
 
 OPTIONS: dict[str, Any] = {"n_genes": 12, "n_plots": 1, "n_clusters": 4, "pixel_size": 0.25, "dist_st": 0}
 ROWS, REGIONS = 1216, 6
-"""Of a slide of 2,176 x 1,216 px (width x height) there are 3 x 2 shards of pixels half as large, the last cut short."""
+"""Of a slide of 2,176 x 1,216 px (width x height) 3 x 2 shards of pixels half as large, the last cut short."""
 DRAWINGS = ("cluster/draw", "annotate/figures")
 
 

@@ -158,7 +158,7 @@ def test_bad_input_is_one_clear_error(
 
 
 def test_the_tiny_project_itself_runs(tiny_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert iscale(monkeypatch, "run", tiny_project, "--n-plots", 2) == 0
+    assert iscale(monkeypatch, "run", tiny_project, "--n-plots", 1) == 0
     assert (tiny_project / "iSCALE_output" / "super_res_ST_plots").is_dir()
 
 

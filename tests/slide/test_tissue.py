@@ -192,7 +192,7 @@ def test_the_model_survives_json() -> None:
 
 
 def test_pixels_of_another_region_are_refused() -> None:
-    model, classes = learn_tissue(painted()[0], UM, 1)
+    model, classes = learn_tissue(halve(painted()[0]), 2 * UM, 2)
     with pytest.raises(ValueError, match="are not those of"):
         superpixel_mask(np.zeros((20, 10, 3), np.uint8), Region(0, 10, 0, 10), model, classes)
 
