@@ -11,13 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # As a module with doctests it would be imported by the name that conftest.py of tests/services has by then.
 collect_ignore = ["conftest.py"]
 
-# Times are of shared machines: no example is judged by its own.
-settings.register_profile("shared", deadline=None)
+# Times are of shared machines: no example is judged by its own, nor how long it takes to think of one.
+settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared")
 
 # As the command line does: on a busy machine threads that spin while they wait make everything several times slower.
