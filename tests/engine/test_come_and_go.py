@@ -102,7 +102,7 @@ def test_workers_that_come_later_get_regions(threads: LocalCluster, tmp_path: Pa
     with Client(threads) as client:
 
         def join() -> None:
-            until(lambda: calls(tmp_path))
+            until(lambda: list(tmp_path.glob("thread-*")))
             threads.scale(6)
 
         helper = threading.Thread(target=join)
