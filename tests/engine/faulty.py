@@ -61,8 +61,6 @@ def work(folder: Path, region: Region) -> int:
         raise OSError(errno.ESTALE, "Stale file handle", "shard")
     if told(folder, "unreachable", name):
         raise StoreUnreachableError("run.zarr is not there.", "It was removed.")
-    while (folder / "hold").exists():
-        time.sleep(0.02)
     pace = folder / "seconds"
     time.sleep(float(pace.read_text()) if pace.exists() else 0)
     return region.area
