@@ -72,15 +72,14 @@ def arguments(project: Path, out: Path) -> list[str]:
 
 
 def same_model(project: Path, reference: Path, out: Path, **options: Any) -> None:
-    """Features anew, then what follows by the model of the reference run."""
-    run(project, stage="features", out=out, **options, **OPTIONS)
+    """All steps of a run, but that its model is the reference's."""
     job = Job(project, load_options(project, {"out": out, **options, **OPTIONS}))
-    shutil.copytree(reference / "model", out / "model")
+    job.store.create()
     with open_driver(job.options.dask, job.options.workers, job.options.memory_bytes) as driver:
         for step in steps(job, "annotate"):
-            if step.name.split("/")[0] in ("integrate", "predict", "refine", "cluster", "annotate") and (
-                step.name not in DRAWINGS
-            ):
+            if step.name == "fit":
+                shutil.copytree(reference / "model", out / "model")
+            elif step.name not in DRAWINGS:
                 execute(step, driver, Ledger(job.store.ledgers, step.name), Silence())
 
 
