@@ -1,4 +1,4 @@
-# iscale: `make demo` and `make test` are all that a newcomer needs; `make help` lists the rest.
+# iscale: `make demo` and `make test` are all that a newcomer needs, `make test-all` is for what lands; `make help` lists the rest.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -23,9 +23,16 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 demo: env ## set up, run the pipeline on the built-in demo, say what was found
 	$(BIN)/iscale demo demo
 
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
 .PHONY: test
-test: env ## set up, run the tests
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+test: env ## set up, run the tests, but for cases of full size
+	$(PYTEST) -m "not full"
+
+.PHONY: test-all
+test-all: env ## set up, run all tests: those of full size too, and the three below
+	$(PYTEST)
+	$(MAKE) test-cluster test-browser test-readers
 
 # An S3 server for tests has requirements that ours exclude: it gets an environment of its own.
 .venv-moto/.ready:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # As a module with doctests it would be imported by the name that conftest.py of tests/services has by then.
 collect_ignore = ["conftest.py"]
 
-# Times are of shared machines: no example is judged by its own.
-settings.register_profile("shared", deadline=None)
+# Times are of shared machines: no example is judged by its own, nor how long it takes to think of one.
+settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared")
 
 # As the command line does: on a busy machine threads that spin while they wait make everything several times slower.
@@ -23,16 +26,25 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 LONG = (
     "test_exactness.py",
-    "test_hipt.py",
-    "test_hipt_run.py",
-    "test_align_command.py",
     "test_command.py",
-    "test_automatic.py",
-    "test_bad_input.py",
-    "test_docs_code.py",
     "test_results.py",
+    "test_bad_input.py",
+    "test_worker_deaths.py",
+    "test_hipt_run.py",
+    "test_check_project.py",
+    "test_automatic.py",
+    "test_put_aside.py",
+    "test_align_command.py",
+    "test_report_stage.py",
+    "test_cluster_stage.py",
+    "test_instrument_to_map.py",
+    "test_come_and_go.py",
+    "test_hipt.py",
 )
-"""Files of tests that take a minute or more: begun first, so that no process is left with one at the end."""
+"""Files of tests that take a quarter of a minute or more: begun first, so that no process is left with one at the end.
+
+Of those that share a run (see below) the first makes it while other processes have much else to do.
+"""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -62,12 +74,84 @@ def golden_dir() -> Path:
     return _folder("ISCALE_GOLDEN")
 
 
+def _made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that one of the testing processes makes and all of them read: who changes anything takes a copy."""
+    root = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    folder, done = root / name, root / f"{name}.done"
+    with (root / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make(folder)
+            done.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def stand_in_weights(golden_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with HIPT's two weight files in the published form, values drawn: the published may not be handed on."""
-    folder = tmp_path_factory.mktemp("weights")
-    subprocess.run([sys.executable, golden_dir / "make_stand_in_weights.py", folder], check=True)
-    return folder
+    command = [sys.executable, golden_dir / "make_stand_in_weights.py"]
+    return _made_once(tmp_path_factory, "weights", lambda folder: subprocess.run([*command, folder], check=True))
+
+
+@pytest.fixture(scope="session")
+def her2st_few_genes(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The three sections of her2st with one gene in fifteen, and a few well-known ones: tables are read fast."""
+    import pandas as pd
+
+    def make(folder: Path) -> None:
+        for path in (data_dir / "her2st").iterdir():
+            if not path.name.endswith(".counts.tsv.gz"):
+                (folder / path.name).symlink_to(path.resolve())
+        read = {
+            path: pd.read_csv(path, sep="\t", index_col=0) for path in (data_dir / "her2st").glob("*.counts.tsv.gz")
+        }
+        shared = sorted(set.intersection(*(set(table.columns) for table in read.values())))
+        genes = sorted({*shared[::15], "GAPDH", "ERBB2", "COL1A1", "FASN"})
+        for path, table in read.items():
+            table[genes].to_csv(folder / path.name, sep="\t", compression={"method": "gzip", "compresslevel": 1})
+
+    return _made_once(tmp_path_factory, "her2st", make)
+
+
+@pytest.fixture(scope="session")
+def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo on a slide of 3,072 px, run to its end and held against its truth, clusters in 6 and in 10.
+
+    ``project`` and ``project-truth.npz`` of the folder, and ``said.txt``: what the command says of it.
+    """
+    from iscale.demo.command import synthetic_demo
+    from iscale.demo.synthetic import write_demo
+    from iscale.engine.watchers import Silence
+    from iscale.trust.evaluate import evaluate_run
+
+    def make(folder: Path) -> None:
+        truth = write_demo(folder / "project", side_px=3072)
+        (folder / "said.txt").write_text(synthetic_demo(folder, n_plots=2, n_clusters=(6, 10)))
+        evaluate_run(folder / "project", truth.path, watcher=Silence())
+
+    return _made_once(tmp_path_factory, "demo", make)
+
+
+@pytest.fixture(scope="session")
+def tiny_original_run(tiny_original: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`tiny_original`, run to its end with figures of three genes. To copy."""
+    import iscale
+
+    def make(folder: Path) -> None:
+        shutil.copytree(tiny_original, folder / "project")
+        iscale.run(folder / "project", n_plots=3)
+
+    return _made_once(tmp_path_factory, "tiny_run", make) / "project"
+
+
+@pytest.fixture
+def tiny_run(tiny_original_run: Path, tmp_path: Path) -> Path:
+    """A copy of `tiny_original_run` of the test's own."""
+    return Path(shutil.copytree(tiny_original_run, tmp_path / "project"))
 
 
 @pytest.fixture(scope="session")
@@ -101,10 +185,11 @@ def tiny_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def tiny_project(tiny_original: Path, tmp_path: Path) -> Path:
-    """A copy of `tiny_original` of the test's own."""
-    import shutil
+def tiny_project(tiny_original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of `tiny_original` of the test's own; how good its clusters are is no matter."""
+    from iscale.regions import centres
 
+    monkeypatch.setattr(centres, "STARTS", 2)
     return Path(shutil.copytree(tiny_original, tmp_path / "project"))
 
 

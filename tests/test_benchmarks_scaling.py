@@ -63,7 +63,7 @@ def test_a_slide_without_pixels_has_the_shape_of_one_and_next_to_no_size(tmp_pat
 
 def test_a_sampled_command_tells_its_peak_and_a_failing_one_what_it_said() -> None:
     found = sample(["--help"])
-    assert 0 < found.seconds < 60
+    assert found.seconds > 0
     assert found.own_bytes > 10e6
     assert found.worker_bytes == 0
     with pytest.raises(SystemExit, match="No such command"):

@@ -71,11 +71,12 @@ def test_auto_takes_hipt_where_its_weights_are_and_says_so(
 
 
 def test_the_whole_pipeline_runs_on_hipt_and_is_reused(tiny_project: Path, stand_in_weights: Path) -> None:
-    out = iscale.run(tiny_project, weights=stand_in_weights, n_plots=1, **COARSE)
+    options = {"weights": stand_in_weights, "n_plots": 1, "n_clusters": 3, "hold_out": "none", **COARSE}
+    out = iscale.run(tiny_project, **options)
     run = iscale.open_run(out)
     assert np.isfinite(run.expression.to_numpy()[:, run.tissue.to_numpy()]).all()
     vectors = (out / "run.zarr" / "features" / "vectors" / "zarr.json").stat().st_mtime_ns
-    iscale.run(tiny_project, weights=stand_in_weights, n_plots=1, **COARSE)
+    iscale.run(tiny_project, **options)
     assert (out / "run.zarr" / "features" / "vectors" / "zarr.json").stat().st_mtime_ns == vectors
     identity = run.store.attributes("features")["encoder"]
     assert identity["encoder"] == "hipt"
@@ -87,9 +88,9 @@ def two_by_two_shards(tmp_path: Path) -> Path:
     """A slide of 2 x 2 shards with a little tissue across all four."""
     mother = tmp_path / "shards" / "MotherImage"
     mother.mkdir(parents=True)
-    pixels = np.random.default_rng(0).integers(90, 220, (2560, 2560, 3), np.uint8)
+    pixels = np.random.default_rng(0).integers(90, 220, (2304, 2304, 3), np.uint8)
     mask = np.zeros(pixels.shape[:2], np.uint8)
-    mask[1800:2300, 1900:2200] = 255
+    mask[1800:2250, 1900:2200] = 255
     Image.fromarray(pixels).save(mother / "he.png")
     Image.fromarray(mask).save(mother / "mask-raw.png")
     return mother.parent

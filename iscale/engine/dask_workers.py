@@ -122,15 +122,19 @@ def _check_form(where: str) -> None:
         )
 
 
+CONNECT_WITHIN = "10s"
+"""How long a scheduler may take to answer."""
+
+
 def _connect(where: str) -> Any:
     from distributed import Client
 
     _check_form(where)
     try:
         if where.endswith(".json"):
-            client = Client(scheduler_file=str(Path(where).expanduser()), timeout="10s")
+            client = Client(scheduler_file=str(Path(where).expanduser()), timeout=CONNECT_WITHIN)
         else:
-            client = Client(where, timeout="10s")
+            client = Client(where, timeout=CONNECT_WITHIN)
     except (OSError, ValueError) as error:
         raise InputError(
             f"--dask {where}: no scheduler answers there ({error}).",

@@ -18,7 +18,7 @@ from iscale.align.structure import Stain, haematoxylin, stain_of
 from iscale.slide.overview import Overview, read_overview
 from iscale.transform import Transform
 
-PX = 1024
+PX = 512
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def browser(program: str) -> Iterator[str]:
             yield "http://" + line.split("ws://")[1].split("/")[0]
         finally:
             started.terminate()
-            started.communicate(timeout=30)
+            started.communicate(timeout=300)
 
 
 @dataclass
@@ -60,7 +60,7 @@ def look(devtools: str, url: str, width: int, *, dark: bool, questions: dict[str
 
 async def _look(devtools: str, url: str, width: int, dark: bool, questions: dict[str, str], script: bool) -> Seen:
     request = urllib.request.Request(f"{devtools}/json/new?about:blank", method="PUT")
-    with urllib.request.urlopen(request, timeout=30) as answer:
+    with urllib.request.urlopen(request, timeout=300) as answer:
         target = json.load(answer)
     page = _Page(await websocket_connect(target["webSocketDebuggerUrl"], max_message_size=LARGEST_MESSAGE))
     try:
@@ -110,7 +110,7 @@ class _Page:
             await self._next()
 
     async def _next(self) -> dict[str, Any]:
-        text = await asyncio.wait_for(self.socket.read_message(), 60)
+        text = await asyncio.wait_for(self.socket.read_message(), 600)
         assert text is not None, "the browser is gone"
         message: dict[str, Any] = json.loads(text)
         method, told = message.get("method", ""), message.get("params", {})

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -24,14 +23,10 @@ from iscale.view.server import view
 
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.timeout(900),  # the demo is run to its end
     pytest.mark.skipif(
         os.environ.get("ISCALE_BROWSER_TESTS") != "1", reason="needs Chromium: `make test-browser` gets it"
     ),
 ]
-
-SHOTS = os.environ.get("ISCALE_SCREENSHOTS")
-"""Folder for screenshots, to be looked at."""
 
 
 @pytest.fixture(scope="module")
@@ -59,28 +54,15 @@ def page(devtools: str, server: Server) -> Iterator[Viewing]:
         assert [url for url in page.asked if not url.startswith((server.url, "data:", "blob:"))] == []
 
 
-def _shot(page: Viewing, name: str) -> None:
-    if SHOTS:
-        page.picture(Path(SHOTS) / f"{name}.png")
-
-
 def _choose(page: Viewing, gene: str) -> None:
     page.js("document.getElementById('map').focus()")
     page.key("/", "/")
     assert page.js("document.activeElement.id") == "search"
     page.type(gene)
-    _wait(page, "document.getElementById('search').getAttribute('aria-expanded') === 'true'")
-    _wait(page, f"document.querySelector('#search-list [role=option]')?.dataset.name === '{gene}'")
+    page.wait("document.getElementById('search').getAttribute('aria-expanded') === 'true'")
+    page.wait(f"document.querySelector('#search-list [role=option]')?.dataset.name === '{gene}'")
     page.key("Enter")
     page.settle()
-
-
-def _wait(page: Viewing, condition: str, seconds: float = 15) -> Any:
-    end = time.monotonic() + seconds
-    while not (found := page.js(condition)):
-        assert time.monotonic() < end, f"{condition}: not so after {seconds} s; {page.errors}"
-        time.sleep(0.05)
-    return found
 
 
 def _overlay(page: Viewing) -> str:
@@ -108,7 +90,7 @@ def test_a_gene_is_found_by_typing_and_its_tiles_are_drawn(page: Viewing, run: R
 def test_the_list_of_genes_is_a_combobox_that_keys_move_through(page: Viewing) -> None:
     page.js("document.getElementById('search').focus()")
     page.type("krt")
-    _wait(page, "document.querySelectorAll('#search-list [role=option]').length === 6")
+    page.wait("document.querySelectorAll('#search-list [role=option]').length === 6")
     marked = "document.querySelector('#search-list [aria-selected=true]')"
     active = "document.getElementById(document.getElementById('search').getAttribute('aria-activedescendant'))"
     assert page.js(f"{marked} === {active}")
@@ -119,9 +101,9 @@ def test_the_list_of_genes_is_a_combobox_that_keys_move_through(page: Viewing) -
     page.key("Escape")
     assert page.js("document.getElementById('search').getAttribute('aria-expanded')") == "false"
     page.type("nosuchgene")
-    _wait(page, "document.getElementById('search-list').textContent.includes('no gene has this')")
+    page.wait("document.getElementById('search-list').textContent.includes('no gene has this')")
     page.key("Enter")
-    _wait(page, "document.getElementById('trouble').textContent.includes('There is no gene')")
+    page.wait("document.getElementById('trouble').textContent.includes('There is no gene')")
     _choose(page, "KRT5")
     assert page.js("document.getElementById('trouble').hidden")
     page.errors[:] = [error for error in page.errors if "404" not in error]
@@ -159,7 +141,7 @@ def test_the_mouse_drags_the_slide_and_its_wheel_zooms_about_the_cursor(page: Vi
     at = page.js(f"[{moved['x']} + 150 * {moved['s']}, {moved['y']}]")
     cursor = page.screen(*at)
     page.call("Input.dispatchMouseEvent", type="mouseWheel", x=cursor[0], y=cursor[1], deltaX=0, deltaY=-200)
-    _wait(page, f"viewer.map.place.s < {moved['s']} * 0.95")
+    page.wait(f"viewer.map.place.s < {moved['s']} * 0.95")
     page.settle()
     assert page.screen(*at) == pytest.approx(cursor, abs=1.5)
 
@@ -182,13 +164,13 @@ def test_the_value_under_the_cursor_is_the_runs(page: Viewing, run: Run) -> None
     page.settle()
     page.mouse("mouseMoved", *page.screen(x, y))
     spread = float(run.uncertainty.sel(gene="COL1A1")[row, column])
-    said = _wait(page, "document.getElementById('readout').textContent")
+    said = page.wait("document.getElementById('readout').textContent")
     assert f"COL1A1 {float(f'{value:.4g}'):g} ± {float(f'{spread:.4g}'):g}" in said
     assert f"x {round(x):,} µm, y {round(y):,} µm" in said
     page.js(f"viewer.map.go({{x: {x}, y: {y}, s: 0.5}})")
     page.js("document.getElementById('map').focus()")
     page.key("v", "v")
-    _wait(page, f"document.getElementById('said').textContent.includes('COL1A1 {float(f'{value:.4g}'):g}')")
+    page.wait(f"document.getElementById('said').textContent.includes('COL1A1 {float(f'{value:.4g}'):g}')")
     assert page.js("document.getElementById('said').getAttribute('aria-live')") == "polite"
 
 
@@ -199,17 +181,17 @@ def test_a_drawn_region_gives_its_table_and_the_table_as_csv(page: Viewing, run:
     x0, y0, x1, y1 = (column - 20) * side, (row - 15) * side, (column + 20) * side, (row + 15) * side
     page.js("document.getElementById('draw-box').click()")
     page.drag([page.screen(x0, y0), page.screen(x1, y1)])
-    _wait(page, "viewer.panel.table && !document.getElementById('region-found').hidden")
+    page.wait("viewer.panel.table && !document.getElementById('region-found').hidden")
     page.settle()
     corners = np.array(page.js("viewer.state.region"))
     near = page.js("viewer.map.place.s") * 2
     np.testing.assert_allclose(corners.min(axis=0), [x0, y0], atol=near)
     np.testing.assert_allclose(corners.max(axis=0), [x1, y1], atol=near)
     assert page.js("document.querySelectorAll('#region-rows tr').length") > 20
-    _shot(page, "region")
+    page.shot("region")
 
     page.js("document.getElementById('csv').click()")
-    file, end = tmp_path / "region.csv", time.monotonic() + 15
+    file, end = tmp_path / "region.csv", time.monotonic() + 300
     while not file.exists() and time.monotonic() < end:
         time.sleep(0.05)
     with file.open() as opened:
@@ -236,7 +218,7 @@ def test_a_region_is_drawn_freehand_and_cleared(page: Viewing) -> None:
     centre = page.js("[viewer.map.size.width / 2, viewer.map.size.height / 2]")
     around = [(centre[0] + dx, centre[1] + dy) for dx, dy in ((-300, -300), (300, -250), (250, 300), (-250, 250))]
     page.drag([page.screen(*place) for place in around])
-    _wait(page, "viewer.panel.table")
+    page.wait("viewer.panel.table")
     page.settle()
     assert page.js("viewer.state.region.length") > 10
     assert page.js("document.getElementById('draw-free').getAttribute('aria-pressed')") == "false"
@@ -279,7 +261,7 @@ def test_classes_have_a_legend_and_two_genes_two_searches(page: Viewing, run: Ru
     page.js("document.querySelector('#layers input[value=two]').click()")
     page.js("document.getElementById('search2').focus()")
     page.type("CD3E")
-    _wait(page, "document.querySelector('#search2-list [role=option]')?.dataset.name === 'CD3E'")
+    page.wait("document.querySelector('#search2-list [role=option]')?.dataset.name === 'CD3E'")
     page.key("Enter")
     page.settle()
     assert "gene2=CD3E" in _overlay(page)
@@ -302,7 +284,7 @@ def test_the_page_is_right_at_both_widths_light_and_dark(devtools: str, server: 
     region = "#layer=gene&gene=ERBB2&spots=D1,D2&region=400_400_900_400_900_900_400_900"
     with viewing(devtools, server.url + region, width, dark=dark) as page:
         page.settle()
-        _wait(page, "viewer.panel.table")
+        page.wait("viewer.panel.table")
         assert page.js("document.documentElement.scrollWidth") <= width
         assert page.js(OUTSIDE) == []
         assert page.js(UNNAMED) == []
@@ -312,12 +294,12 @@ def test_the_page_is_right_at_both_widths_light_and_dark(devtools: str, server: 
         assert (paper < 0.2 and ink > 0.7) if dark else (paper > 0.9 and ink < 0.3)
         assert page.js("document.getElementById('map').getBoundingClientRect().height") > 300
         assert page.errors == []
-        _shot(page, f"{width}-{'dark' if dark else 'light'}")
+        page.shot(f"{width}-{'dark' if dark else 'light'}")
 
 
 def test_what_the_server_refuses_is_told_in_the_page(devtools: str, server: Server) -> None:
     with viewing(devtools, server.url + "#gene=NOSUCH") as page:
-        _wait(page, "document.getElementById('trouble').textContent.includes('There is no gene')")
+        page.wait("document.getElementById('trouble').textContent.includes('There is no gene')")
         _choose(page, "ERBB2")
         assert page.js("document.getElementById('trouble').hidden")
         assert "gene=ERBB2" in _overlay(page)
@@ -332,12 +314,12 @@ def test_a_notebook_shows_it_in_a_frame(devtools: str, run: Run, tmp_path: Path)
     threading.Thread(target=pages.serve_forever, daemon=True).start()
     try:
         with viewing(devtools, f"http://127.0.0.1:{pages.server_port}/notebook.html") as page:
-            end = time.monotonic() + 20
+            end = time.monotonic() + 300
             while not any(url.startswith(f"{shown.url}tile/gene/") for url in page.asked):
                 assert time.monotonic() < end, (page.asked, page.errors)
                 page.js("new Promise(done => setTimeout(done, 100))")
             page.js("new Promise(done => setTimeout(done, 1500))")
-            _shot(page, "notebook")
+            page.shot("notebook")
             assert page.errors == []
     finally:
         pages.shutdown()

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,9 +19,6 @@ pytestmark = [
         os.environ.get("ISCALE_BROWSER_TESTS") != "1", reason="needs Chromium: `make test-browser` gets it"
     ),
 ]
-
-SHOTS = os.environ.get("ISCALE_SCREENSHOTS")
-"""Folder for screenshots, to be looked at."""
 
 RECORD = """(() => {
     window.drawn = [];
@@ -43,19 +37,6 @@ RECORD = """(() => {
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with serve(open_run(write_run(tmp_path_factory.mktemp("page") / "project").folder)) as server:
         yield server
-
-
-def _wait(page: Viewing, condition: str, seconds: float = 15) -> Any:
-    end = time.monotonic() + seconds
-    while not (found := page.js(condition)):
-        assert time.monotonic() < end, f"{condition}: not so after {seconds} s; {page.errors}"
-        time.sleep(0.05)
-    return found
-
-
-def _shot(page: Viewing, name: str) -> None:
-    if SHOTS:
-        page.picture(Path(SHOTS) / f"{name}.png")
 
 
 def _off(page: Viewing, place: dict[str, float]) -> dict[str, float]:
@@ -79,7 +60,7 @@ def test_the_overlay_lies_on_the_slide_whatever_size_the_window_gets(devtools: s
             page.js("window.drawn = []")
             size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
             page.call("Emulation.setDeviceMetricsOverride", **size)
-            _wait(page, "drawn.length")
+            page.wait("drawn.length")
             page.settle()
             place = page.js("viewer.map.place")
             assert [place[key] for key in "xys"] == pytest.approx([begin[key] for key in "xys"], rel=1e-6)
@@ -126,7 +107,7 @@ def test_an_address_with_values_out_of_their_limits_is_cut_to_them(devtools: str
         for fragment, question, expected in ODD:
             page.call("Page.navigate", url="about:blank")
             page.call("Page.navigate", url=f"{server.url}#{fragment}")
-            _wait(page, "Boolean(document.body?.dataset.ready && window.viewer)")
+            page.wait("Boolean(document.body?.dataset.ready && window.viewer)")
             page.settle()
             found = page.js(question)
             assert found == (pytest.approx(expected) if isinstance(expected, float) else expected), (fragment, found)
@@ -152,11 +133,11 @@ def test_an_unknown_gene_is_told_and_nothing_is_shown_for_it(
     devtools: str, server: Server, fragment: str, said: str
 ) -> None:
     with viewing(devtools, f"{server.url}#{fragment}&spots=D1&region=500_200_1400_200_1400_900") as page:
-        _wait(page, f"document.getElementById('trouble').textContent.includes('{said}')")
+        page.wait(f"document.getElementById('trouble').textContent.includes('{said}')")
         page.settle()
         assert page.js("viewer.map.overlay.address") is None
         assert page.js("viewer.map.spots.data.x.length") == 0
-        _wait(page, "Boolean(viewer.panel.table)")  # the imputed genes' means are given all the same
+        page.wait("Boolean(viewer.panel.table)")  # the imputed genes' means are given all the same
         page.js("document.querySelector('#region-rows button').click()")
         page.settle()
         chosen = page.js("viewer.state.gene")
@@ -170,7 +151,7 @@ def test_an_unknown_gene_is_told_and_nothing_is_shown_for_it(
 def test_a_region_off_the_slide_is_told_in_its_panel(devtools: str, server: Server) -> None:
     for region in ("9e5_9e5_9.1e5_9e5_9e5_9.1e5", "-1e300_0_1e300_0_0_-1e300"):
         with viewing(devtools, f"{server.url}#region={region}") as page:
-            _wait(page, "document.getElementById('region-note').textContent.includes('off the slide')")
+            page.wait("document.getElementById('region-note').textContent.includes('off the slide')")
             page.settle()
             assert page.js("document.getElementById('trouble').hidden")
             assert page.js("viewer.map.overlay.source.tiles.size") > 0
@@ -180,7 +161,7 @@ def test_a_gene_that_is_not_written_is_shown_as_written_ones_are(devtools: str, 
     region = "602_302_902_302_902_602_602_602"
     with viewing(devtools, f"{server.url}#gene={EXTRA}&layer=refined&region={region}") as page:
         page.settle()
-        _wait(page, "viewer.panel.table")
+        page.wait("viewer.panel.table")
         assert page.js("document.getElementById('trust').textContent") == (
             "How far to believe it: not tested (this gene was not held out)."
         )
@@ -192,7 +173,7 @@ def test_a_gene_that_is_not_written_is_shown_as_written_ones_are(devtools: str, 
         assert float(row[1]) == pytest.approx(mean, rel=0.01)
         assert f"\n{EXTRA}," in page.js("viewer.panel.text()")
         assert page.js("document.getElementById('region-histogram').textContent").startswith(f"{EXTRA} in the region")
-        _shot(page, "on-demand")
+        page.shot("on-demand")
         page.js("document.querySelector('#layers input[value=two]').click()")
         page.settle()
         page.js("location.hash = '#layer=two&gene=KRT5&gene2=XIST'")

@@ -6,6 +6,8 @@ import asyncio
 import base64
 import itertools
 import json
+import os
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,12 +17,15 @@ from typing import Any
 from devtools import LARGEST_MESSAGE, _Page
 from tornado.websocket import websocket_connect
 
+SHOTS = os.environ.get("ISCALE_SCREENSHOTS")
+"""Folder for screenshots, to be looked at."""
+
 SETTLED = """new Promise(done => {
     const begin = Date.now(), look = () => {
         const ready = document.body.dataset.ready, v = window.viewer;
         const quiet = ready === "yes" && v.asked === 0 && !v.map.image.waiting
             && (!v.map.overlay.address || !v.map.overlay.waiting);
-        if (quiet || ready === "failed" || Date.now() - begin > 20000) setTimeout(() => done(quiet), 250);
+        if (quiet || ready === "failed" || Date.now() - begin > 300000) setTimeout(() => done(quiet), 250);
         else setTimeout(look, 50);
     };
     setTimeout(look, 250);
@@ -112,6 +117,19 @@ class Viewing:
             path.write_bytes(found)
         return found
 
+    def shot(self, name: str) -> None:
+        """A screenshot for eyes, where a folder for them is named."""
+        if SHOTS:
+            self.picture(Path(SHOTS) / f"{name}.png")
+
+    def wait(self, condition: str, seconds: float = 300) -> Any:
+        """Ask until the answer is true; gives it."""
+        end = time.monotonic() + seconds
+        while not (found := self.js(condition)):
+            assert time.monotonic() < end, f"{condition}: not so after {seconds} s; {self.errors}"
+            time.sleep(0.05)
+        return found
+
 
 @contextmanager
 def viewing(devtools: str, url: str, width: int = 1400, height: int = 900, *, dark: bool = False) -> Iterator[Viewing]:
@@ -127,7 +145,7 @@ def viewing(devtools: str, url: str, width: int = 1400, height: int = 900, *, da
 
 async def _open(devtools: str, url: str, width: int, height: int, dark: bool) -> Driver:
     request = urllib.request.Request(f"{devtools}/json/new?about:blank", method="PUT")
-    with urllib.request.urlopen(request, timeout=30) as answer:
+    with urllib.request.urlopen(request, timeout=300) as answer:
         target = json.load(answer)
     page = Driver(await websocket_connect(target["webSocketDebuggerUrl"], max_message_size=LARGEST_MESSAGE))
     page.asked = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 import tracemalloc
 from pathlib import Path
 
@@ -107,13 +106,11 @@ def test_a_dense_capture_becomes_an_even_mosaic(jitter: float) -> None:
     xy = np.stack(np.meshgrid(np.arange(n), np.arange(n)), axis=-1).reshape(-1, 2) * pitch
     xy = xy + rng.uniform(-jitter, jitter, xy.shape)
     tracemalloc.start()
-    start = time.perf_counter()
     labels = merge_labels(xy, dist)
-    seconds, peak = time.perf_counter() - start, tracemalloc.get_traced_memory()[1]
+    peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     sizes = np.bincount(labels)
     assert widest(xy, labels) <= CAP * dist
     assert len(sizes) <= 4 * (n * pitch / (CAP * dist)) ** 2
     assert sizes.min() > sizes.max() / 8
     assert peak < 300 * len(xy)
-    assert seconds < 30

@@ -37,7 +37,13 @@ class Section:
         return found.kind, found.how, found.factor
 
 
-@pytest.fixture(scope="module", params=list(SECTIONS))
+ALIKE = ("MOB2", "C5")
+"""Neighbours of the others, of the same kind."""
+
+
+@pytest.fixture(
+    scope="module", params=[pytest.param(s, marks=[pytest.mark.full] if s in ALIKE else []) for s in SECTIONS]
+)
 def section(request: pytest.FixtureRequest, data_dir: Path) -> Section:
     """Each of the sections."""
     name = request.param

@@ -118,11 +118,11 @@ def test_a_capture_that_waits_for_its_alignment_is_looked_at(visium: Path) -> No
     assert codes(visium) == [("not-aligned", "V")]
 
 
-def test_stated_pixel_size_of_a_capture(data_dir: Path, tmp_path: Path) -> None:
-    layout = lay_out_her2st(data_dir / "her2st", tmp_path / "project")
+def test_stated_pixel_size_of_a_capture(her2st_few_genes: Path, tmp_path: Path) -> None:
+    layout = lay_out_her2st(her2st_few_genes, tmp_path / "project")
     shutil.rmtree(layout.project / "DaughterCaptures/AllignedToMother/C3")
     own = layout.project / "DaughterCaptures/UnallignedToMother/C3"
     (own / "he.jpg").unlink()
-    shutil.copyfile(data_dir / "her2st/C3.jpg", own / "he.jpg")
+    shutil.copyfile(her2st_few_genes / "C3.jpg", own / "he.jpg")
     (own / "pixel-size.txt").write_text("0.5\n")
     assert codes(layout.project, PIXEL_SIZE_UM) == [("not-aligned", "C3"), ("pixel-size-capture", "C3")]

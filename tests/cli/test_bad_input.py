@@ -166,7 +166,7 @@ def test_bad_input_is_one_clear_error(
 
 
 def test_the_tiny_project_itself_runs(tiny_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert iscale(monkeypatch, "run", tiny_project, "--n-plots", 2) == 0
+    assert iscale(monkeypatch, "run", tiny_project, "--n-plots", 1) == 0
     assert (tiny_project / "iSCALE_output" / "super_res_ST_plots").is_dir()
 
 
@@ -209,9 +209,9 @@ def test_a_disk_that_fills_up_stops_the_run_with_what_is_done_kept(
 
     monkeypatch.setattr(RunStore, "write", full)
     with pytest.raises(StoreError, match="No space left on device"):
-        pipeline.run(tiny_project)
+        pipeline.run(tiny_project, stage="predict")
     monkeypatch.undo()
-    pipeline.run(tiny_project, n_plots=1)
+    pipeline.run(tiny_project, stage="predict")
     report = (tiny_project / "iSCALE_output" / "report.json").read_text()
     assert '"step": "features"' in report
 
@@ -233,7 +233,7 @@ def test_spots_off_the_tissue_are_told(
     tiny_project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shift_locations(tiny_project)
-    assert iscale(monkeypatch, "run", tiny_project, "--n-plots", 1) == 0
+    assert iscale(monkeypatch, "fit", tiny_project) == 0
     assert re.search(
         r"Warning: \d+ of \d+ spots \(.*\) lie off the tissue\. Check the alignment", capsys.readouterr().err
     )
@@ -261,29 +261,28 @@ def test_two_runs_do_not_work_in_one_folder(
 
 
 def test_lost_and_damaged_outputs_are_made_anew_or_told(
-    tiny_project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tiny_project / "iSCALE_output"
-    assert iscale(monkeypatch, "run", tiny_project, "--n-plots", 1) == 0
+    out = tiny_run / "iSCALE_output"
     shutil.rmtree(out / "super_res_ST_plots")
     shutil.rmtree(out / "model")
     (out / "run.zarr" / "expression" / "expression" / "zarr.json").unlink()
-    assert iscale(monkeypatch, "run", tiny_project, "--n-plots", 1) == 0
+    assert iscale(monkeypatch, "run", tiny_run, "--n-plots", 1) == 0
     sheet, gene = sorted((out / "super_res_ST_plots").glob("*.png"), key=lambda path: path.name != "contact-sheet.png")
     assert (sheet.name, gene.stem[0]) == ("contact-sheet.png", "G")
     assert (out / "model" / "ensemble.safetensors").is_file()
-    assert "expression (gene, y, x: 8 x 64 x 64) float16" in open_run(tiny_project).describe()
+    assert "expression (gene, y, x: 8 x 64 x 64) float16" in open_run(tiny_run).describe()
     capsys.readouterr()
 
     (out / "run.zarr" / "image" / "0" / "zarr.json").write_text("{")
-    assert iscale(monkeypatch, "info", tiny_project) == 2
+    assert iscale(monkeypatch, "info", tiny_run) == 2
     assert re.search(r"run\.zarr/image: cannot be read .*\n.*--restart", capsys.readouterr().err)
-    assert iscale(monkeypatch, "run", tiny_project, "--n-plots", 1, "--seed", 1, "--restart") == 0
+    assert iscale(monkeypatch, "predict", tiny_run, "--seed", 1, "--restart") == 0
     shard = next((out / "run.zarr" / "features" / "texture" / "c").rglob("0"))
     while shard.is_dir():
         shard = next(shard.iterdir())
     shard.write_bytes(shard.read_bytes()[:100])
-    assert iscale(monkeypatch, "run", tiny_project, "--n-plots", 1, "--seed", 2) == 3
+    assert iscale(monkeypatch, "predict", tiny_run, "--seed", 2) == 3
     assert "--restart makes it anew" in capsys.readouterr().err
 
 

@@ -19,17 +19,26 @@ from iscale.geometry import SUPERPIXEL_PX
 from iscale.results import Run
 
 
-def test_the_synthetic_demo_finds_what_is_there(tmp_path: Path) -> None:
-    text = synthetic_demo(tmp_path)
-    written = (tmp_path / "project" / "iSCALE_output" / "predicted-vs-true.tsv").read_text()
+def test_the_synthetic_demo_finds_what_is_there(demo_run: Path) -> None:
+    finds_what_is_there(demo_run, (demo_run / "said.txt").read_text())
+
+
+@pytest.mark.full
+def test_the_demo_as_the_command_makes_it_finds_what_is_there(tmp_path: Path) -> None:
+    finds_what_is_there(tmp_path, synthetic_demo(tmp_path))
+
+
+def finds_what_is_there(folder: Path, text: str) -> None:
+    """What was predicted is what the truth is, and what was said tells so."""
+    written = (folder / "project" / "iSCALE_output" / "predicted-vs-true.tsv").read_text()
     table = [line.split("\t") for line in written.splitlines()][1:]
     per_superpixel = [float(row[1]) for row in table]
     assert len(table) == 60
     assert np.median(per_superpixel) > 0.8
     assert np.mean([0.7 < float(row[3]) < 1.3 for row in table]) > 0.9, "predicted sums are not those of the truth"
     assert "median of all" in text
-    assert str(tmp_path / "project" / "iSCALE_output" / "run.zarr") in text
-    right = labelled_right(open_run(tmp_path / "project"))
+    assert str(folder / "project" / "iSCALE_output" / "run.zarr") in text
+    right = labelled_right(open_run(folder / "project"))
     assert right["all"] > 0.9
     assert right["lymphoid"] > 0.9
 
@@ -47,6 +56,7 @@ def labelled_right(run: Run) -> dict[str, float]:
     return {"all": float(right.mean()), **{kind: float(right[true == kind].mean()) for kind in REGION_TYPES}}
 
 
+@pytest.mark.full
 def test_on_real_tissue_ours_is_above_both_baselines(data_dir: Path, tmp_path: Path) -> None:
     pairs = section(data_dir / "her2st", tmp_path, "C4", "covered", recipe="default")
     medians = {key: float(np.nanmedian(pearson(*pair))) for key, pair in pairs.items()}

@@ -19,8 +19,8 @@ pytestmark = pytest.mark.real
 GRID = SlideGrid((9916, 9278), RAW_PIXEL_SIZE_UM, PIXEL_SIZE_UM)
 
 
-def test_covered_case_is_a_project_that_can_be_read(data_dir: Path, tmp_path: Path) -> None:
-    layout = lay_out_her2st(data_dir / "her2st", tmp_path / "case")
+def test_covered_case_is_a_project_that_can_be_read(her2st_few_genes: Path, tmp_path: Path) -> None:
+    layout = lay_out_her2st(her2st_few_genes, tmp_path / "case")
     files = find_project(layout.project)
     assert [c.name for c in files.captures] == ["C3", "C5"]
     assert files.pixel_size_raw is not None
@@ -50,10 +50,10 @@ def test_covered_case_is_a_project_that_can_be_read(data_dir: Path, tmp_path: Pa
     assert len(truth.spot_ids) == len((layout.truth / "scored.tsv").read_text().split())
 
 
-def test_neighbouring_sections_agree_where_they_are_laid_on_each_other(data_dir: Path, tmp_path: Path) -> None:
+def test_neighbouring_sections_agree_where_they_are_laid_on_each_other(her2st_few_genes: Path, tmp_path: Path) -> None:
     """A wrong composition of the alignments would put unlike tissue on unlike tissue."""
     for mother in ("C3", "C4", "C5"):
-        layout = lay_out_her2st(data_dir / "her2st", tmp_path / mother, mother=mother)
+        layout = lay_out_her2st(her2st_few_genes, tmp_path / mother, mother=mother)
         own, genes = None, ["GAPDH", "ERBB2", "COL1A1", "FASN"]
         for folder in (layout.truth, *sorted((layout.project / "DaughterCaptures/AllignedToMother").iterdir())):
             locs = pd.read_csv(folder / "locs.tsv", sep="\t", index_col=0)
@@ -69,9 +69,9 @@ def test_neighbouring_sections_agree_where_they_are_laid_on_each_other(data_dir:
             assert np.median(r) > 0.4
 
 
-def test_uncovered_parts_are_uncovered(data_dir: Path, tmp_path: Path) -> None:
-    covered = lay_out_her2st(data_dir / "her2st", tmp_path / "covered")
-    layout = lay_out_her2st(data_dir / "her2st", tmp_path / "uncovered", setting="uncovered")
+def test_uncovered_parts_are_uncovered(her2st_few_genes: Path, tmp_path: Path) -> None:
+    covered = lay_out_her2st(her2st_few_genes, tmp_path / "covered")
+    layout = lay_out_her2st(her2st_few_genes, tmp_path / "uncovered", setting="uncovered")
     mother = pd.read_csv(layout.truth / "locs.tsv", sep="\t", index_col=0)
     limit = mother.min() + 0.4 * (mother.max() - mother.min())
     for name, axis in (("C3", "x"), ("C5", "y")):
@@ -86,11 +86,11 @@ def test_uncovered_parts_are_uncovered(data_dir: Path, tmp_path: Path) -> None:
     assert (scored >= limit - 1e-3).all(axis=None)
 
 
-def test_faults(data_dir: Path, tmp_path: Path) -> None:
+def test_faults(her2st_few_genes: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="lacks 10 of the 10 her2st files"):
         lay_out_her2st(tmp_path, tmp_path / "case")
     with pytest.raises(InputError, match="no section 'C9'"):
-        lay_out_her2st(data_dir / "her2st", tmp_path / "case", mother="C9")
+        lay_out_her2st(her2st_few_genes, tmp_path / "case", mother="C9")
     (tmp_path / "case/MotherImage").mkdir(parents=True)
     with pytest.raises(InputError, match="has MotherImage already"):
-        lay_out_her2st(data_dir / "her2st", tmp_path / "case")
+        lay_out_her2st(her2st_few_genes, tmp_path / "case")

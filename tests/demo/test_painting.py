@@ -55,7 +55,7 @@ def test_tissue_covers_the_wanted_share(fraction: float) -> None:
 def test_glass_is_light_and_tissue_is_pink_to_purple() -> None:
     glass = paint(TISSUE, Region(0, 60, 0, 60))
     np.testing.assert_allclose(glass.mean(axis=(0, 1)), GLASS, atol=6)
-    overview = np.concatenate([paint(TISSUE, Region(y, y + 16, 0, 4000)) for y in range(300, 2700, 160)])
+    overview = np.concatenate([paint(TISSUE, Region(y, y + 16, 0, 4000)) for y in range(300, 2700, 480)])
     stained = overview[overview.min(axis=-1) < 200].astype(float)
     assert len(stained) > 0.2 * overview[..., 0].size
     red, green, blue = stained.mean(axis=0)

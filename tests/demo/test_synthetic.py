@@ -21,8 +21,8 @@ SIDE_PX = 3072
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> DemoTruth:
-    return write_demo(tmp_path_factory.mktemp("demo") / "project", seed=2, side_px=SIDE_PX)
+def demo(demo_run: Path) -> DemoTruth:
+    return read_truth(demo_run / "project")
 
 
 def captures_of(files: ProjectFiles) -> list[Capture]:
@@ -95,9 +95,11 @@ def patches(image: np.ndarray, xy: np.ndarray, reach: int) -> np.ndarray:
 
 
 def test_truth_is_read_back_and_a_second_demo_is_the_same(demo: DemoTruth, tmp_path: Path) -> None:
-    np.testing.assert_array_equal(read_truth(demo.project).expected, demo.expected)
-    again = write_demo(tmp_path / "project", seed=2, side_px=SIDE_PX)
-    for path in sorted(p for p in demo.project.rglob("*") if p.is_file()):
+    again = write_demo(tmp_path / "project", side_px=SIDE_PX)
+    np.testing.assert_array_equal(demo.expected, again.expected)
+    files = {p for folder in ("MotherImage", "DaughterCaptures") for p in (demo.project / folder).rglob("*")}
+    assert len(files) > 10
+    for path in sorted(p for p in files if p.is_file()):
         assert path.read_bytes() == (again.project / path.relative_to(demo.project)).read_bytes(), path.name
     with pytest.raises(InputError, match="has MotherImage and DaughterCaptures already"):
         write_demo(again.project)

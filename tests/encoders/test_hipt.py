@@ -95,6 +95,7 @@ def whole(features: Golden, encoder: HiptEncoder) -> EncodedPatches:
     return encode(encoder, image, Region(0, image.shape[1] // 16, 0, image.shape[2] // 16))
 
 
+@pytest.mark.full
 def test_published_context_gives_the_published_features(
     features: Golden, encoder: HiptEncoder, whole: EncodedPatches
 ) -> None:
@@ -119,6 +120,7 @@ def test_published_context_gives_the_published_features(
         assert apart(values[:, y0:y1, x0:x1], features[name]) < 1e-5, name
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("region", [Region(64, 80, 80, 96), Region(16, 48, 32, 64)])
 def test_a_region_gives_what_the_whole_gives(
     features: Golden, encoder: HiptEncoder, whole: EncodedPatches, region: Region
@@ -129,6 +131,30 @@ def test_a_region_gives_what_the_whole_gives(
     assert part.vectors is not None
     assert whole.vectors is not None
     assert apart(part.vectors, whole.vectors[part.places.within(whole.places)]) < 1e-5
+
+
+def test_parts_of_a_region_give_the_published_features(features: Golden, encoder: HiptEncoder) -> None:
+    """What a superpixel gets of patches, in two regions that overlap; its context is of the whole: see above."""
+    image = np.moveaxis(features["image"], -1, 0).astype(np.uint8)
+    y0, _, x0, _ = features["patch_raw_box"].astype(int)
+    published = np.moveaxis(features["patch_raw"], 0, -1)
+    region, corner = Region(20, 32, 24, 36), Region(28, 36, 32, 40)
+    larger, smaller = encode(encoder, image, region), encode(encoder, image, corner, size=3)
+    for at, found in ((region, larger), (corner, smaller)):
+        expected = published[at.y0 - y0 : at.y1 - y0, at.x0 - x0 : at.x1 - x0]
+        assert apart(found.tokens, expected) < 1e-5
+    a, b = larger.places, smaller.places
+    both = Region(max(a.y0, b.y0), min(a.y1, b.y1), max(a.x0, b.x0), min(a.x1, b.x1))
+    assert both.area >= 9
+    assert larger.vectors is not None
+    assert smaller.vectors is not None
+    assert apart(smaller.vectors[both.within(b)], larger.vectors[both.within(a)]) < 1e-5
+    y0, _, x0, _ = features["patch_box"].astype(int)
+    smooth = box_mean(np.moveaxis(larger.tokens, -1, 0), 4)[:, 4:-4, 4:-4]
+    at = (slice(region.y0 + 4 - y0, region.y1 - 4 - y0), slice(region.x0 + 4 - x0, region.x1 - 4 - x0))
+    assert apart(smooth, features["patch"][:, *at]) < 1e-5
+    y0, y1, x0, x1 = features["colour_box"].astype(int)
+    assert apart(mean_colour(image)[:, y0:y1, x0:x1], features["colour"]) < 1e-5
 
 
 @pytest.mark.parametrize(("shifts", "step"), [(16, 4), (4, 8), (1, 16)])

@@ -8,6 +8,14 @@ import pytest
 from distributed import LocalCluster
 from faulty import threads_cluster
 
+from iscale.engine import dask_workers
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scheduler of a busy machine is slow to answer."""
+    monkeypatch.setattr(dask_workers, "CONNECT_WITHIN", "300s")
+
 
 @pytest.fixture
 def threads() -> Iterator[LocalCluster]:

@@ -93,7 +93,7 @@ def all_once(folder: Path, again: str = "", times: int = 1) -> None:
     assert counts == dict.fromkeys(counts, 1) | ({again: times} if again else {})
 
 
-def until(what: Callable[[], Any], seconds: float = 30) -> None:
+def until(what: Callable[[], Any], seconds: float = 300) -> None:
     end = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < end

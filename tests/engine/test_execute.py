@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from iscale.engine import dask_workers
 from iscale.engine.dask_driver import DaskDriver
 from iscale.engine.dask_workers import LocalDriver
 from iscale.engine.drivers import Driver, SerialDriver
@@ -128,7 +129,8 @@ def test_dask_runs_the_same_and_survives_a_killed_worker(tmp_path: Path) -> None
             run(a_step(tmp_path, seed=1), tmp_path, driver)
 
 
-def test_an_address_where_nobody_answers_is_a_clear_error() -> None:
+def test_an_address_where_nobody_answers_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dask_workers, "CONNECT_WITHIN", "1s")
     with pytest.raises(InputError, match="no scheduler answers"), open_driver("tcp://127.0.0.1:9", 0, 2**31):
         pass
 

@@ -21,7 +21,7 @@ from iscale.engine.plan import (
 from iscale.errors import MemoryBudgetError
 from iscale.geometry import Region
 
-sides = st.integers(1, 900)
+sides = st.integers(1, 400)
 shards = st.integers(1, 130)
 
 

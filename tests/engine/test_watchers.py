@@ -115,5 +115,5 @@ def drawing() -> list[threading.Thread]:
 
 def ended(thread: threading.Thread) -> bool:
     """Whether a thread told to stop does: rich tells it and does not wait for it."""
-    thread.join(timeout=5)
+    thread.join(timeout=300)
     return not thread.is_alive()

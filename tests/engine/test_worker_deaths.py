@@ -16,6 +16,8 @@ from iscale.errors import RegionsFailedError
 from iscale.plan.workers import open_driver
 
 LIMIT = 600 * 2**20
+SILENT_S = 5.0
+"""Long enough that a worker of a busy machine is not taken for silent."""
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +70,7 @@ def test_a_region_that_takes_too_much_memory_is_given_up_and_that_is_said(both: 
 def test_a_worker_of_which_nothing_is_heard_is_restarted_and_its_region_done_by_another(
     both: LocalDriver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dask_driver, "SILENCE_S", 1.5)
+    monkeypatch.setattr(dask_driver, "SILENCE_S", SILENT_S)
     (tmp_path / "silent-4-4").touch()
     run(a_step(tmp_path), tmp_path, both)
     all_once(tmp_path, again="4-4", times=2)
@@ -78,10 +80,10 @@ def test_a_worker_of_which_nothing_is_heard_is_restarted_and_its_region_done_by_
 def test_a_region_that_never_tells_anything_is_given_up(
     both: LocalDriver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dask_driver, "SILENCE_S", 1.0)
+    monkeypatch.setattr(dask_driver, "SILENCE_S", SILENT_S)
     monkeypatch.setattr(assignments, "MOST_DEATHS", 1)
     (tmp_path / "silent-4-4").touch()
-    with pytest.raises(RegionsFailedError, match=r"y 4:5, x 4:6: .* nothing was heard of them for 1 s"):
+    with pytest.raises(RegionsFailedError, match=r"y 4:5, x 4:6: .* nothing was heard of them for 5 s"):
         run(a_step(tmp_path), tmp_path, both)
     assert len(recorded(tmp_path)) == REGIONS - 1
 
@@ -90,7 +92,7 @@ def test_a_worker_that_hangs_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "stop-0-4").touch()
     with (
         # Dask would look once, so long after a worker died, and not bear with one that is just being started again.
-        dask.config.set({"distributed.scheduler.worker-ttl": "2s", "distributed.deploy.lost-worker-timeout": "50ms"}),
+        dask.config.set({"distributed.scheduler.worker-ttl": "8s", "distributed.deploy.lost-worker-timeout": "50ms"}),
         open_driver("local", 2, LIMIT) as driver,
     ):
         assert isinstance(driver, LocalDriver)

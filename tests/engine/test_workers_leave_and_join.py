@@ -6,16 +6,18 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 from distributed import Client, LocalCluster
 from faulty import REGIONS, a_step, all_once, calls, recorded, run, threads_cluster, until, work
 
-from iscale.engine import assignments, dask_driver
+from iscale.engine import assignments, dask_driver, dask_workers
+from iscale.engine.assignments import RegionQueue
 from iscale.engine.dask_driver import DaskDriver
 from iscale.engine.plan import Resources, plan_regions
 from iscale.errors import ClusterError, InputError, RegionsFailedError
@@ -63,14 +65,25 @@ def test_when_all_workers_have_left_those_that_come_later_go_on(
     assert list(recorded(tmp_path).values()) == [1] * REGIONS
 
 
+def until_left(folder: Path, region: Region) -> int:
+    """As `work`, and end once it was seen that the worker that computes it leaves."""
+    left = len(list(folder.glob("left-*")))
+    area = work(folder, region)
+    until(lambda: len(list(folder.glob("left-*"))) > left)
+    return area
+
+
 def test_a_region_that_takes_longer_than_any_worker_stays_is_given_up(
     threads: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dask_driver, "GONE_S", 0.2)
     monkeypatch.setattr(dask_driver, "LOOK_EVERY_S", 0.1)
     monkeypatch.setattr(assignments, "MOST_LEAVES", 2)
-    (tmp_path / "seconds").write_text("2")
-    over = threading.Event()
+    numbers, after_leave, over = count(), RegionQueue.after_leave, threading.Event()
+
+    def seen(self: RegionQueue, *what: Any) -> bool:
+        (tmp_path / f"left-{next(numbers)}").touch()
+        return after_leave(self, *what)
 
     def change() -> None:
         while not over.wait(0.5):
@@ -78,28 +91,33 @@ def test_a_region_that_takes_longer_than_any_worker_stays_is_given_up(
             threads.scale(0)
             threads.scale(2)
 
+    monkeypatch.setattr(RegionQueue, "after_leave", seen)
     with Client(threads) as client:
         helper = threading.Thread(target=change)
         helper.start()
         plan = plan_regions("t", (2, 2), (2, 2), lambda _: 1, Resources(2**31, shards_per_side=1))
-        with pytest.raises(RegionsFailedError, match="takes longer than their time"):
-            run(replace(a_step(tmp_path), plan=plan), tmp_path, DaskDriver(client))
-        over.set()
-        helper.join()
+        step = replace(a_step(tmp_path), plan=plan, kernel=until_left)
+        try:
+            with pytest.raises(RegionsFailedError, match="takes longer than their time"):
+                run(step, tmp_path, DaskDriver(client))
+        finally:
+            (tmp_path / "left-over").touch()
+            over.set()
+            helper.join()
 
 
 def in_thread(folder: Path, region: Region) -> int:
-    """As `work`, and leave a trace of the thread, which is a worker's."""
+    """As `work`, once more workers than at first have left a trace of their thread."""
     (folder / f"thread-{threading.get_ident()}").touch()
+    until(lambda: len(list(folder.glob("thread-*"))) > 2)
     return work(folder, region)
 
 
 def test_workers_that_come_later_get_regions(threads: LocalCluster, tmp_path: Path) -> None:
-    (tmp_path / "seconds").write_text("0.3")
     with Client(threads) as client:
 
         def join() -> None:
-            until(lambda: calls(tmp_path))
+            until(lambda: list(tmp_path.glob("thread-*")))
             threads.scale(6)
 
         helper = threading.Thread(target=join)
@@ -140,8 +158,9 @@ def dask_command(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[byte
 
 
 def test_a_scheduler_that_is_killed_ends_the_run_soon_and_another_continues(
-    dask_command: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
+    dask_command: Callable[..., subprocess.Popen[bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(dask_workers, "CONNECT_WITHIN", "10s")  # for so long it looks for one that is gone, too
     (tmp_path / "seconds").write_text("0.5")
 
     def start(name: str) -> tuple[str, subprocess.Popen[bytes]]:
@@ -152,7 +171,7 @@ def test_a_scheduler_that_is_killed_ends_the_run_soon_and_another_continues(
         until(file.exists)
         dask_command("worker", "--scheduler-file", file, "--nthreads", 1, "--no-dashboard", "--no-nanny")
         with Client(scheduler_file=str(file)) as client:
-            client.wait_for_workers(1, timeout=30)
+            client.wait_for_workers(1, timeout=300)
         return str(file), scheduler
 
     where, scheduler = start("first")
@@ -167,8 +186,6 @@ def test_a_scheduler_that_is_killed_ends_the_run_soon_and_another_continues(
         with pytest.raises(ClusterError, match="scheduler is gone; what is done is kept"):
             run(a_step(tmp_path), tmp_path, driver)
         helper.join()
-        start_of_close = time.monotonic()
-    assert time.monotonic() - start_of_close < 10
     done = len(recorded(tmp_path))
     assert 1 <= done < REGIONS
     where, _ = start("second")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
-import subprocess
-import sys
+import resource
 import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 
 import anndata as ad
@@ -13,7 +13,7 @@ import pytest
 from whole_runs import GENES, tissue_of, write_whole_run
 
 from iscale.engine.watchers import Silence
-from iscale.errors import InputError
+from iscale.errors import InputError, StoreError
 from iscale.export import command, h5ad
 from iscale.export.command import KINDS, export_run
 from iscale.results import Run, open_run
@@ -141,30 +141,24 @@ def test_genes_come_from_a_file_too(run: Run, tmp_path: Path) -> None:
     assert ad.read_h5ad(tmp_path / "bins.h5ad").var_names.tolist() == ["IGKC", "ACTB"]
 
 
-FULL = """
-import resource, sys
-from iscale.errors import StoreError
-from iscale.export.command import export_run
-import iscale.export.h5ad, iscale.export.ome_tiff, iscale.export.parquet
-resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
-try:
-    export_run(sys.argv[1], sys.argv[2], out=sys.argv[3])
-except StoreError as error:
-    print(error)
-    sys.exit(2)
-"""
-"""A file that may grow no further fails as one on a full disk does."""
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """A file that may grow no further fails as one on a full disk does."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, kind: str) -> None:
+def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, request: pytest.FixtureRequest, kind: str) -> None:
     run = write_whole_run(tmp_path / "iSCALE_output")
     target = tmp_path / "out" / f"target{KINDS[kind].suffixes[0] if KINDS[kind].suffixes else ''}"
     target.parent.mkdir()
-    done = subprocess.run([sys.executable, "-c", FULL, run.store.folder, kind, target], capture_output=True, text=True)
-    assert done.returncode == 2, done.stdout + done.stderr[-3000:]
-    assert done.stdout.startswith(f"{target}: cannot be written: there is no room left. Nothing is left of it.")
-    assert "Traceback" not in done.stderr
+    request.getfixturevalue("full_disk")
+    with pytest.raises(StoreError) as failed:
+        export_run(run.store.folder, kind, out=target)
+    assert str(failed.value).startswith(f"{target}: cannot be written: there is no room left. Nothing is left of it.")
     assert files(target.parent) == []
 
 

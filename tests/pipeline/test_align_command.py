@@ -19,33 +19,43 @@ from iscale.transform import read_transform
 
 OWN = Path("DaughterCaptures") / "UnallignedToMother"
 ALIGNED = Path("DaughterCaptures") / "AllignedToMother"
-CORNER = np.array([180, 210])
+PIXEL_UM = 4.0
+CORNER = np.array([90, 105])
 """x, y on the mother image of the first pixel of a capture's image."""
 
 
 @pytest.fixture
 def project(tiny_project: Path) -> Path:
-    """One capture, D1, whose own image is a piece of the mother image."""
-    mother = np.asarray(Image.open(tiny_project / "MotherImage" / "he-raw.png"))
+    """One capture, D1, whose own image is a piece of the mother image: the tiny project at half its pixels, coarse."""
+    path = tiny_project / "MotherImage" / "he-raw.png"
+    mother = np.asarray(Image.open(path).reduce(2))
+    Image.fromarray(mother).save(path)
+    (path.parent / "pixel-size-raw.txt").write_text(f"{PIXEL_UM}\n")
+    (path.parent / "radius-raw.txt").write_text("20\n")
+    (tiny_project / "iscale.toml").write_text(f"pixel_size = {PIXEL_UM}\ndist_st = 0\n")
     measured = tiny_project / OWN / "D1"
     measured.mkdir(parents=True)
     x, y = CORNER
-    Image.fromarray(mother[y : y + 700, x : x + 740]).save(measured / "he.png")
-    (measured / "pixel-size.txt").write_text("0.5\n")
-    (measured / "radius.txt").write_text("40\n")
+    Image.fromarray(mother[y : y + 350, x : x + 370]).save(measured / "he.png")
+    (measured / "pixel-size.txt").write_text(f"{PIXEL_UM}\n")
+    (measured / "radius.txt").write_text("20\n")
     shutil.copy(tiny_project / ALIGNED / "D1" / "cnts.tsv", measured)
     rows = [line.split("\t") for line in (tiny_project / ALIGNED / "D1" / "locs.tsv").read_text().splitlines()[1:]]
-    moved = [f"{name}\t{float(at) - x}\t{float(down) - y}" for name, at, down in rows]
+    moved = [f"{name}\t{float(at) / 2 - x}\t{float(down) / 2 - y}" for name, at, down in rows]
     (measured / "locs.tsv").write_text("\n".join(["spot\tx\ty", *moved]) + "\n")
     shutil.rmtree(tiny_project / ALIGNED)
     (tiny_project / ALIGNED).mkdir()
     return tiny_project
 
 
-def align(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr("sys.argv", ["iscale", "align", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stop:
-        main()
+def align(monkeypatch: pytest.MonkeyPatch, *arguments: object, drawn: bool = False) -> int:
+    """The exit code of the command, which draws its figures where that is asked for."""
+    with monkeypatch.context() as patch:
+        if not drawn:
+            patch.setattr("iscale.plots.alignment.draw_alignment", lambda *_: None)
+        patch.setattr("sys.argv", ["iscale", "align", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            main()
     return int(stop.value.code or 0)
 
 
@@ -57,10 +67,10 @@ SHIFT = np.array([[1, 0, CORNER[0]], [0, 1, CORNER[1]], [0, 0, 1.0]])
 
 
 def pairs(project: Path, count: int, wrong: int | None = None, unit: str = "") -> Path:
-    at = np.array([[50, 60], [650, 80], [90, 600], [640, 620], [300, 350], [500, 200]])[:count]
+    at = np.array([[25, 30], [325, 40], [45, 300], [320, 310], [150, 175], [250, 100]])[:count]
     to = at + CORNER
     if wrong is not None:
-        to[wrong] += 300
+        to[wrong] += 150
     path = project.parent / "pairs.csv"
     head = f"name,capture_x{unit},capture_y{unit},mother_x,mother_y"
     rows = [f"p{i},{a[0]},{a[1]},{b[0]},{b[1]}" for i, (a, b) in enumerate(zip(at, to, strict=True))]
@@ -71,9 +81,9 @@ def pairs(project: Path, count: int, wrong: int | None = None, unit: str = "") -
 def test_by_the_images_and_a_run_follows(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert align(monkeypatch, project) == 0
-    corners = np.array([[0, 0, 1], [740, 0, 1], [0, 700, 1], [740, 700, 1.0]])
-    assert np.abs(corners @ placed(project).T - corners @ SHIFT.T).max() < 12
+    assert align(monkeypatch, project, drawn=True) == 0
+    corners = np.array([[0, 0, 1], [370, 0, 1], [0, 350, 1], [370, 350, 1.0]])
+    assert np.abs(corners @ placed(project).T - corners @ SHIFT.T).max() < 6
     out = capsys.readouterr().out
     assert "D1" in out
     folder = project / "iSCALE_output" / "alignment"
@@ -86,12 +96,12 @@ def test_by_the_images_and_a_run_follows(
 
 
 def test_a_run_aligns_what_nothing_places(project: Path) -> None:
-    run(project, n_plots=1, n_genes=4)
+    run(project, stage="predict", n_genes=4)
     capture = open_run(project).captures["D1"]
     own = np.loadtxt(project / OWN / "D1" / "locs.tsv", skiprows=1, usecols=(1, 2))
     np.testing.assert_allclose(capture.obsm["spatial"], own)
     np.testing.assert_allclose(capture.uns["transform"], placed(project))
-    np.testing.assert_allclose(on_mother(capture), (own + CORNER) * 0.5, atol=6)
+    np.testing.assert_allclose(on_mother(capture), (own + CORNER) * PIXEL_UM, atol=6 * PIXEL_UM)
 
 
 def test_by_landmarks_with_one_wrong(
@@ -135,23 +145,23 @@ def test_the_mother_image_as_own_image_needs_no_search(project: Path, monkeypatc
 
 def test_a_transform_is_kept_until_told_otherwise(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     matrix = project.parent / "matrix.json"
-    matrix.write_text(json.dumps({"matrix": [[1, 0, 183], [0, 1, 210], [0, 0, 1]]}))
+    matrix.write_text(json.dumps({"matrix": [[1, 0, 93], [0, 1, 105], [0, 0, 1]]}))
     assert align(monkeypatch, project, "--matrix", matrix) == 0
     target = project / ALIGNED / "D1" / "transform.json"
-    edited = target.read_text().replace("183.0", "184.0")
+    edited = target.read_text().replace("93.0", "94.0")
     target.write_text(edited)
     assert align(monkeypatch, project) == 0
     assert target.read_text() == edited
-    assert placed(project)[0, 2] == 184
+    assert placed(project)[0, 2] == 94
     assert align(monkeypatch, project, "--again") == 0
-    assert placed(project)[0, 2] != 184
+    assert placed(project)[0, 2] != 94
 
 
 def test_a_matrix_is_refined_by_the_images(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     matrix = project.parent / "matrix.json"
-    matrix.write_text(json.dumps([[1, 0, 205], [0, 1, 190], [0, 0, 1]]))
+    matrix.write_text(json.dumps([[1, 0, 102], [0, 1, 95], [0, 0, 1]]))
     assert align(monkeypatch, project, "--matrix", matrix, "--refine") == 0
-    assert np.abs(placed(project)[:2, 2] - CORNER).max() < 12
+    assert np.abs(placed(project)[:2, 2] - CORNER).max() < 6
     assert "refined" in read_transform(project / ALIGNED / "D1" / "transform.json").how
 
 
@@ -164,17 +174,17 @@ def test_bad_landmarks_do_not_replace_a_transform(
     before = (project / ALIGNED / "D1" / "transform.json").read_bytes()
     far = project.parent / "far.csv"
     rows = [
-        f"p{i},{x},{y},{x + 900},{y - 500}" for i, (x, y) in enumerate([(50, 60), (650, 80), (90, 600), (640, 620)])
+        f"p{i},{x},{y},{x + 450},{y - 250}" for i, (x, y) in enumerate([(25, 30), (325, 40), (45, 300), (320, 310)])
     ]
     far.write_text("\n".join(["name,capture_x,capture_y,mother_x,mother_y", *rows]) + "\n")
-    assert align(monkeypatch, project, "--landmarks", far) == 2
+    assert align(monkeypatch, project, "--landmarks", far, drawn=True) == 2
     error = capsys.readouterr().err
     assert "but badly" in error
     assert (project / ALIGNED / "D1" / "transform.json").read_bytes() == before
     refused = project / "iSCALE_output" / "alignment" / "D1-refused.json"
     assert str(refused) in error
     assert align(monkeypatch, project, "--matrix", refused) == 1
-    assert placed(project)[0, 2] == pytest.approx(900)
+    assert placed(project)[0, 2] == pytest.approx(450)
     assert (project / ALIGNED / "D1" / "transform-earlier.json").read_bytes() == before
 
 
@@ -183,7 +193,7 @@ def test_a_broken_transform_is_no_hindrance_to_align_again(project: Path, monkey
     (project / ALIGNED / "D1" / "transform.json").write_text('{"matrix": [[1, 2')
     assert align(monkeypatch, project) == 2
     assert align(monkeypatch, project, "--again") == 0
-    assert np.abs(placed(project)[:2, 2] - CORNER).max() < 12
+    assert np.abs(placed(project)[:2, 2] - CORNER).max() < 6
 
 
 REFUSED = {
@@ -221,7 +231,7 @@ def test_an_affine_of_landmarks_on_a_line_is_refused(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = project.parent / "line.csv"
-    rows = [f"p{i},{50 * i},{70 * i},{50 * i + 180},{70 * i + 210}" for i in range(6)]
+    rows = [f"p{i},{25 * i},{35 * i},{25 * i + 90},{35 * i + 105}" for i in range(6)]
     path.write_text("\n".join(["name,capture_x,capture_y,mother_x,mother_y", *rows]) + "\n")
     assert align(monkeypatch, project, "--landmarks", path, "--kind", "affine") == 2
     assert "line" in capsys.readouterr().err

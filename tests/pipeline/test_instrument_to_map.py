@@ -6,28 +6,40 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+from PIL import Image
 
 import iscale
 from iscale.check.project import run_check
 from iscale.cli.init import init_project
 from iscale.transform import read_transform
 
-PIXEL_UM = 4.6
+PIXEL_UM, ANALYSIS_UM = 13.8, 4.6
+"""Of the image here, a third as large as the section's own, and of the analysis."""
 
 
 @pytest.fixture(scope="module")
 def project(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MOB1 as mother and capture: the slide from where it is, the capture with an image of its own."""
-    folder = tmp_path_factory.mktemp("mob")
+    """MOB1 as mother and capture: the slide from where it is, the capture of strong genes, with an image of its own."""
+    folder, source = tmp_path_factory.mktemp("mob"), data_dir / "st_mob"
     (folder / "MOB1").mkdir()
-    for end in (".counts.tsv.gz", ".spots.tsv", ".jpg"):
-        shutil.copy(data_dir / "st_mob" / f"MOB1{end}", folder / "MOB1")
-    slide = data_dir / "st_mob" / "MOB1.jpg"
-    init_project(folder / "P", slide, [f"MOB1={folder / 'MOB1'}"], pixel_size_raw=PIXEL_UM)
+    table = pd.read_csv(source / "MOB1.counts.tsv.gz", sep="\t", index_col=0)
+    strong = table.columns[table.sum().argsort().to_numpy()[-1000:]]
+    table[sorted(strong)].to_csv(
+        folder / "MOB1" / "MOB1.counts.tsv.gz", sep="\t", compression={"method": "gzip", "compresslevel": 1}
+    )
+    spots = pd.read_csv(source / "MOB1.spots.tsv", sep="\t")
+    spots[["pixel_x", "pixel_y"]] /= 3
+    spots.to_csv(folder / "MOB1" / "MOB1.spots.tsv", sep="\t", index=False)
+    with Image.open(source / "MOB1.jpg") as image:
+        image.reduce(3).save(folder / "MOB1.jpg", quality=95)
+    shutil.copy(folder / "MOB1.jpg", folder / "MOB1")
+    init_project(folder / "P", folder / "MOB1.jpg", [f"MOB1={folder / 'MOB1'}"], pixel_size_raw=PIXEL_UM)
     (folder / "P" / "MotherImage" / "radius-raw.txt").write_text(f"{50 / PIXEL_UM:.3f}\n")
     settings = folder / "P" / "iscale.toml"
-    settings.write_text(f"pixel_size = {PIXEL_UM}\ndist_st = 0\nn_genes = 20\nn_plots = 1\n" + settings.read_text())
+    chosen = f"pixel_size = {ANALYSIS_UM}\ndist_st = 0\nn_genes = 20\nn_plots = 1\nn_clusters = [4]\n"
+    settings.write_text(chosen + settings.read_text())
     return folder / "P"
 
 

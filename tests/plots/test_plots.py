@@ -8,7 +8,6 @@ import numpy as np
 import zarr
 from PIL import Image
 
-from iscale.pipeline.run import run
 from iscale.plots.overview import mean_map, reduction
 from iscale.project.layout import is_sheet
 
@@ -28,8 +27,8 @@ def test_an_overview_is_the_mean_of_what_is_there() -> None:
     assert np.isfinite(overview[:125, 175:]).all()
 
 
-def test_published_folders_hold_a_picture_per_gene(tiny_project: Path) -> None:
-    out = run(tiny_project, stage="plot", n_plots=3)
+def test_published_folders_hold_a_picture_per_gene(tiny_original_run: Path) -> None:
+    out = tiny_original_run / "iSCALE_output"
     folders = ["spot_level_st_plots/D1", "spot_level_st_plots/D2", "spot_level_st_plots/spots-integrated"]
     for folder in [*folders, "super_res_ST_plots", "super_res_ST_plots/refined"]:
         pictures = sorted(path for path in (out / folder).glob("*.png") if not is_sheet(path))

@@ -26,7 +26,7 @@ from iscale.regions.marker_table import Markers
 from iscale.store import layout
 from iscale.store.run_store import RunStore, report_of
 
-GRID = SlideGrid((600 * 16, 270 * 16), 0.5, 0.5)
+GRID = SlideGrid((300 * 16, 270 * 16), 0.5, 0.5)
 SHAPE = GRID.superpixel_shape
 GENES = tuple(f"G{i}" for i in range(20))
 MARKERS = Markers(("tumour", "T cell", "fat"), (("G17", "G2"), ("G3", "G2", "G9"), ("G5",)))
@@ -36,12 +36,12 @@ KS = (3, 5)
 def invented(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Tissue (y, x), expression (gene, y, x) and depth (y, x) that are NaN off tissue, clusters (n_clusters, y, x)."""
     y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
-    tissue = np.hypot((y - 300) / 2.4, x - 130) < 110
+    tissue = np.hypot((y - 150) / 1.2, x - 130) < 110
     expression = rng.gamma(0.7, 2.0, (len(GENES), *SHAPE)).astype(np.float16)
     expression[2] += 3  # a range that does not begin at 0
     expression[5] = 1.5  # a gene that is the same everywhere
     depth = rng.gamma(9.0, 12.0, SHAPE).astype(np.float16)
-    depth[300, 100:104] = 0
+    depth[150, 100:104] = 0
     for values in (*expression, depth):
         values[~tissue] = np.nan
     clusters = np.stack([rng.integers(1, k + 1, SHAPE) for k in KS]).astype(np.uint8)
@@ -232,8 +232,8 @@ def test_figures_are_drawn_and_masks_show_the_slide(annotated: RunStore) -> None
     for kind in ("masks", "scores"):
         assert sorted(p.name for p in (folder / kind).glob("*.png")) == ["T_cell.png", "fat.png", "tumour.png"]
     mask = np.asarray(Image.open(folder / "masks" / "tumour.png"))
-    assert mask.shape == (600, 270)
-    assert np.array_equal(mask > 0, read(annotated, "labels")[0, :600, :270] == 1)
+    assert mask.shape == (300, 270)
+    assert np.array_equal(mask > 0, read(annotated, "labels")[0, :300, :270] == 1)
     assert len(np.unique(np.asarray(Image.open(folder / "0.10.png").convert("RGB")).reshape(-1, 3), axis=0)) > 4
 
 

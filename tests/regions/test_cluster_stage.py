@@ -25,6 +25,7 @@ GENES = tuple(f"G{k}" for k in range(40))
 def few_starts(monkeypatch) -> None:
     """How good the centres are is not what is tested here."""
     monkeypatch.setattr(learn, "STARTS", 2)
+    monkeypatch.setattr(learn, "FINISHED", 1)
 
 
 def steps(store, grid, n_clusters=(5,), seed=0, side=1, inputs=("a", "b")):
@@ -95,7 +96,7 @@ def test_markers_are_computed_over_the_labels_that_were_written(predicted) -> No
 
 
 def test_slides_without_nuclei_have_no_refined_clusters(predicted) -> None:
-    store, grid = predicted(cells=0.0)
+    store, grid = predicted(shape=(112, 80), cells=0.0)
     cluster(store, grid, draw=True)
     assert not read(store, "clusters/refined").any()
     assert read(store, "clusters/labels").max() == 5
@@ -132,7 +133,7 @@ def test_numbers_that_cannot_be_are_refused_before_any_work(predicted, n_cluster
 
 
 def test_maps_masks_and_what_an_earlier_run_left(predicted) -> None:
-    store, grid = predicted()
+    store, grid = predicted(shape=(112, 80))
     cluster(store, grid, draw=True, n_clusters=(3, 4))
     names = {str(p.relative_to(store.folder)) for p in store.folder.glob("clusters-gene_*/**/*") if p.is_file()}
     assert names == {
@@ -163,7 +164,7 @@ def test_a_new_prediction_or_seed_makes_all_anew(predicted) -> None:
 
 
 def test_the_plan_counts_what_is_left_on_disk(predicted) -> None:
-    store, grid = predicted()
+    store, grid = predicted(shape=(112, 80))
     cluster(store, grid, draw=True)
     group, folder = store.folder / "run.zarr" / "clusters", store.folder / "clusters-gene_5"
     found = [p for root in (group, folder) for p in root.rglob("*") if p.is_file()]

@@ -9,18 +9,16 @@ import pytest
 from sklearn.metrics import adjusted_rand_score
 
 from benchmarks.clusters import CLEAR, known_regions
-from iscale import open_run, run
-from iscale.demo.synthetic import MARKERS, write_demo
+from iscale import open_run
+from iscale.demo.synthetic import MARKERS
 from iscale.demo.tissue import REGION_TYPES
 
 SIDE_PX = 3072
 
 
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    project = tmp_path_factory.mktemp("regions") / "demo"
-    write_demo(project, side_px=SIDE_PX)
-    return run(project, stage="cluster", n_clusters=6)
+@pytest.fixture
+def demo(demo_run: Path) -> Path:
+    return demo_run / "project" / "iSCALE_output"
 
 
 def test_clusters_are_the_regions_of_the_demo(demo: Path) -> None:

@@ -81,7 +81,7 @@ def no_jobs_left(request: pytest.FixtureRequest) -> Iterator[None]:
     if "slurm" not in request.fixturenames:
         return
     subprocess.run(["scancel", f"--user={os.getuid()}"], check=False)
-    for _ in range(100):
+    for _ in range(1000):
         if not subprocess.check_output(["squeue", "--noheader"]).strip():
             return
         time.sleep(0.3)

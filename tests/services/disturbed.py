@@ -22,15 +22,17 @@ import iscale
 OPTIONS = ("--n-genes", "6", "--region-shards", "1")
 REGIONS = 9
 LOCAL = ("--dask", "local", "--workers", "2")
+LIMIT_S = 600.0
+"""How long anything is waited for: many times what it takes."""
 MARK = "ISCALE_TEST_RUN"
 STARTED_BY = "import sys; {}; from iscale.cli.app import main; sys.argv[0] = 'iscale'; main()"
 
 
-def until(what: Callable[[], Any], seconds: float, say: Callable[[], str] = str) -> float:
+def until(what: Callable[[], Any], say: Callable[[], str] = str) -> float:
     """Wait until something holds; seconds that it took."""
     start = time.monotonic()
     while not what():
-        assert time.monotonic() - start < seconds, f"not within {seconds} s\n{say()}"
+        assert time.monotonic() - start < LIMIT_S, f"not within {LIMIT_S} s\n{say()}"
         time.sleep(0.1)
     return time.monotonic() - start
 
@@ -80,27 +82,27 @@ class Started:
         """All that was printed."""
         return self._told.read_text(errors="replace")
 
-    def until(self, what: Callable[[], Any], seconds: float = 120) -> None:
+    def until(self, what: Callable[[], Any]) -> None:
         """Wait for something while the run is at work."""
 
         def holds() -> Any:
             assert self.process.poll() is None, f"the run ended before\n{self.told}"
             return what()
 
-        until(holds, seconds, lambda: self.told)
+        until(holds, lambda: self.told)
 
     def until_regions(self, count: int, step: str = "features") -> int:
         """Wait until so many regions are done; how many are."""
         self.until(lambda: len(recorded(self.out, step)) >= count)
         return len(recorded(self.out, step))
 
-    def ends(self, code: int = 0, seconds: float = 120) -> str:
+    def ends(self, code: int = 0) -> str:
         """Wait for the end with this exit code; all that was printed."""
         try:
-            self.process.wait(seconds)
+            self.process.wait(LIMIT_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            raise AssertionError(f"still at work after {seconds} s\n{self.told}") from None
+            raise AssertionError(f"still at work after {LIMIT_S} s\n{self.told}") from None
         assert self.process.returncode == code, self.told
         assert "Traceback" not in self.told
         if code:

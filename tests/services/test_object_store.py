@@ -24,7 +24,7 @@ OPTIONS = {"n_genes": 12, "n_plots": 2}
 
 
 def _asked(method: str, path: str) -> None:
-    urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{PORT}/{path}", method=method), timeout=5).close()
+    urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{PORT}/{path}", method=method), timeout=60).close()
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def bucket() -> Iterator[str]:
         }.items():
             patch.setenv(name, value)
         try:
-            for _ in range(120):
+            for _ in range(600):
                 try:
                     _asked("PUT", "tissue")
                     break

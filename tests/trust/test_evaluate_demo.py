@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +11,16 @@ import pytest
 
 import iscale
 from iscale.demo.her2st import pearson
-from iscale.demo.synthetic import read_truth, write_demo
+from iscale.demo.synthetic import read_truth
 from iscale.engine.watchers import Silence
 from iscale.trust.evaluate import evaluate_run
 
 
-def test_the_demos_truth_gives_what_the_demo_finds(tmp_path: Path) -> None:
-    project = tmp_path / "project"
-    write_demo(project, side_px=2048)
-    run = iscale.open_run(iscale.run(project, stage="predict"))
-    text = evaluate_run(project, tmp_path / "project-truth.npz", watcher=Silence())
+def test_the_demos_truth_gives_what_the_demo_finds(demo_run: Path, tmp_path: Path) -> None:
+    project = Path(shutil.copytree(demo_run, tmp_path / "demo")) / "project"
+    run = iscale.open_run(project)
+    shutil.rmtree(run.store.folder / "evaluation")
+    text = evaluate_run(project, tmp_path / "demo" / "project-truth.npz", watcher=Silence())
     table = pd.read_csv(run.store.folder / "evaluation" / "truth-project-truth" / "genes.tsv", sep="\t")
     table = table.set_index(["block", "gene"])
     truth, expression = read_truth(project), run.expression.load()

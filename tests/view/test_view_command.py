@@ -30,10 +30,10 @@ def test_it_serves_until_it_is_interrupted(tmp_path: Path) -> None:
     )
     assert started.stdout is not None
     url = started.stdout.readline().strip()
-    with urllib.request.urlopen(url, timeout=30) as answer:
+    with urllib.request.urlopen(url, timeout=300) as answer:
         assert b"iscale view" in answer.read()
     started.send_signal(signal.SIGINT)
-    said, complaints = started.communicate(timeout=30)
+    said, complaints = started.communicate(timeout=300)
     assert "Stopped." in said
     assert (started.returncode, complaints) == (0, "")
 
