@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -22,6 +24,11 @@ settings.load_profile("shared")
 
 # As the command line does: on a busy machine threads that spin while they wait make everything several times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# Every testing process stays on a core of its own: threads of several that wait for each other take half as long again.
+if (_number := os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")) and hasattr(os, "sched_setaffinity"):
+    _cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {_cores[int(_number) % len(_cores)]})
 
 
 LONG = (
@@ -95,6 +102,25 @@ def stand_in_weights(golden_dir: Path, tmp_path_factory: pytest.TempPathFactory)
     """Folder with HIPT's two weight files in the published form, values drawn: the published may not be handed on."""
     command = [sys.executable, golden_dir / "make_stand_in_weights.py"]
     return _made_once(tmp_path_factory, "weights", lambda folder: subprocess.run([*command, folder], check=True))
+
+
+@pytest.fixture(scope="module")
+def tissue_learnt_once() -> Iterator[None]:
+    """What is tissue of an overview is found once: tests of a file look at the same few."""
+    import numpy as np
+
+    from iscale.align import outline
+
+    learn, known = outline.learn_tissue, {}
+
+    def once(rgb: np.ndarray, *rest: Any) -> Any:
+        key = (rgb.shape, hashlib.sha256(np.ascontiguousarray(rgb)).digest(), rest)
+        model, classes = known[key] = known.get(key) or learn(rgb, *rest)
+        return model, classes.copy()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(outline, "learn_tissue", once)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from iscale.demo.her2st import PIXEL_SIZE_UM, RAW_PIXEL_SIZE_UM, lay_out_her2st
 from iscale.slide.base import any_size
 from iscale.transform import Transform, write_transform
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.usefixtures("tissue_learnt_once")]
 OPTIONS: dict[str, Any] = {"pixel_size": PIXEL_SIZE_UM, "n_genes": 100}
 SCALE = RAW_PIXEL_SIZE_UM / PIXEL_SIZE_UM
 MOTHER = "MotherImage"

@@ -19,7 +19,7 @@ from iscale.check.project import run_check
 from iscale.demo.her2st import PIXEL_SIZE_UM, lay_out_her2st
 from iscale.transform import Transform, write_transform
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.usefixtures("tissue_learnt_once")]
 
 
 def paint(path: Path, xy: np.ndarray, measured: Measured) -> None:

@@ -289,7 +289,7 @@ def test_a_run_from_a_measurement_and_its_transform(files: Path) -> None:
     init(files)
     project = files.parent / "P"
     align(project, "D1", MATRIX)
-    iscale.run(project, n_plots=1, dist_st=0, captures=("D1",))
+    iscale.run(project, stage="plot", n_plots=1, dist_st=0, captures=("D1",))
     run = iscale.open_run(project)
     data, given = run.captures["D1"], ad.read_h5ad(files / "run1" / "cells.h5ad")
     np.testing.assert_array_equal(data.obsm["spatial"], given.obsm["spatial"])

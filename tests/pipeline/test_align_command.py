@@ -19,6 +19,7 @@ from iscale.transform import read_transform
 
 OWN = Path("DaughterCaptures") / "UnallignedToMother"
 ALIGNED = Path("DaughterCaptures") / "AllignedToMother"
+pytestmark = pytest.mark.usefixtures("tissue_learnt_once")
 PIXEL_UM = 4.0
 CORNER = np.array([90, 105])
 """x, y on the mother image of the first pixel of a capture's image."""
