@@ -45,7 +45,7 @@ LONG = (
     "test_report_stage.py",
     "test_cluster_stage.py",
     "test_instrument_to_map.py",
-    "test_come_and_go.py",
+    "test_workers_leave_and_join.py",
     "test_hipt.py",
 )
 """Files of tests that take a quarter of a minute or more: begun first, so that no process is left with one at the end.
