@@ -109,9 +109,9 @@ def tissue_learnt_once() -> Iterator[None]:
     """What is tissue of an overview is found once: tests of a file look at the same few."""
     import numpy as np
 
-    from iscale.align import outline
+    from iscale.align import structure
 
-    learn, known = outline.learn_tissue, {}
+    learn, known = structure.learn_tissue, {}
 
     def once(rgb: np.ndarray, *rest: Any) -> Any:
         key = (rgb.shape, hashlib.sha256(np.ascontiguousarray(rgb)).digest(), rest)
@@ -119,7 +119,7 @@ def tissue_learnt_once() -> Iterator[None]:
         return model, classes.copy()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(outline, "learn_tissue", once)
+        patch.setattr(structure, "learn_tissue", once)
         yield
 
 
