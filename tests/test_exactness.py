@@ -96,7 +96,7 @@ def ulps(a: np.ndarray, b: np.ndarray) -> int:  # type: ignore[type-arg]
     "options",
     [
         {"region_shards": 2},
-        {"region_shards": 3},
+        pytest.param({"region_shards": 3}, marks=pytest.mark.full),
         {"region_shards": 1, "dask": "local", "workers": 2},
     ],
     ids=["regions-of-2-divide-nothing", "one-region", "dask-2-workers"],
