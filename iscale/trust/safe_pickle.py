@@ -204,7 +204,7 @@ def describe(content: Any) -> str:
     """What something is, for people: its type, and of what it holds the first.
 
     >>> describe({"cnts": np.zeros((2, 3)), "n": 4})
-    'a dict of 2 (cnts: an array (2, 3) of float64, n: int)'
+    'a dict of 2 (cnts: an array 2 x 3 of float64, n: int)'
     """
     if isinstance(content, dict):
         shown = [f"{str(key)[:30]}: {_kind(value)}" for key, value in list(content.items())[:6]]
