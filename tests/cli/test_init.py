@@ -375,7 +375,7 @@ def test_settings_of_single_captures(files: Path) -> None:
 BAD_SETTINGS = {
     "[capture.D1]\nbin = 8": r"iscale\.toml: capture\.D1\.bin = 8: no such option",
     "[capture.D1]\nbin_um = -8": r"capture\.D1\.bin_um = -8 cannot be used\.\n  Give a number above 0, at most 1000",
-    '[capture.D1]\npixel_size_um = "small"': r"capture\.D1\.pixel_size_um = 'small' .*\n  Give a number above 0, at most",
+    '[capture.D1]\npixel_size_um = "small"': r"capture\.D1\.pixel_size_um = 'small' .*\n  Give a number above 0, at",
     '[capture.D1]\nplatform = "merfish"': r"capture\.D1\.platform = 'merfish' .*\n  Give visium, visium_hd, ",
     'platform = "merfish"': r"iscale\.toml: platform = 'merfish'",
     "capture = 3": r"iscale\.toml: capture = 3 cannot be used\.\n  Give a table of keys and values",
