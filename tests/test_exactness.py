@@ -97,7 +97,7 @@ def ulps(a: np.ndarray, b: np.ndarray) -> int:  # type: ignore[type-arg]
     [
         {"region_shards": 2},
         pytest.param({"region_shards": 3}, marks=pytest.mark.full),
-        {"region_shards": 1, "dask": "local", "workers": 2},
+        pytest.param({"region_shards": 1, "dask": "local", "workers": 2}, marks=pytest.mark.full),
     ],
     ids=["regions-of-2-divide-nothing", "one-region", "dask-2-workers"],
 )

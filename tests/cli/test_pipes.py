@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.parametrize("reader", ["head -n 1", "true"])
+@pytest.mark.parametrize("reader", ["head -n 1", pytest.param("true", marks=pytest.mark.full)])
 def test_a_reader_that_leaves_early_ends_a_command_quietly(tiny_project: Path, reader: str) -> None:
     run = f"{sys.executable} -m iscale tissue {tiny_project}"
     for command in (f"{run} 2>&1 | {reader}", f"{run} --dry-run | {reader}", f"{run} | {reader}"):
