@@ -365,10 +365,6 @@ class Run:
         """Side of an analysis pixel, in um; a superpixel is 16 of them wide."""
         return float(self.store.attributes("image")["pixel_size_um"])
 
-    def reopened(self) -> Run:
-        """The same run as it is now, nothing of it remembered."""
-        return Run(self.store)
-
     def describe(self) -> str:
         """What the run holds, from what, with which parameters, as text."""
         return describe(self.store)

@@ -77,7 +77,7 @@ def run(project: str | Path, *, stage: str = LAST, restart: bool = False, watche
         job.store.check()
         _check_same_slide(job)
     _check_disk(job, planned(job, last), restart=restart)
-    told = [] if restart else report_of(job.store).get("notices", [])
+    known = set() if restart else _told_before(job)
     with (
         job.store.lock(),
         open_driver(
@@ -93,16 +93,17 @@ def run(project: str | Path, *, stage: str = LAST, restart: bool = False, watche
             job.store.clear()
         job.store.create()
         job.store.sweep()
-        job.notices += _replaced_clusterings(job, last)
-        for notice in _new(job.notices, told):
+        removed = _replaced_clusterings(job, last)
+        for notice in [*(n for n in job.notices if n not in known), *removed]:
             watcher.say(notice)
-        _run_steps(job, last, driver, watcher)
+        job.notices += removed
+        _run_steps(job, last, driver, watcher, known)
         job.store.sweep()  # after workers that were killed too
     return job.store.folder
 
 
-def _run_steps(job: Job, stage: Stage, driver: Driver, watcher: Any) -> None:
-    """Run step after step, and leave a report however they end."""
+def _run_steps(job: Job, stage: Stage, driver: Driver, watcher: Any, known: set[str]) -> None:
+    """Run step after step, and leave a report however they end; notices that are known are not said again."""
     status = StatusFile(job.store, list(steps(job, stage)), watcher, "run" if stage.name == LAST else stage.called)
     reports: list[StepReport] = []
     start, how = time.time(), "stopped by an error"
@@ -121,7 +122,8 @@ def _run_steps(job: Job, stage: Stage, driver: Driver, watcher: Any) -> None:
             if step.name == "tissue/mask" and job.with_captures:
                 for warning in check_on_tissue(job.store, job.spots):
                     job.notices.append(warning)
-                    watcher.say(warning)
+                    if warning not in known:
+                        watcher.say(warning)
         how = "done"
     except KeyboardInterrupt:
         how = "interrupted"
@@ -214,15 +216,18 @@ def describe_plan(project: str | Path, *, stage: str = LAST, restart: bool = Fal
     chosen, recalled = recall_options(root, options, restart=restart)
     job = Job(root, chosen, with_captures="integrate" in ran(last))
     check_inputs(job, last)
-    told = [] if restart else report_of(job.store).get("notices", [])
+    removed: list[str] = []
     if not restart:
         job.store.check()
         _check_same_slide(job)
-        job.notices += _replaced_clusterings(job, last)
+        removed = _replaced_clusterings(job, last)
+    table = plan_table(job, planned(job, last), restart=restart)
+    known = set() if restart else _told_before(job)
     lines = [recalled] if recalled else []
-    return "\n".join([*lines, *_new(job.notices, told), plan_table(job, planned(job, last), restart=restart)])
+    return "\n".join([*lines, *(notice for notice in job.notices if notice not in known), *removed, table])
 
 
-def _new(notices: list[str], told: list[str]) -> list[str]:
-    """Notices that no command on the run has told before."""
-    return [notice for notice in notices if notice not in told]
+def _told_before(job: Job) -> set[str]:
+    """Notices that a command on the run has told before."""
+    notices = report_of(job.store).get("notices")
+    return set(map(str, notices)) if isinstance(notices, list) else set()

@@ -65,7 +65,7 @@ class Viewed:
         with self._lock:
             if time.monotonic() - self._looked > LOOK_AGAIN_S:
                 if version(self._run.store) != self._state.slide.version:
-                    self._state = State(self._run.reopened())
+                    self._state = State(type(self._run)(self._run.store))  # nothing of it remembered
                 self._looked = time.monotonic()
             return self._state
 
