@@ -32,8 +32,8 @@ from iscale.stages import stage_called
 from iscale.store.run_store import RunStore
 
 OPTIONS: dict[str, Any] = {"n_genes": 12, "n_plots": 1, "n_clusters": 4, "pixel_size": 0.25, "dist_st": 0}
-ROWS, REGIONS = 1216, 6
-"""Of a slide of 2,176 x 1,216 px (width x height) 3 x 2 shards of pixels half as large, the last cut short."""
+ROWS, REGIONS = 1056, 6
+"""Of a slide of 2,080 x 1,056 px (width x height) 3 x 2 shards of pixels half as large, the last cut short."""
 DRAWINGS = ("cluster/draw", "annotate/figures")
 
 
@@ -41,7 +41,7 @@ DRAWINGS = ("cluster/draw", "annotate/figures")
 def demo_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The upper part of the demo's slide with the spots there, by tables in the pixels of the analysis."""
     folder = tmp_path_factory.mktemp("demo")
-    write_demo(folder, side_px=2176)
+    write_demo(folder, side_px=2080)
     slide = folder / "MotherImage" / "he-raw.tif"
     Image.fromarray(tifffile.imread(slide, level=0)[:ROWS]).save(slide.with_suffix(".png"))
     slide.unlink()

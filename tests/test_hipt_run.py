@@ -70,6 +70,7 @@ def test_auto_takes_hipt_where_its_weights_are_and_says_so(
     assert "encoder: hipt" in describe_plan(tiny_project)
 
 
+@pytest.mark.full
 def test_the_whole_pipeline_runs_on_hipt_and_is_reused(tiny_project: Path, stand_in_weights: Path) -> None:
     options = {"weights": stand_in_weights, "n_plots": 1, "n_clusters": 3, "hold_out": "none", **COARSE}
     out = iscale.run(tiny_project, **options)

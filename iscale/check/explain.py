@@ -13,7 +13,7 @@ from scipy import ndimage, signal
 from scipy.stats import rankdata
 
 from iscale.align.structure import stain_of
-from iscale.arrays import block_share
+from iscale.arrays import block_mean, block_share
 from iscale.check.sample import Pitch
 from iscale.slide.overview import Overview
 
@@ -22,6 +22,9 @@ Mask = NDArray[np.bool_]
 
 CELLS_PER_PITCH = 6
 """Outlines are compared on a grid of about so many cells to the distance of two spots: enough, and quick."""
+
+CELLS_PER_BLUR = 4
+"""The stain under spots is smoothed on a grid of as many cells to the standard deviation, or of single pixels."""
 
 MOST_CELLS = 256
 """... and of no more than so many to a side, which is quicker still for captures of many spots."""
@@ -57,10 +60,13 @@ class Tissue:
         stain = stain_of(overview)
         return cls(stain.mask, stain.density[..., RED], overview.full_per_px, shape_px)
 
-    def sample(self, values: NDArray[np.floating] | Mask, xy: Points) -> NDArray[np.float64]:
-        """Values of an array of the overview at positions (spot, 2) in full-resolution pixels; NaN beside the image."""
-        columns, rows = np.floor(xy / self.full_per_px).astype(np.int64).T
-        h, w = self.mask.shape
+    def sample(self, values: NDArray[np.floating] | Mask, xy: Points, side: int = 1) -> NDArray[np.float64]:
+        """Values at positions (spot, 2) in full-resolution pixels; NaN beside the image.
+
+        The array (y, x) has one value per block of the overview, of so many pixels a side.
+        """
+        columns, rows = np.floor(xy / (self.full_per_px * side)).astype(np.int64).T
+        h, w = values.shape
         found = values[np.clip(rows, 0, h - 1), np.clip(columns, 0, w - 1)].astype(np.float64)
         return np.where(self.inside(xy), found, np.nan)
 
@@ -101,7 +107,8 @@ class Footprint:
         self.margin = max(self.mask.shape) // 4
         self._depth_ranks = rankdata(depth)
         blur = max(0.5, pitch_px / tissue.full_per_px / 4)
-        self._stain = ndimage.gaussian_filter(tissue.stain, blur)
+        self._side = max(1, int(blur / CELLS_PER_BLUR))
+        self._stain = ndimage.gaussian_filter(block_mean(tissue.stain, self._side), blur / self._side)
 
     def match(self, xy: Points, factor: float = 1.0) -> Match:
         """How well the spots fit at positions (spot, 2) in full-resolution pixels, their pitch times ``factor``."""
@@ -140,7 +147,7 @@ class Footprint:
     def _depth(self, xy: Points, on: Mask) -> float:
         if on.sum() < FEWEST or on.mean() < MOSTLY_ON:
             return 0.0
-        stain = np.nan_to_num(self.tissue.sample(self._stain, xy))
+        stain = np.nan_to_num(self.tissue.sample(self._stain, xy, self._side))
         return correlation(self._depth_ranks, rankdata(stain))
 
 

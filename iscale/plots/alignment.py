@@ -23,7 +23,7 @@ from iscale.align.quality import BAD, DOUBTFUL, GOOD, Quality, figures_of, verdi
 from iscale.align.structure import tissue_mask
 from iscale.arrays import downsampled
 from iscale.engine.whole_file import whole_file
-from iscale.plots.draw import add_discs, hull_of, scale_bar, white_halo
+from iscale.plots.draw import add_discs, hull_of, painted, scale_bar, white_halo
 from iscale.slide.overview import Overview
 from iscale.transform import Transform
 
@@ -333,9 +333,7 @@ def _locator(figure: Figure, mother: Overview, window: Window) -> None:
 
 def _save(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    drawn = io.BytesIO()
-    figure.savefig(drawn, dpi=DPI, format="png")
-    picture = Image.open(drawn).convert("RGB")
+    picture = painted(figure, DPI)
     data = b""
     for colours in PALETTES:
         packed = io.BytesIO()

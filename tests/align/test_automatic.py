@@ -84,6 +84,7 @@ def test_a_quarter_of_the_tissue_is_placed_or_refused(mother: Overview, where: s
     assert known.error_um(found, "C3") < GOOD_UM
 
 
+@pytest.mark.full
 def test_another_organ_is_refused(data_dir: Path) -> None:
     other = read_overview(data_dir / "st_mob" / "MOB1.jpg", 512, 4.6)
     with pytest.raises(AlignmentRefusedError, match=r"No place on the mother image stands out.*asked"):

@@ -165,9 +165,9 @@ def test_bad_input_is_one_clear_error(
         assert not (tiny_project / "iSCALE_output").exists()
 
 
-def test_the_tiny_project_itself_runs(tiny_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert iscale(monkeypatch, "run", tiny_project, "--n-plots", 1) == 0
-    assert (tiny_project / "iSCALE_output" / "super_res_ST_plots").is_dir()
+def test_the_tiny_project_itself_runs(tiny_original_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (tiny_original_run / "iSCALE_output" / "super_res_ST_plots").is_dir()
+    assert iscale(monkeypatch, "run", tiny_original_run, "--dry-run") == 0
 
 
 def test_dry_run_writes_nothing(

@@ -67,6 +67,7 @@ def test_a_region_that_takes_too_much_memory_is_given_up_and_that_is_said(both: 
     assert len(recorded(tmp_path)) == REGIONS - 1
 
 
+@pytest.mark.full
 def test_a_worker_of_which_nothing_is_heard_is_restarted_and_its_region_done_by_another(
     both: LocalDriver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -77,6 +78,7 @@ def test_a_worker_of_which_nothing_is_heard_is_restarted_and_its_region_done_by_
     assert len(set(calls(tmp_path)["4-4"])) == 2
 
 
+@pytest.mark.full
 def test_a_region_that_never_tells_anything_is_given_up(
     both: LocalDriver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,6 +90,7 @@ def test_a_region_that_never_tells_anything_is_given_up(
     assert len(recorded(tmp_path)) == REGIONS - 1
 
 
+@pytest.mark.full
 def test_a_worker_that_hangs_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "stop-0-4").touch()
     with (

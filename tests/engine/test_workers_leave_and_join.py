@@ -157,6 +157,7 @@ def dask_command(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[byte
         process.wait()
 
 
+@pytest.mark.full
 def test_a_scheduler_that_is_killed_ends_the_run_soon_and_another_continues(
     dask_command: Callable[..., subprocess.Popen[bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

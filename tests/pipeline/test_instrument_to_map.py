@@ -43,6 +43,7 @@ def project(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "P"
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("tissue_learnt_once")
 def test_the_section_runs_end_to_end(project: Path) -> None:
     before = run_check(project)

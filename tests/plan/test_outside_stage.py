@@ -82,11 +82,11 @@ def command(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(line, env={**os.environ, "PYTHONPATH": path}, text=True, capture_output=True, check=False)
 
 
-def test_a_stage_from_outside_is_a_stage_everywhere(tiny_project: Path, tmp_path: Path) -> None:
+def test_a_stage_from_outside_is_a_stage_everywhere(tiny_run: Path, tmp_path: Path) -> None:
     package = tmp_path / "site"
     package.mkdir()
     install(package, "brightness = bright_stage:STAGE")
-    project, out = str(tiny_project), tiny_project / "iSCALE_output"
+    project, out = str(tiny_run), tiny_run / "iSCALE_output"
 
     assert "Measure how bright superpixels are." in command(package, "--help").stdout
     plan = command(package, "run", project, "--dry-run").stdout
@@ -102,7 +102,7 @@ def test_a_stage_from_outside_is_a_stage_everywhere(tiny_project: Path, tmp_path
     assert "Nothing to do: all 5 steps done already." in again.stderr, again.stderr
     assert "not modelled" not in again.stderr  # told once
 
-    whole = command(package, "run", project, "--n-plots", "1")
+    whole = command(package, "run", project)
     assert whole.returncode == 0, whole.stderr
     assert "brightness/mean: reused" in whole.stderr.replace(" to brightness/mean", "\nbrightness/mean"), whole.stderr
     assert "brightness/mean" in {record["step"] for record in json.loads((out / "report.json").read_text())["steps"]}
@@ -110,7 +110,7 @@ def test_a_stage_from_outside_is_a_stage_everywhere(tiny_project: Path, tmp_path
 
     values = RunStore(out).array("brightness/mean")[...]
     assert 0 < values.min() < values.max() <= 255
-    without = iscale.open_run(tiny_project).describe()  # here the package is not installed
+    without = iscale.open_run(tiny_run).describe()  # here the package is not installed
     assert not [line for line in without.splitlines() if line.startswith("brightness:")]
 
 
