@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from threadpoolctl import threadpool_limits
 
 # As a module with doctests it would be imported by the name that conftest.py of tests/services has by then.
 collect_ignore = ["conftest.py"]
@@ -26,9 +27,11 @@ settings.load_profile("shared")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # Every testing process stays on a core of its own: threads of several that wait for each other take half as long again.
+# What was loaded before counted all cores, and its threads would spin for one.
 if (_number := os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")) and hasattr(os, "sched_setaffinity"):
     _cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {_cores[int(_number) % len(_cores)]})
+    threadpool_limits(1)
 
 
 LONG = (
