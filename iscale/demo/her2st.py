@@ -70,20 +70,28 @@ class _Spots:
         return _Spots([name for name, kept in zip(self.ids, keep, strict=True) if kept], self.xy[keep])
 
 
-def lay_out_her2st(source: Path, project: Path, mother: str = "C4", setting: Setting = "covered") -> Her2stLayout:
+def lay_out_her2st(
+    source: Path,
+    project: Path,
+    mother: str = "C4",
+    setting: Setting = "covered",
+    pixel_size_um: float = PIXEL_SIZE_UM,
+) -> Her2stLayout:
     """Write the her2st sections as a published project folder, and the truth to ``<project>-truth`` beside it.
 
     ``covered``: all spots of both captures. ``uncovered``: the first capture (in the order C3, C4, C5 without the
     mother) keeps only spots that land in the left 40 % of the mother tissue's width, the second only those in the top
     40 % of its height, and the score is on the mother's spots in neither part. The mother tissue's extent is the
-    bounding box of the mother's own spots under tissue. ``source`` holds ``C3.jpg``, ``C3.spots.tsv``,
-    ``C3.counts.tsv.gz`` ... and ``alignment.json``; ``project`` must not hold a project yet.
+    bounding box of the mother's own spots under tissue. Places are in pixels of ``pixel_size_um``.
+
+    ``source`` holds ``C3.jpg``, ``C3.spots.tsv``, ``C3.counts.tsv.gz`` ... and ``alignment.json``; ``project`` must not
+    hold a project yet.
     """
     _check(source, project, mother)
     image = source / f"{mother}.jpg"
     truth_spots = _read_spots(source, mother)
     width, height = _image_size(image)
-    grid = SlideGrid((height, width), RAW_PIXEL_SIZE_UM, PIXEL_SIZE_UM)
+    grid = SlideGrid((height, width), RAW_PIXEL_SIZE_UM, pixel_size_um)
     _write_mother(project / MOTHER_FOLDER, image)
 
     kept, beside = {}, {}

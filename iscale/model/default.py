@@ -24,7 +24,7 @@ from iscale.model.additive import (
     spread_out,
 )
 from iscale.model.data import Epoch, OnEpoch, SharedGenes, TrainingData
-from iscale.model.discs import SPOTS_AT_ONCE, blocks_of
+from iscale.model.discs import SPOTS_AT_ONCE, blocks_of, share_exponents
 from iscale.model.every_gene import Factors, LogCounts, expected_totals, extend
 from iscale.model.loadings import Loadings
 from iscale.model.sizes import MAX_ANCHORS, SPOT_BLOCK
@@ -164,9 +164,9 @@ def train(
 
 def every_gene(ensemble: AdditiveEnsemble, data: TrainingData, shared: SharedGenes) -> Loadings:
     """What turns the ensemble's factors into every gene that captures measured: see :mod:`iscale.model.every_gene`."""
-    depth, scale = _per_full_disc(data, data.train_spots)
+    discs = Discs.of(data, data.train_spots)
     with all_cores(), torch.no_grad():
-        return extend(ensemble, data, shared, scale, _precision(depth, COUNT_NOISE))
+        return extend(ensemble, data, shared, discs.scale, discs.precision(COUNT_NOISE), discs.own)
 
 
 def _train(
@@ -177,16 +177,16 @@ def _train(
         deviation, centre = moments(data.features[rows] for rows, _ in _discs(data, spots))
     appearance = random_appearance(centre, deviation, seed=seed, n_states=n_states)
     with progress_between(0.1, 0.4):
-        discs = ((data.features[rows], mean) for rows, mean in _discs(data, spots))
-        seen_design, offset, gain = appearance_design(appearance, discs, len(spots))
+        rows_and_means = ((data.features[rows], mean) for rows, mean in _discs(data, spots))
+        seen_design, offset, gain = appearance_design(appearance, rows_and_means, len(spots))
     anchors = spread_out(data.xy_um[spots], MAX_ANCHORS)
     place, whiten = place_design(data.xy_um[spots], anchors)
     design = Design((*seen_design, place, _capture_design(data, spots).float()), n_states)
 
-    depth, scale = _per_full_disc(data, spots)
-    seen = _seen(len(spots), n_states, seed).to(depth)
+    discs = Discs.of(data, spots)
+    seen = _seen(len(spots), n_states, seed).to(discs.depth)
     with progress_between(0.4, 0.6):
-        factors, by_count, log_depth = _regress(design, data.counts, spots, depth, scale, seen, penalties)
+        factors, by_count, log_depth = _regress(design, data.counts, spots, discs, seen, penalties)
     del design, seen_design, place
     coefficients = torch.cat([by_count.coefficients, log_depth.coefficients], dim=2)
     constant = torch.cat([by_count.intercept, log_depth.intercept], dim=2)
@@ -205,7 +205,7 @@ def _train(
         share=torch.ones_like(factors.level).float(),
     )
     with progress_between(0.6, 1.0):
-        ensemble = _calibrated(AdditiveEnsemble(data.genes, numbers), data, spots)
+        ensemble = _calibrated(AdditiveEnsemble(data.genes, numbers), data, spots, discs.own)
     history = []
     for epoch, (fitted, left_out) in enumerate(by_count.path, start=1):
         history.append({"epoch": epoch, "train_loss": fitted, "held_out_loss": left_out})
@@ -235,11 +235,42 @@ def _capture_design(data: TrainingData, spots: NDArray[np.int64]) -> Tensor:
     return torch.from_numpy(member * CAPTURE_VARIANCE**0.5).to(data.features.device)
 
 
-def _per_full_disc(data: TrainingData, spots: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-    """Depth (spot,) float64 per as many superpixels as the median disc holds, and what it was multiplied by."""
-    rows = torch.from_numpy(np.diff(data.starts)[spots]).to(data.counts.device)
-    factor = data.disc_size.double().median() / rows
-    return data.depth[spots].double() * factor, factor
+@dataclass(frozen=True)
+class Discs:
+    """What is known of the discs of some spots, (spot,) float64 each.
+
+    Attributes
+    ----------
+    share
+        Of the disc's superpixels, those on tissue.
+    scale
+        What counts are multiplied by to be those of as many superpixels as the median disc holds.
+    depth
+        Counts of all genes, so multiplied.
+    own
+        What of the counts the superpixels on tissue are taken to have: all, where the share is believed.
+    """
+
+    share: Tensor
+    scale: Tensor
+    depth: Tensor
+    own: Tensor
+
+    @classmethod
+    def of(cls, data: TrainingData, spots: NDArray[np.int64]) -> Discs:
+        """Of some spots, which have superpixels on tissue."""
+        size, depth = data.disc_size.double(), data.depth[spots].double()
+        own_size = size[spots].cpu().numpy()
+        share = np.diff(data.starts)[spots] / own_size
+        believed = share ** share_exponents(share, depth.cpu().numpy() / own_size, data.capture[spots])
+        on_tissue, cut = (torch.from_numpy(values).to(size) for values in (share, believed))
+        scale = size.median() / (size[spots] * cut)
+        return cls(on_tissue, scale, depth * scale, on_tissue / cut)
+
+    def precision(self, noise: float) -> Tensor:
+        """(spot,) weights of mean 1: the share on tissue over 1 + noise x median depth / depth."""
+        weight = self.share * self.depth / (self.depth + noise * self.depth.median()).clamp_min(1e-6)
+        return weight / weight.mean()
 
 
 def _seen(n_spots: int, n_states: int, seed: int) -> Tensor:
@@ -250,33 +281,26 @@ def _seen(n_spots: int, n_states: int, seed: int) -> Tensor:
     return torch.from_numpy((left_out_by != np.arange(n_states)[:, None]).astype(np.float64))
 
 
-def _precision(depth: Tensor, noise: float) -> Tensor:
-    """(spot,) weights of mean 1: inverse of 1 + noise x median depth / depth."""
-    weight = depth / (depth + noise * depth.median()).clamp_min(1e-6)
-    return weight / weight.mean()
-
-
 def _regress(
     design: Design,
     counts: Tensor,
     spots: NDArray[np.int64],
-    depth: Tensor,
-    scale: Tensor,
+    discs: Discs,
     seen: Tensor,
     penalties: tuple[float, ...],
 ) -> tuple[Factors, RidgeFit, RidgeFit]:
     """Fit the factors of counts, and the logarithm of depth that follows from them and from normalised counts."""
-    scales = scale[:, None].float(), (PER_SPOT / depth.clamp_min(1.0))[:, None].float()
+    scales = discs.scale[:, None].float(), (PER_SPOT / discs.depth.clamp_min(1.0))[:, None].float()
     at = torch.from_numpy(spots).to(counts.device)
     factors, fits = [], []
     for k, noise in enumerate((COUNT_NOISE, SHARE_NOISE)):
-        weight = _precision(depth, noise)
+        weight = discs.precision(noise)
         factors.append(Factors.of(LogCounts(counts, at, scales[: k + 1]), weight))
         fits.append(fit_ridge(design, seen * weight, factors[k].values, penalties))
         tell(k + 1, 4)
     log_depth = torch.stack([_log_depth(factors, fits, design, state) for state in range(design.n_states)])
     tell(3, 4)
-    return factors[0], fits[0], fit_ridge(design, seen, log_depth, (DEPTH_PENALTY,))
+    return factors[0], fits[0], fit_ridge(design, seen * discs.share / discs.share.mean(), log_depth, (DEPTH_PENALTY,))
 
 
 def _log_depth(factors: list[Factors], fits: list[RidgeFit], design: Design, state: int) -> Tensor:
@@ -296,13 +320,19 @@ def _log_depth(factors: list[Factors], fits: list[RidgeFit], design: Design, sta
     return torch.cat(result)
 
 
-def _calibrated(ensemble: AdditiveEnsemble, data: TrainingData, spots: NDArray[np.int64]) -> AdditiveEnsemble:
-    """The ensemble, scaled so that over the training spots together expected counts are the measured ones."""
+def _calibrated(
+    ensemble: AdditiveEnsemble, data: TrainingData, spots: NDArray[np.int64], own: Tensor
+) -> AdditiveEnsemble:
+    """The ensemble, scaled so that over the training spots together expected counts are the measured ones.
+
+    Of these, ``own`` (spot,) says what part the superpixels on tissue have.
+    """
     genes, total = expected_totals(ensemble, data, spots)
     measured = torch.zeros_like(genes)
-    for at in np.split(spots, range(SPOT_BLOCK, len(spots), SPOT_BLOCK)):
-        measured += data.counts[at].sum(dim=0, dtype=torch.float64)
+    for a in range(0, len(spots), SPOT_BLOCK):
+        at = slice(a, a + SPOT_BLOCK)
+        measured += own[at] @ data.counts[spots[at]].double()
     share = measured / genes.clamp_min(1e-9)
     constant = ensemble.numbers.constant.clone()
-    constant[..., -1] += (data.depth[spots].sum(dtype=torch.float64) / total).clamp_min(1e-9).log()
+    constant[..., -1] += ((data.depth[spots].double() * own).sum() / total).clamp_min(1e-9).log()
     return AdditiveEnsemble(ensemble.genes, replace(ensemble.numbers, share=share.float(), constant=constant))

@@ -12,6 +12,11 @@ from numpy.typing import ArrayLike, NDArray
 MOST_ROWS, SPOTS_AT_ONCE = 4096, 64
 """Rows of a block of spots, unless one spot has more; and spots of a block."""
 
+LEAST_DENSITY = 0.01
+"""Of the median: fewer counts are taken for so many where logarithms are."""
+BELIEF = 4.0
+"""Precision of the prior belief that the image says what a disc measured: a standard deviation of 0.5 of its power."""
+
 
 def disc_offsets(radius: float) -> NDArray[np.int64]:
     """All integer offsets (offset, 2), di and dj in row-major order, within a radius in superpixels, not negative.
@@ -116,3 +121,39 @@ def blocks_of(
             begin, rows = k, 0
         rows += count
     return [*blocks, spots[begin:]] if len(spots) else []
+
+
+def share_exponents(
+    share: NDArray[np.float64], density: NDArray[np.float64], capture: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """How far the share of a spot's disc that lies on tissue can be believed, (spot,) from 0 to 1, per capture.
+
+    A spot that measured half of a disc has half of the counts, if the tissue ends where the image says: its counts go
+    with the first power of the share. Where spots lie some tens of um beside the tissue they measured, the share tells
+    less, in the end nothing: power 0. The slope of the logarithm of counts on that of the share says which it is, as
+    errors of a regressor flatten it by what it is to be believed less (regression calibration; Carroll et al.,
+    Measurement Error in Nonlinear Models, 2006, chapter 4). Where few discs are cut, the image is believed.
+
+    Parameters
+    ----------
+    share
+        (spot,): superpixels of the disc on tissue, over all of the disc.
+    density
+        (spot,): counts over all superpixels of the disc.
+    capture
+        (spot,): which capture a spot is of.
+
+    >>> share = np.repeat([1.0, 0.5, 0.1], 200)
+    >>> captures = np.zeros(600, np.int64)
+    >>> [round(float(share_exponents(share, 9 * share**power, captures)[0]), 2) for power in (1, 0.5, 0)]
+    [1.0, 0.5, 0.0]
+    """
+    x, y = np.log(share), np.log(np.maximum(density, LEAST_DENSITY * max(float(np.median(density)), 1e-9)))
+    exponents = np.ones(len(share))
+    for one in np.unique(capture):
+        of = capture == one
+        dx, dy = x[of] - x[of].mean(), y[of] - y[of].mean()
+        known = float(dx @ dx) / max(float(dy.var()), 1e-9)
+        slope = float(dx @ dy) / max(float(dx @ dx), 1e-9)
+        exponents[of] = np.clip((known * slope + BELIEF) / (known + BELIEF), 0.0, 1.0)
+    return exponents

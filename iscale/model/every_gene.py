@@ -100,12 +100,13 @@ def _leading(square: Tensor) -> Tensor:
 
 
 def extend(
-    ensemble: AdditiveEnsemble, data: TrainingData, shared: SharedGenes, scale: Tensor, weight: Tensor
+    ensemble: AdditiveEnsemble, data: TrainingData, shared: SharedGenes, scale: Tensor, weight: Tensor, part: Tensor
 ) -> Loadings:
     """Loadings of all shared genes.
 
     The ensemble was trained on the spots of ``data`` that are not held out; for these, ``scale`` and ``weight`` (spot,)
-    float64 say what counts are multiplied by, and how much a spot counts.
+    float64 say what counts are multiplied by, and how much a spot counts; ``part`` (spot,) what of the counts its
+    superpixels on tissue have.
     """
     own, trained = ensemble.numbers, set(ensemble.genes)
     others = np.array([i for i, gene in enumerate(shared.genes) if gene not in trained], dtype=np.int64)
@@ -114,9 +115,12 @@ def extend(
     spots = data.train_spots
     at = torch.from_numpy(spots)
     factors = Factors.of(LogCounts(data.counts, at.to(data.counts.device), (scale[:, None].float(),)), weight)
-    calibrated = _calibration_spots(data)
+    every = slice(None, None, max(1, -(-int(np.diff(data.starts)[spots].sum()) // CALIBRATION_ROWS)))
+    calibrated = spots[every]
     with progress_between(0.0, 0.4):
-        loading, level, measured = _regress(factors.values, weight, scale, shared, others, spots, calibrated)
+        loading, level, measured = _regress(
+            factors.values, weight, scale, shared, others, spots, calibrated, part[every]
+        )
     names = tuple(shared.genes[i] for i in others)
     numbers = replace(own, loading=loading, level=level, share=torch.ones_like(level))
     with progress_between(0.4, 1.0):
@@ -134,8 +138,12 @@ def _regress(
     others: NDArray[np.int64],
     spots: NDArray[np.int64],
     calibrated: NDArray[np.int64],
+    part: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Loadings (factor, gene) and levels (gene,) by least squares, and counts (gene,) of the spots to calibrate on."""
+    """Loadings (factor, gene) and levels (gene,) by least squares, and counts (gene,) of the spots to calibrate on.
+
+    Of the latter, ``part`` (spot,) says what of their counts is meant.
+    """
     share = (weight / weight.sum())[:, None]
     weighted = values * share
     square = values.T @ weighted
@@ -145,7 +153,7 @@ def _regress(
     def add(block: slice) -> None:
         own = others[(others >= block.start) & (others < block.stop)] - block.start
         counts = torch.from_numpy(shared.counts(block)[:, own]).to(values.device)
-        measured.append(counts[calibrated].sum(dim=0, dtype=torch.float64))
+        measured.append(part @ counts[calibrated].double())
         logs = counts[spots].double().mul_(scale[:, None]).log1p_()
         del counts
         level.append(torch.mv(logs.T, share[:, 0]))
@@ -171,10 +179,3 @@ def expected_totals(ensemble: AdditiveEnsemble, data: TrainingData, spots: NDArr
         done += len(block)
         tell(done, len(spots))
     return genes, total
-
-
-def _calibration_spots(data: TrainingData) -> NDArray[np.int64]:
-    """Spots trained on, or every n-th of them where their discs hold very many superpixels."""
-    spots = data.train_spots
-    rows = int(np.diff(data.starts)[spots].sum())
-    return spots[:: max(1, -(-rows // CALIBRATION_ROWS))]

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from iscale.plan.job import Job
     from iscale.plan.workers import Workers
 
-VERSION = 2
+VERSION = 3
 """Raised when a fit leaves other files of the same spots and features."""
 
 SPARE_BYTES = 50 * 2**20
