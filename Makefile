@@ -71,7 +71,7 @@ lint: env ## formatting, lint and types
 	$(BIN)/mypy
 
 .PHONY: bench-%
-bench-%: env ## run a benchmark: accuracy, aggregate, alignment, basis, clusters, context, dense, features, fit, fit_memory, hipt_memory, memory, reading, scale, scaling, scheduler, trust, view, workers
+bench-%: env ## run a benchmark: accuracy, aggregate, alignment, basis, clusters, context, dense, features, fit, fit_memory, hipt_memory, memory, reading, rim, scale, scaling, scheduler, trust, view, workers
 	$(BIN)/python -m benchmarks.$*
 
 .PHONY: clean

@@ -17,7 +17,7 @@ from iscale.engine.plan import Plan, Resources, check_budget, cut
 from iscale.engine.progress import progress_between, tell
 from iscale.engine.step import Step
 from iscale.geometry import Region
-from iscale.model.fit_stage import GATHERED, SPARE_BYTES, FitContext, fit_context, gather_discs, needs_of_fit
+from iscale.model.fit_stage import GATHERED, SPARE_BYTES, VERSION, FitContext, fit_context, gather_discs, needs_of_fit
 from iscale.model.sizes import STATES
 from iscale.trust.correlation import blocks_of_tissue, correlation, noise_ceiling
 from iscale.trust.folds import Folds, How, cut_folds
@@ -174,7 +174,7 @@ def _folds_step(
     plan = Plan(grid, (1, 1), cut(grid, (1, 1), (1, 1)), needs.task_bytes)
     check_budget(name, plan, resources)
     stored = HeldOutStore(context.store, how)
-    parameters = {"how": how, "recipe": context.recipe, "seed": context.seed, "spots": spots.content}
+    parameters = {"how": how, "recipe": context.recipe, "seed": context.seed, "spots": spots.content, "fit": VERSION}
     return Step(
         name=name,
         kernel=hold_out_folds,

@@ -7,12 +7,13 @@ import psutil
 import pytest
 import torch
 
-from iscale.captures.spots import DiscFeatures
+from iscale.captures.spots import DiscFeatures, TrainingSpots
 from iscale.engine.progress import listening
 from iscale.geometry import Region
 from iscale.model.additive import spread_out
 from iscale.model.data import training_data
-from iscale.model.default import PENALTIES, Factors, fit_ridge, train
+from iscale.model.default import PENALTIES, Discs, Factors, fit_ridge, train
+from iscale.model.discs import disc_rows
 from iscale.model.ensemble import load_ensemble
 from iscale.model.fit import fit, predict_spots
 from iscale.model.sizes import FACTORS, SIZES
@@ -255,3 +256,49 @@ def test_the_path_goes_from_strong_to_weak(data) -> None:
     fitted = [error for error, _ in fit_ridge(design, weight, targets).path]
     assert len(fitted) == len(PENALTIES)
     assert fitted == sorted(fitted, reverse=True)
+
+
+def depth_at_the_rim(moved: int) -> float:
+    """Depth of the outermost superpixels over that inside; tissue is alike everywhere, spots are so many of them off."""
+    side, edge, um = 40, 24, 12.0
+    rng = np.random.default_rng(1)
+    features = rng.normal(size=(side, side, 12)).astype(np.float32)
+    centre = np.stack([rng.integers(0, side, 300), rng.integers(0, edge, 300)], axis=1)
+    radius_um = np.full(300, 3 * um)
+
+    def discs(at):
+        spot, position = disc_rows(at, radius_um, um, (side, side))
+        there = position[:, 1] < edge
+        return spot[there], position[there]
+
+    measured = np.bincount(discs(centre)[0], minlength=300)
+    counts = rng.poisson(20 * measured[:, None], (300, 3)).astype(np.float32)
+    said = centre + np.array([0, moved])
+    spot, position = discs(said)
+    nothing = np.zeros(300, np.int64)
+    spots = TrainingSpots(
+        ("A", "B", "C"), counts, counts.sum(axis=1), said[:, ::-1] * 16.0 + 8, radius_um, nothing, ("moved",)
+    )
+    found = fit(spots, DiscFeatures(features[tuple(position.T)], spot), pixel_size_um=um / 16, superpixel_um=um)
+    i, j = np.divmod(np.arange(side * side), side)
+    places = torch.from_numpy(np.stack([j + 0.5, i + 0.5], axis=1).astype(np.float32) * np.float32(um))
+    hidden = found.ensemble.hidden(torch.from_numpy(features.reshape(side * side, -1)), places)
+    depth = found.ensemble.depth(hidden).numpy().reshape(side, side)
+    return float(depth[:, edge - 1].mean() / depth[:, edge - 10 : edge - 3].mean())
+
+
+def test_the_rim_is_as_deep_as_the_inside_wherever_the_captures_were_put() -> None:
+    """Spots put beside the tissue that they measured would push all their counts into the few superpixels there."""
+    for moved in (0, 2, 4):
+        assert depth_at_the_rim(moved) == pytest.approx(1, abs=0.3), moved
+
+
+def test_the_share_on_tissue_is_believed_as_far_as_counts_follow_it(problem) -> None:
+    data = training_data(problem.spots, problem.discs, **problem.frame, seed=0, device=torch.device("cpu"))
+    discs = Discs.of(data, data.train_spots)
+    assert float(discs.share.min()) < 0.6
+    assert float((discs.own - 1).abs().max()) < 0.2  # here the tissue is where it is said to be
+    wrong = dataclasses.replace(data, depth=torch.full_like(data.depth, 100.0))
+    doubted = Discs.of(wrong, wrong.train_spots)
+    assert float(doubted.own.min()) < 0.75
+    assert float((doubted.precision(0.3).mean() - 1).abs()) < 1e-9
