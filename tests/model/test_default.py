@@ -259,7 +259,7 @@ def test_the_path_goes_from_strong_to_weak(data) -> None:
 
 
 def depth_at_the_rim(moved: int) -> float:
-    """Depth of the outermost superpixels over that inside; tissue is alike everywhere, spots are so many of them off."""
+    """Depth of the outermost superpixels over that inside; tissue is alike everywhere, spots are so many off."""
     side, edge, um = 40, 24, 12.0
     rng = np.random.default_rng(1)
     features = rng.normal(size=(side, side, 12)).astype(np.float32)
