@@ -7,8 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
+import numpy as np
+from numpy.typing import NDArray
+
 from iscale.check.finding import Finding
-from iscale.words import similar_names
+from iscale.words import plural, similar_names
 
 LEAST = 100.0
 """Median counts of a spot below which little but noise is seen ..."""
@@ -17,6 +20,8 @@ FULL_PANEL = 1000
 """... of as many genes; of fewer, so many fewer."""
 
 MOST_UNEVEN = 10.0
+MOST_PER_SUPERPIXEL = 65504.0
+"""The largest number of a map, which is of half precision."""
 FINE_UM = 20.0
 """Bins and cells are small: what counts for spots does not for them."""
 
@@ -67,6 +72,32 @@ def check_depth(depths: Mapping[str, Depth]) -> list[Finding]:
             remedy = "Check that both hold raw counts of all genes; if they do, expect the deeper one to prevail."
             findings.append(Finding("depth-uneven", message, remedy, shallow))
     return findings
+
+
+def check_largest(name: str, depth: NDArray[np.float64], disc: int) -> list[Finding]:
+    """Counts (spot,) of all genes, of a disc of so many superpixels, that no map can hold."""
+    most = float(depth.max(initial=0.0))
+    if most <= MOST_PER_SUPERPIXEL / 2 * disc:
+        return []
+    message = (
+        f"A spot has {most:.4g} counts in {plural(disc, 'superpixel')}; "
+        f"a map holds {MOST_PER_SUPERPIXEL:,.0f} per superpixel at most, and is kept below half of that."
+    )
+    return [Finding("counts-too-large", message, "Check that the table holds counts, and of spots, not sums.", name)]
+
+
+def check_places(name: str, xy_px: NDArray[np.float64]) -> list[Finding]:
+    """Spots (spot, 2) in pixels of which several lie at one place, to a hundredth of a pixel."""
+    _, times = np.unique(np.round(xy_px, 2), axis=0, return_counts=True)
+    shared = int(times[times > 1].sum())
+    if not shared:
+        return []
+    message = (
+        f"{shared:,} of {len(xy_px):,} spots share {plural(int((times > 1).sum()), 'place')}, "
+        f"up to {times.max():,} of them one: what they measured cannot be of one disc."
+    )
+    remedy = "Give each spot its own place; a wrong join of counts and places looks like this."
+    return [Finding("spots-at-one-place", message, remedy, name)]
 
 
 ENSEMBL = re.compile(r"ENS([A-Z]*)G\d{6,}(\.\d+)?")

@@ -20,6 +20,7 @@ SEVERITY: dict[str, Severity] = {
     "spots-outside-image": "error",
     "spots-mostly-off-tissue": "error",
     "spots-off-tissue": "warning",
+    "spots-at-one-place": "warning",
     "coordinates-scaled": "error",
     "coordinates-swapped": "error",
     "coordinates-mirrored": "error",
@@ -38,11 +39,13 @@ SEVERITY: dict[str, Severity] = {
     "capture-twice": "warning",
     "captures-disagree": "warning",
     "counts-not-whole": "warning",
+    "counts-too-large": "error",
     "depth-low": "warning",
     "depth-uneven": "warning",
     "too-few-spots": "error",
     "memory-short": "error",
     "disk-short": "error",
+    "out-not-writable": "error",
     "gpu-missing": "error",
 }
 """Every code that a finding can have: ``error`` where a run would fail or be worthless, ``warning`` where it would run

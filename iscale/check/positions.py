@@ -236,14 +236,14 @@ def _pixel_size(verdict: Verdict, names: Sequence[str]) -> Finding:
     off = placement.um_per_px / true - 1
     listed = ", ".join(names)
     if verdict.explanation.kind == "scaled":
-        why = f"on the tissue the spots of {listed} fit when a pixel is about {true:.3g} um"
+        why = f"the spots of {listed} fit the tissue when it is"
     else:
-        px = placement.pitch.px
-        why = f"the spots of {listed}, which are {placement.pitch.um:.4g} um apart, are {px:.4g} of its pixels apart"
+        um, px = placement.pitch.um, placement.pitch.px
+        why = f"the spots of {listed}, which are {um:.4g} um apart, are {px:.4g} of its pixels apart, which makes it"
     return Finding(
         "pixel-size-mother",
-        f"A pixel of the mother image is said to be {placement.um_per_px:.4g} um, but {why}: about {true:.3g} um, so "
-        f"the statement is {off:+.0%} off.",
+        f"A pixel of the mother image is said to be {placement.um_per_px:.4g} um, but {why} about {true:.3g} um: "
+        f"what is said is {off:+.0%} off.",
         f"Correct pixel-size-raw.txt or --pixel-size-raw (about {true:.3g}).",
     )
 

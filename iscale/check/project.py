@@ -14,13 +14,14 @@ from iscale.align.landmarks import find_landmarks
 from iscale.captures.integrate import LEAST_SPOTS
 from iscale.captures.merge import least_merged, merge_labels
 from iscale.check.captures import capture_findings, shared_placed
-from iscale.check.counts import FINE_UM, Depth, check_depth, check_genes, check_named
+from iscale.check.counts import FINE_UM, Depth, check_depth, check_genes, check_largest, check_named, check_places
 from iscale.check.explain import FITS, Tissue
 from iscale.check.finding import CheckReport, Finding, errors_first
 from iscale.check.placing import check_radius, own_placement, placement_of
 from iscale.check.positions import Verdict, findings, judge, own_pixel_size
 from iscale.check.sample import Sample, read_sample
 from iscale.errors import IscaleError
+from iscale.model.discs import disc_offsets
 from iscale.options import Options, recall_options
 from iscale.plan.job import Job
 from iscale.project.files import CaptureFiles, find_captures, read_gene_names
@@ -211,6 +212,12 @@ def _contents(check: _Check, samples: list[Sample], verdicts: dict[str, Verdict]
             for sample in samples
         }
     )
+    for sample in samples:
+        if sample.radius_um is not None:
+            disc = len(disc_offsets(sample.radius_um / image.grid.superpixel_um))
+            check.findings += check_largest(sample.name, sample.depth, disc)
+        if sample.xy_px is not None and _is_of_spots(sample):
+            check.findings += check_places(sample.name, sample.xy_px)
     doubted = {f.capture for f in check.findings if f.code.startswith(("coordinates", "spots", "depth-low", "counts"))}
     if any(f.code.startswith(("coordinates", "pixel-size", "genes-")) and not f.capture for f in check.findings):
         doubted = set(genes)  # what is wrong with all of them makes them disagree as well

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from pathlib import Path
@@ -79,6 +80,11 @@ def plan_findings(job: Job) -> tuple[list[Finding], dict[str, str]]:
         "disk": f"up to {format_bytes(disk)} before compression; {format_bytes(free_disk)} free",
     }
     findings = []
+    folder = _existing(job.store.folder)
+    if not os.access(folder, os.W_OK | os.X_OK) or not shutil.disk_usage(folder).total:
+        message = f"{job.store.folder} cannot be made: {folder} is not writable."
+        findings.append(Finding("out-not-writable", message, "Name another folder with --out."))
+        return findings, facts
     if peak * workers > memory and job.options.dask in (None, "local"):
         message = f"{workers} x {format_bytes(peak)} of memory will be needed, {format_bytes(memory)} are free."
         findings.append(Finding("memory-short", message, "Use fewer --workers, less --memory, or another machine."))
@@ -131,9 +137,12 @@ def _hash(path: Path, published: str) -> str:
     return f"sha256 {sha256}{', the published file' if sha256 == published else ''}"
 
 
+def _existing(folder: Path) -> Path:
+    return next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+
+
 def _free_disk(folder: Path) -> int:
-    existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
-    return shutil.disk_usage(existing).free
+    return shutil.disk_usage(_existing(folder)).free
 
 
 def _matmul_rate(device: str, precision: str) -> float:

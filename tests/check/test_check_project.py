@@ -365,3 +365,33 @@ def test_the_report_for_programs(project: Path) -> None:
     assert document["fails"] is True
     assert document["findings"][0].keys() == {"code", "severity", "capture", "message", "remedy"}
     assert document["findings"][0]["code"] == "coordinates-swapped"
+
+
+def test_spots_at_one_place_are_told(project: Path) -> None:
+    def edit(locs: pd.DataFrame) -> None:
+        locs.iloc[:40] = locs.iloc[0].to_numpy()
+
+    edit_locs(project, edit)
+    codes, report = checked(project)
+    assert codes == {"spots-at-one-place"}
+    assert "40 of " in report.text()
+    assert "up to 40 of them one" in report.text()
+
+
+def test_counts_that_no_map_can_hold_are_an_error(project: Path) -> None:
+    def edit(counts: pd.DataFrame) -> pd.DataFrame:
+        counts.iloc[3, 0] = 50_000_000
+        return counts
+
+    edit_counts(project, edit, ("C3",))
+    codes, report = checked(project)
+    assert codes == {"counts-too-large"}
+    assert report.fails
+    assert "5e+07 counts" in report.text()
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that nobody can write to")
+def test_an_output_folder_that_cannot_be_made_is_told(project: Path) -> None:
+    codes, report = checked(project, out="/proc/nowhere/out")
+    assert codes == {"out-not-writable"}
+    assert "/proc is not writable" in report.text()
