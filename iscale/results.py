@@ -339,7 +339,8 @@ class Run:
 
         ``obsm["spatial"]`` is x, y in full-resolution pixels of the capture's own image; ``uns["transform"]``, (3, 3),
         takes (x, y, 1) of these to full-resolution pixels of the mother image. :func:`iscale.on_mother` gives the
-        spots' places in um from the slide's corner, as the coordinates of `expression`.
+        spots' places in um from the slide's corner, as the coordinates of `expression`. The image ``hires`` of
+        ``uns["spatial"]``, over which scanpy draws the spots, is the slide beneath them.
 
         Counts of a capture that has more than 32 million of them (other than 0) stay in the store: ``adata[spots]`` and
         ``adata.X[spots]`` read what is asked for, ``adata.to_memory()`` all.
@@ -347,11 +348,24 @@ class Run:
         from iscale.captures.stage import open_capture
 
         self._need("captures")
-        names = zarr.open_group(self.store.root, path="captures", mode="r").group_keys()
-        return {
-            name: open_capture(zarr.open_group(self.store.root, path=f"captures/{name}", mode="r"))
-            for name in sorted(names)
-        }
+        names = sorted(zarr.open_group(self.store.root, path="captures", mode="r").group_keys())
+        found = {}
+        for name in names:
+            found[name] = open_capture(zarr.open_group(self.store.root, path=f"captures/{name}", mode="r"))
+            self._put_image(name, found[name])
+        return found
+
+    def _put_image(self, name: str, adata: Any) -> None:
+        """Put the slide as it lies beneath the spots of a capture where scanpy looks for an image."""
+        from iscale.plots.overview import image_beneath
+
+        about = adata.uns["spatial"][name]
+        if adata.n_obs and self.store.has("image/0"):
+            factors = about["scalefactors"]
+            xy, diameter = np.asarray(adata.obsm["spatial"]), float(factors["spot_diameter_fullres"])
+            picture, scale = image_beneath(self.store, np.asarray(adata.uns["transform"]), xy, diameter)
+            about["images"] = {"hires": picture}
+            factors["tissue_hires_scalef"] = scale
 
     @functools.cached_property
     def training(self) -> xr.Dataset:
