@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import warnings
 from collections.abc import Iterator
@@ -17,11 +18,13 @@ from iscale.encoders.base import FeatureGroup
 from iscale.engine.plan import format_bytes
 from iscale.errors import InputError
 from iscale.model.genes import LazyGenes, open_source
+from iscale.project.files import find_captures
 from iscale.stages import Stage, groups, stages
 from iscale.store.layout import GENES_PER_CHUNK, SHARD_SUPERPIXELS
 from iscale.store.place import is_url, store_url
 from iscale.store.remedies import command_for, making
 from iscale.store.run_store import EVALUATION, RunStore, report_of
+from iscale.transform import read_transform
 from iscale.words import by, in_words, plural
 
 if TYPE_CHECKING:
@@ -48,7 +51,28 @@ def describe(store: RunStore) -> str:
         lines += [f"  {notice}" for notice in report["notices"]]
     lines += [*_slide(store), *_genes(store)]
     lines += [_part(store, part) for part in groups()]
+    lines += [f"OF A FORMER TRANSFORM: {told}" for told in of_former_transforms(store)]
     return "\n".join([*lines, *_made_of_it(store)])
+
+
+def of_former_transforms(store: RunStore) -> list[str]:
+    """What is to be said where the transform of a capture is another one by now than that of the run."""
+    project = Path(str(report_of(store).get("project") or ""))
+    if not store.has("captures") or not project.is_absolute():
+        return []
+    found = []
+    with contextlib.suppress(InputError, OSError):  # a project that is gone, or is being changed
+        for capture in find_captures(project, None):
+            stored = f"captures/{capture.name}/uns/transform"
+            if capture.transform is None or not store.has(stored):
+                continue
+            was, now = np.asarray(store.array(stored)[...]), read_transform(capture.transform).matrix
+            if not np.allclose(was, now, rtol=1e-9, atol=1e-9):
+                found.append(
+                    f"capture {capture.name}: {capture.transform} was replaced since; what the run holds is of the "
+                    "former one. Run the project again."
+                )
+    return found
 
 
 def _slide(store: RunStore) -> Iterator[str]:
@@ -138,7 +162,7 @@ the stored chunks that it touches, a list of genes the Dask chunks that hold the
 
 
 def open_run(path: str | Path) -> Run:
-    """Open a run.
+    """Open a run; warns where a capture's transform was replaced since it was made.
 
     Parameters
     ----------
@@ -159,6 +183,8 @@ def open_run(path: str | Path) -> Run:
         store = RunStore(folder)
         if store.has():
             store.check()
+            for told in of_former_transforms(store):
+                warnings.warn(told, stacklevel=2)
             return Run(store)
     raise InputError(f"{given}: no run.zarr here, nor in its iSCALE_output.", "Make one: iscale run PROJECT.")
 
@@ -313,7 +339,8 @@ class Run:
 
         ``obsm["spatial"]`` is x, y in full-resolution pixels of the capture's own image; ``uns["transform"]``, (3, 3),
         takes (x, y, 1) of these to full-resolution pixels of the mother image. :func:`iscale.on_mother` gives the
-        spots' places in um from the slide's corner, as the coordinates of `expression`.
+        spots' places in um from the slide's corner, as the coordinates of `expression`. The image ``hires`` of
+        ``uns["spatial"]``, over which scanpy draws the spots, is the slide beneath them.
 
         Counts of a capture that has more than 32 million of them (other than 0) stay in the store: ``adata[spots]`` and
         ``adata.X[spots]`` read what is asked for, ``adata.to_memory()`` all.
@@ -321,11 +348,24 @@ class Run:
         from iscale.captures.stage import open_capture
 
         self._need("captures")
-        names = zarr.open_group(self.store.root, path="captures", mode="r").group_keys()
-        return {
-            name: open_capture(zarr.open_group(self.store.root, path=f"captures/{name}", mode="r"))
-            for name in sorted(names)
-        }
+        names = sorted(zarr.open_group(self.store.root, path="captures", mode="r").group_keys())
+        found = {}
+        for name in names:
+            found[name] = open_capture(zarr.open_group(self.store.root, path=f"captures/{name}", mode="r"))
+            self._put_image(name, found[name])
+        return found
+
+    def _put_image(self, name: str, adata: Any) -> None:
+        """Put the slide as it lies beneath the spots of a capture where scanpy looks for an image."""
+        from iscale.plots.overview import image_beneath
+
+        about = adata.uns["spatial"][name]
+        if adata.n_obs and self.store.has("image/0"):
+            factors = about["scalefactors"]
+            xy, diameter = np.asarray(adata.obsm["spatial"]), float(factors["spot_diameter_fullres"])
+            picture, scale = image_beneath(self.store, np.asarray(adata.uns["transform"]), xy, diameter)
+            about["images"] = {"hires": picture}
+            factors["tissue_hires_scalef"] = scale
 
     @functools.cached_property
     def training(self) -> xr.Dataset:

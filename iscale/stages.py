@@ -55,6 +55,8 @@ class Stage:
         The group whose marks say that its results are old, where it fills none.
     results
         Whether exports and figures show what it fills.
+    asks
+        Whether its command asks something of a run, and says not how the run is made: its options are not recalled.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Stage:
     notices: tuple[str, ...] = ()
     shows: str = ""
     results: bool = False
+    asks: bool = False
 
     @property
     def called(self) -> str:
@@ -175,6 +178,7 @@ OWN = (
         command="evaluate --hold-out",
         notices=("no gene is held out",),
         shows="expression",
+        asks=True,
     ),
     Stage(
         "plot",

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from iscale.check.project import run_check
 from iscale.errors import InputError, StoreError
 from iscale.options import load_options, recall_options
 from iscale.pipeline.run import describe_plan, run
+from iscale.pipeline.status import describe_status, run_store_at
 from iscale.store.remedies import command_for, making
 from iscale.store.run_store import RunStore
 
@@ -100,6 +104,52 @@ def test_a_damaged_model_is_made_anew_as_its_message_says(tiny_project: Path) ->
     shutil.rmtree(out / "model")
     run(tiny_project, stage="predict")
     assert weights.read_bytes() == before
+    assert open_run(out).expression.sizes["gene"] == 5
+
+
+def test_what_is_held_out_to_evaluate_a_run_is_not_how_it_is_made(tiny_project: Path) -> None:
+    out = run(tiny_project, stage="predict", n_genes=5)
+    run(tiny_project, stage="evaluate", hold_out="capture")
+    run(tiny_project, stage="evaluate", hold_out="spots", seed=4)
+    options, told = recall_options(tiny_project, {})
+    assert (options.hold_out, options.seed) == ("auto", 0)
+    assert told.startswith("As this run was made: --n-genes 5 (")
+    run(tiny_project, stage="predict")
+    assert sorted(path.name for path in (out / "evaluation").iterdir()) == ["trust-capture.tsv", "trust-spots.tsv"]
+
+
+def test_a_run_that_holds_out_otherwise_is_made_so(tiny_run: Path) -> None:
+    run(tiny_run, stage="report", n_plots=3, hold_out="region")
+    run(tiny_run, stage="evaluate", hold_out="spots")
+    assert recall_options(tiny_run, {})[0].hold_out == "region"
+
+
+KILLED = """
+import os, signal, sys
+import iscale
+from iscale.engine.watchers import Silence
+
+class Killer(Silence):
+    def start(self, step, total, done):
+        if step == sys.argv[2]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        super().start(step, total, done)
+
+iscale.run(sys.argv[1], stage="predict", watcher=Killer(), n_genes=5, n_clusters=[3])
+"""
+
+
+@pytest.mark.parametrize("step", ["image/0", "features"])
+def test_a_killed_run_is_remembered_and_said_to_be_stopped(tiny_project: Path, step: str) -> None:
+    done = subprocess.run([sys.executable, "-c", KILLED, str(tiny_project), step], check=False, capture_output=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    told = describe_status(run_store_at(tiny_project))
+    assert "stopped without a word: process" in told
+    assert "running" not in told
+    options, told = recall_options(tiny_project, {})
+    assert (options.n_genes, options.n_clusters) == (5, (3,))
+    assert "--n-genes 5 --n-clusters 3" in told
+    out = run(tiny_project, stage="predict")
     assert open_run(out).expression.sizes["gene"] == 5
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 
-from iscale.batch.settings import Pool, PoolName, Site, lifetime, lsf_walltime, slurm_walltime
+from iscale.batch.settings import Pool, PoolName, Site, lifetime, lsf_walltime, memory_directives, slurm_walltime
 from iscale.engine.dask_workers import SETTINGS, thread_variables
 from iscale.engine.machine import CARD_EXPECTED, CORES
 from iscale.errors import InputError
@@ -125,13 +125,20 @@ def _keywords(site: Site, pool_name: PoolName, logs: Path, death_timeout_s: floa
 
 
 def _slurm(site: Site, pool: Pool, name: str, logs: Path) -> dict[str, Any]:
-    """What is asked of SLURM. A job that it requeued would come back under the name of the one that replaced it."""
+    """What is asked of SLURM. A job that it requeued would come back under the name of the one that replaced it.
+
+    Memory is asked for once: as the pool's own directives say, or else for the job or each of its cores.
+    """
+    mib = math.ceil(pool.memory_bytes / 2**20)
+    asks = "no" if memory_directives(pool) else site.reserve_memory
     return {
         "account": pool.account,
         "job_cpu": pool.cores,
-        "job_mem": f"{math.ceil(pool.memory_bytes / 2**20)}M",
+        "job_mem": f"{mib}M",
+        "job_directives_skip": [] if asks == "job" else ["SBATCH --mem="],
         "walltime": slurm_walltime(pool.walltime_s),
         "job_extra_directives": [
+            *([f"--mem-per-cpu={math.ceil(mib / pool.cores)}M"] if asks == "core" else []),
             f'-o "{_folder(logs).replace("%", "%%")}/{name}-%j.log"',
             "--no-requeue",
             *([pool.gpu_directive or f"--gres=gpu:{pool.gpus}"] if pool.gpus else []),

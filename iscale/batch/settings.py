@@ -174,6 +174,30 @@ class Pool(_Keys):
         return parse_walltime(self.walltime)
 
 
+MEMORY_OPTIONS = ("--mem", "--mem-per-cpu", "--mem-per-gpu")
+"""How memory is asked for of SLURM: a job may have one of them."""
+
+
+def memory_directives(pool: Pool) -> list[str]:
+    """What a pool's own directives say on memory.
+
+    >>> pool = {"cores": 4, "memory": "8GB", "walltime": "04:00:00", "jobs": 1, "directives": ["--mem-per-cpu=4G"]}
+    >>> memory_directives(Pool.model_validate(pool))
+    ['--mem-per-cpu=4G']
+    """
+    return [line for line in pool.directives if line.replace("=", " ").split()[0] in MEMORY_OPTIONS]
+
+
+def _asked_bytes(directive: str, pool: Pool) -> int | None:
+    """Memory of a job by a directive of SLURM; None where it does not say (0 is all of the node)."""
+    found = re.fullmatch(r"(--[a-z-]+)[= ]\s*(\d+)([KMGT]?)B?", directive.strip(), re.IGNORECASE)
+    if found is None or int(found[2]) == 0:
+        return None
+    times = {"--mem": 1, "--mem-per-cpu": pool.cores, "--mem-per-gpu": max(1, pool.gpus)}[found[1]]
+    unit: int = 1024 ** ("KMGT".index((found[3] or "M").upper()) + 1)
+    return int(found[2]) * unit * times
+
+
 class Site(_Keys):
     """A batch system: which one, what its nodes need, and the pools of jobs."""
 
@@ -204,6 +228,21 @@ class Site(_Keys):
                 f"gpu.gpus = {self.gpu.gpus}, gpu.workers = {self.gpu.workers}: a worker drives one card, and a job "
                 "holds one worker: write gpus: 1 and workers: 1; for more cards raise gpu.jobs"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _slurm_gives_what_workers_use(self) -> Self:
+        for name in ("cpu", "gpu"):
+            pool = getattr(self, name)
+            if self.scheduler != "slurm" or pool is None:
+                continue
+            for directive in memory_directives(pool):
+                asked = _asked_bytes(directive, pool)
+                if asked is not None and asked < pool.memory_bytes:
+                    raise ValueError(
+                        f"{name}.directives: {directive} gives a job {format_bytes(asked)}, {name}.memory = "
+                        f"{pool.memory} is what its workers use: write the same in both"
+                    )
         return self
 
     @model_validator(mode="after")

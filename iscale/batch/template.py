@@ -20,8 +20,13 @@ WORDS: dict[SchedulerName, dict[str, str]] = {
         "DIRECTIVE": "--constraint=cascadelake",
         "GPU_DIRECTIVE": "--gpus-per-node=a100:1",
         "GPU_DEFAULT": "--gres=gpu:1",
-        "MANAGED": "-J, -p, -A, -n, --cpus-per-task, --mem, -t, -o and --no-requeue",
-        "OWN_KEYS": "",
+        "MANAGED": "-J, -p, -A, -n, --cpus-per-task, --mem (or --mem-per-cpu), -t, -o and --no-requeue",
+        "OWN_KEYS": """
+# How memory is asked for: job (--mem, of the whole job), core (--mem-per-cpu, its share of each core), or no (your
+# SLURM takes neither, and gives memory by cores). A job may have one of these: where one stands among `directives`,
+# iscale writes none.
+reserve_memory: job
+""",
     },
     "lsf": {
         "NAME": "LSF",

@@ -57,10 +57,12 @@ class Notes(BaseModel):
 
     cell_px: float | None = Field(None, gt=0)
     """Side of the square that a vector stands for, in pixels."""
+    patch_px: float | None = Field(None, gt=0)
+    """Side of the patch that it was computed from, where patches overlap: the square is in the middle of its patch."""
     pixel_size_um: float | None = Field(None, gt=0)
     """Size of the pixels in which cells, places and the origin are told; ``None``: those of the slide file."""
     origin_px: tuple[float, float] = (0.0, 0.0)
-    """x, y of the slide's corner at which the grid of an array begins."""
+    """x, y on the slide at which the grid begins."""
     axes: str = Field("yxf", pattern="^(yxf|yfx|xyf|xfy|fyx|fxy)$")
     """Order of the axes of a grid."""
     names: tuple[str, ...] | None = None
@@ -76,7 +78,7 @@ class FeatureFile:
     features
         Grid (axes in the order of the notes) or list (n, feature).
     places
-        (n, 2) x, y of a list's rows, in pixels: the upper left corner of a cell; ``None`` for a grid.
+        (n, 2) x, y of a list's rows, in pixels: the upper left corner of a patch; ``None`` for a grid.
     notes
         What is said on the grid.
     """
@@ -192,11 +194,20 @@ def _notes(path: Path, said: Mapping[str, Any]) -> Notes:
 
 
 def _of_patches(said: Mapping[str, Any]) -> dict[str, Any]:
-    """Side of a cell as TRIDENT (``patch_size_level0``) or CLAM (``patch_size`` at a level) say it."""
-    if "cell_px" in said or float(_plain(said.get("overlap", 0))):
+    """Side of a cell as TRIDENT (``patch_size_level0``) or CLAM (``patch_size`` at a level) say it.
+
+    TRIDENT's ``overlap`` counts in pixels of the patch as the network saw it, ``patch_size``: where patches overlap, a
+    cell is as large as the step from one to the next.
+    """
+    if "cell_px" in said:
         return {}
     if "patch_size_level0" in said:
-        return {"cell_px": _plain(said["patch_size_level0"])}
+        patch, overlap = (float(_plain(said[key])) if key in said else 0.0 for key in ("patch_size_level0", "overlap"))
+        if not overlap:
+            return {"cell_px": patch}
+        seen = float(_plain(said.get("patch_size", patch)))
+        step = patch * (1 - overlap / seen) if 0 < overlap < seen else None
+        return {"patch_px": patch, "cell_px": step}
     if "patch_size" in said and "patch_level" in said:
         factor = np.ravel(said.get("downsample", 1.0 if _plain(said["patch_level"]) == 0 else np.nan))[0]
         return {"cell_px": float(_plain(said["patch_size"]) * factor)} if np.isfinite(factor) else {}

@@ -1,8 +1,9 @@
 """Encoder ``precomputed:PATH``: features that another program computed, on the grid of their file.
 
-One vector stands for a square cell of the slide. A cell must be a whole number of superpixels, and the grid must begin
-at the slide's corner, or whole cells from it: then cells are copied, and nothing is interpolated. The files are those
-of `iscale.encoders.feature_file`; they are read a region at a time.
+One vector stands for a square cell of the slide. A cell must be a whole number of superpixels, and begin whole ones
+from the slide's corner: then cells are copied, and nothing is interpolated. Of patches that overlap a cell is the
+square in the middle, as wide as their step. The files are those of `iscale.encoders.feature_file`; they are read a
+region at a time.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from iscale.geometry import SUPERPIXEL_PX, Region, SlideGrid
 PREFIX = "precomputed:"
 LARGEST_STRIDE = 64
 """Strides divide this, so that a shard of the store is whole cells; wider cells are repeated."""
+DRIFT_SUPERPIXELS = 0.25
+"""A list's cells may begin by less than this beside a superpixel."""
 DRIFT_CELLS = 0.25
 """A cell may be not quite whole superpixels, if the last one of the slide is off by less than this."""
 PLACE_PX = 1.0
@@ -54,6 +57,7 @@ class PrecomputedFeatures:
         )
         self._names = _names(self.path, self._file, self._cells.n_features)
         self._cell_superpixels = 0
+        self._first_superpixels = (0, 0)
         self.groups: tuple[FeatureGroup, ...] = _NotYet()
         if grid is not None:
             self.check(grid)
@@ -74,8 +78,9 @@ class PrecomputedFeatures:
         """
         cell = self._whole_superpixels(grid)
         self._check_extent(grid, cell)
-        stride = math.gcd(cell, LARGEST_STRIDE)
-        self._cell_superpixels = cell
+        first = self._first(grid)
+        stride = math.gcd(cell, LARGEST_STRIDE, *first)
+        self._cell_superpixels, self._first_superpixels = cell, first
         self.groups = (FeatureGroup("precomputed", self._names, stride=stride),)
 
     def _whole_superpixels(self, grid: SlideGrid) -> int:
@@ -94,6 +99,24 @@ class PrecomputedFeatures:
                 f"say it: pixel_size_um in {self.path.name}.json.",
             )
         return whole
+
+    def _first(self, grid: SlideGrid) -> tuple[int, int]:
+        """How many superpixels from the slide's corner (y, x) the cell 0, 0 begins."""
+        pixel_um = self._file.notes.pixel_size_um or grid.raw_pixel_size_um
+        exact = [shift * pixel_um / grid.superpixel_um for shift in self._cells.first_px]
+        whole = tuple(round(shift) for shift in exact)
+        off = max(abs(a - b) for a, b in zip(exact, whole, strict=True))
+        if off > DRIFT_SUPERPIXELS:
+            y, x = self._cells.first_px
+            patch = self._file.notes.patch_px
+            why = f": patches of {patch:g} px overlap, and stand for their middles" if patch else ""
+            raise InputError(
+                f"{self.path}: cells of {self._cells.cell_px:g} px begin {x:g}, {y:g} px (x, y) from the slide's "
+                f"corner{why}; that is {exact[1]:.4g}, {exact[0]:.4g} superpixels: not whole ones",
+                f"Compute features whose cells begin whole superpixels ({grid.superpixel_um / pixel_um:g} px) from the "
+                "corner: without overlap, or with another one.",
+            )
+        return whole[0], whole[1]
 
     def _check_extent(self, grid: SlideGrid, cell: int) -> None:
         """The file must have as many cells as the slide, with or without its padding, give or take one."""
@@ -118,17 +141,25 @@ class PrecomputedFeatures:
         if not self._cell_superpixels:
             raise RuntimeError("precomputed features lie on the slide's grid: call check(grid) first")
         times = self._cell_superpixels // group.stride
-        window = cells.coarsened(times)
+        y, x = (first // group.stride for first in self._first_superpixels)
+        out = np.full((len(self._names), *cells.shape), np.nan, np.float32)
+        if cells.y1 <= y or cells.x1 <= x:
+            return out
+        own = Region(max(cells.y0 - y, 0), cells.y1 - y, max(cells.x0 - x, 0), cells.x1 - x)
+        window = own.coarsened(times)
         values = self._cells.read(window)
         if times > 1:
             values = values.repeat(times, axis=1).repeat(times, axis=2)
-        return values[(slice(None), *cells.within(window.scaled(times)))]
+        values = values[(slice(None), *own.within(window.scaled(times)))]
+        out[:, cells.shape[0] - own.shape[0] :, cells.shape[1] - own.shape[1] :] = values
+        return out
 
 
 class _GridCells:
     """The cells of a file that holds an array over the slide."""
 
     covers_slide = True
+    first_px = (0.0, 0.0)
 
     def __init__(self, path: Path, file: FeatureFile) -> None:
         self._features = file.features
@@ -164,16 +195,25 @@ class _ListedCells:
         self._features = file.features
         self.n_features = file.features.shape[1]
         self.cell_px = _cell_px(path, file, _steps(places))
-        cells = (places - np.asarray(file.notes.origin_px)) / self.cell_px
+        corner = np.array([origin % self.cell_px for origin in file.notes.origin_px])
+        middle = 0.0 if file.notes.patch_px is None else (file.notes.patch_px - self.cell_px) / 2
+        if middle < 0:
+            raise InputError(
+                f"{path}: a patch of {file.notes.patch_px:g} px is smaller than its cell of {self.cell_px:g} px",
+                f"Give the patches' own size, or leave patch_px out, in {path.name}.json.",
+            )
+        self.first_px = float(corner[1] + middle), float(corner[0] + middle)
+        cells = (places - corner) / self.cell_px
         nearest = np.rint(cells).astype(np.int64)
         off = (np.abs(cells - nearest) * self.cell_px > PLACE_PX).any(axis=1) | (nearest < 0).any(axis=1)
         if off.any():
             x, y = places[int(np.argmax(off))]
             raise InputError(
                 f"{path}: {int(off.sum())} of {len(off)} places do not lie on a grid of {self.cell_px:g} px from "
-                f"{file.notes.origin_px[0]:g}, {file.notes.origin_px[1]:g}: the first is {x:g}, {y:g}",
-                "Give features of patches on one grid from the slide's corner, without overlap, or say cell_px and "
-                f"origin_px in {path.name}.json.",
+                f"{file.notes.origin_px[0]:g}, {file.notes.origin_px[1]:g}: the first is {x:g}, {y:g}. "
+                f"{_steps(places)}",
+                "Give features of patches on one grid. Where it begins beside the slide's corner say origin_px; where "
+                f"patches overlap, their step as cell_px and their size as patch_px, in {path.name}.json.",
             )
         columns, rows = nearest.T
         self._order = np.lexsort((columns, rows))
@@ -183,7 +223,7 @@ class _ListedCells:
         if twice:
             raise InputError(
                 f"{path}: {twice} of {len(rows)} places are in a cell of {self.cell_px:g} px that has another already",
-                "Give one vector per cell: patches must not overlap.",
+                "Give one vector per cell: a place must not come twice.",
             )
 
     def read(self, window: Region) -> NDArray[np.float32]:
@@ -210,8 +250,9 @@ def _cell_px(path: Path, file: FeatureFile, hint: str) -> float:
     if file.notes.cell_px is None:
         raise InputError(
             f"{path} does not say how large the square is that a vector stands for. {hint}",
-            f'Write {path.name}.json beside it: {{"cell_px": 256, "pixel_size_um": 0.5}}; without pixel_size_um, '
-            "pixels are those of the slide file.",
+            f'Write {path.name}.json beside it, such as {{"cell_px": 256, "pixel_size_um": 0.5}}; without '
+            "pixel_size_um, pixels are those of the slide file. Where patches overlap, cell_px is their step, and "
+            'their size is to be said as well: {"cell_px": 256, "patch_px": 512}.',
         )
     return file.notes.cell_px
 

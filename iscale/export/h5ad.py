@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import h5py
@@ -15,13 +16,20 @@ from iscale.errors import InputError
 from iscale.export.request import Request
 from iscale.export.rows import Column, Piece, Table, index_of, obs_columns, obsm_columns, read_sums
 from iscale.geometry import SUPERPIXEL_PX, Region
+from iscale.model.genes import WRITTEN
 from iscale.project.layout import file_name
 from iscale.store.anndata_file import INDEX, Group, Hdf5, InChunks, make_anndata, make_categories, make_frame
+from iscale.store.run_store import OUTPUT_FOLDER, report_of
 from iscale.words import plural
 
 SIDES_PX = {"hires": 2048, "lowres": 600}
 """Longest sides of the two images: the finest level of the pyramid that is no larger."""
 
+
+BOUND = (
+    "layers['uncertainty'] adds the spreads of a bin's superpixels up, as if all erred together: the spread of a sum "
+    "is at most that."
+)
 
 GENES_AT_ONCE = 256
 """Genes read together of a shard, in float32 17 MB: what is computed on demand is then read once for all of them."""
@@ -38,7 +46,7 @@ def write(request: Request) -> str:
     table = Table(request)
     levels = {name: _level(request, longest) for name, longest in SIDES_PX.items()}
     window = _image_window(request, max(levels.values()))
-    library = file_name(_name(request))
+    library = file_name(_name(request)) or "slide"
     images = {name: _pixels(request, window, level) for name, level in levels.items()}
     scales: dict[str, float] = {f"tissue_{name}_scalef": 0.5**level for name, level in levels.items()}
     side_px = float(request.side * SUPERPIXEL_PX)
@@ -52,9 +60,12 @@ def write(request: Request) -> str:
     }
     with _disk_errors(), h5py.File(request.part, "w") as file:
         obsm = obsm_columns(request, (window.y0, window.x0))
-        uns = {"spatial": spatial, "iscale": about(request)}
-        write_anndata(Hdf5(file), request, table, obs_columns(request), obsm, uns)
-    return f"{plural(table.rows, 'bin')} of {request.bin_um:g} um with tissue x {plural(len(request.genes), 'gene')}."
+        spread = request.source.has_factors or request.run.store.has(WRITTEN[True])
+        told = {"uncertainty": BOUND} if spread else {}
+        uns = {"spatial": spatial, "iscale": about(request) | told}
+        write_anndata(Hdf5(file), request, table, obs_columns(request), obsm, uns, uncertainty=spread)
+    text = f"{plural(table.rows, 'bin')} of {request.bin_um:g} um with tissue x {plural(len(request.genes), 'gene')}."
+    return f"{text}\n{BOUND}" if spread else text
 
 
 @contextmanager
@@ -69,9 +80,11 @@ def _disk_errors() -> Iterator[None]:
 
 
 def _name(request: Request) -> str:
-    """The slide's name."""
-    images = request.run.store.attributes("image").get("ome", {}).get("multiscales", [{}])
-    return str(images[0].get("name", "slide")).partition(".")[0] or "slide"
+    """The project's name: slides of several projects are often called alike, and tools join tables by this name."""
+    store = request.run.store
+    project = Path(str(report_of(store).get("project") or "")).name
+    place = Path(store.url or store.folder.absolute())
+    return project or (place.parent.name if place.name == OUTPUT_FOLDER else place.name)
 
 
 def _levels(request: Request) -> int:
@@ -106,8 +119,13 @@ def write_anndata(
     obs: Sequence[Column],
     obsm: Sequence[Column],
     uns: Mapping[str, Any],
+    *,
+    uncertainty: bool = False,
 ) -> None:
-    """Write bins by genes into an empty group: the rows of a table, what is known of each, and of all of them."""
+    """Write bins by genes into an empty group: the rows of a table, what is known of each, and of all of them.
+
+    With ``uncertainty`` its sums are a layer.
+    """
     n = table.rows
     make_anndata(into)
     into.element("var", _genes(request))
@@ -117,21 +135,22 @@ def write_anndata(
     filled: list[Filled] = [(names, index_of)]
     filled += [_column(into, f"obs/{column.name}", column, n) for column in obs]
     filled += [_column(into, f"obsm/{column.name}", column, n) for column in obsm]
-    genes = _gene_columns(into, request, n)
+    matrices = {"X": False} | ({"layers/uncertainty": True} if uncertainty else {})
+    genes = [(*one, spread) for path, spread in matrices.items() for one in _gene_columns(into, path, request, n)]
     with request.counted(len(table)) as done:
         for piece in table:
             for rows, of in filled:
                 rows.add(of(piece))
-            for writer, some in genes:
-                writer.add(read_sums(request, some, piece.tile)[:, piece.there].T)
+            for writer, some, spread in genes:
+                writer.add(read_sums(request, some, piece.tile, uncertainty=spread)[:, piece.there].T)
             done()
-    for rows in (*(rows for rows, _ in filled), *(writer for writer, _ in genes)):
+    for rows in (*(rows for rows, _ in filled), *(writer for writer, _, _ in genes)):
         rows.close()
 
 
-def _gene_columns(into: Group, request: Request, n: int) -> list[tuple[InChunks, tuple[str, ...]]]:
-    """X, and who writes which of its columns."""
-    x = into.array("X", (n, len(request.genes)), "float32", into.chunk)
+def _gene_columns(into: Group, path: str, request: Request, n: int) -> list[tuple[InChunks, tuple[str, ...]]]:
+    """X or a layer, and who writes which of its columns."""
+    x = into.array(path, (n, len(request.genes)), "float32", into.chunk)
     return [
         (InChunks(x, into.chunk[0], slice(start, start + len(names))), names)
         for start, names in request.blocks(GENES_AT_ONCE)

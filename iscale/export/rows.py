@@ -26,14 +26,16 @@ def block_sum(values: NDArray[Any], side: int) -> NDArray[np.float32]:
     return np.asarray(there if side == 1 else block_cells(there, side).sum(axis=-1), np.float32)
 
 
-def read_sums(request: Request, genes: Sequence[str], tile: Region) -> NDArray[np.float32]:
-    """Expected counts of bins, (gene, y, x) float32; a shard is read at a time."""
+def read_sums(
+    request: Request, genes: Sequence[str], tile: Region, *, uncertainty: bool = False
+) -> NDArray[np.float32]:
+    """Expected counts of bins, or the sums of their spreads, (gene, y, x) float32; a shard is read at a time."""
     side = request.side
     sums = np.empty((len(genes), tile.shape[0] // side, tile.shape[1] // side), np.float32)
     outer = tile.coarsened(side)
     for piece in tiles(tile):
         place = piece.coarsened(side).within(outer)
-        sums[(slice(None), *place)] = block_sum(request.source.read(genes, piece), side)
+        sums[(slice(None), *place)] = block_sum(request.source.read(genes, piece, uncertainty=uncertainty), side)
     return sums
 
 

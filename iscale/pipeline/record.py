@@ -9,6 +9,7 @@ from typing import Any
 from iscale import __version__
 from iscale.engine.execute import StepReport
 from iscale.engine.machine import peak_bytes
+from iscale.engine.whole_file import whole_file
 from iscale.pipeline.outdated import current
 from iscale.plan.job import Job
 from iscale.stages import Stage, deciding, ran, stage_of, stages
@@ -18,7 +19,9 @@ from iscale.store.run_store import REPORT_FILE
 def write_report(job: Job, stage: Stage, reports: list[StepReport], start: float) -> None:
     """Write what a command did; of stages that it did not run, what earlier commands wrote of them stays.
 
-    A step that was reused whole keeps what it took when it ran; one that is of an earlier run by now is left out.
+    It is written before the first step too, with what earlier commands did, so that the options are known of a command
+    that is killed. A step that was reused whole keeps what it took when it ran; one that is of an earlier run by now is
+    left out.
     """
     path = job.store.folder / REPORT_FILE
     earlier = _earlier(path.read_text() if path.is_file() else "")
@@ -32,7 +35,8 @@ def write_report(job: Job, stage: Stage, reports: list[StepReport], start: float
         "client_peak_bytes": peak_bytes(),
         "steps": _steps(job, reports, {record["step"]: record for record in earlier["steps"]}),
     }
-    path.write_text(json.dumps(report, indent=1) + "\n")
+    with whole_file(path) as part:
+        part.write_text(json.dumps(report, indent=1) + "\n")
 
 
 def _earlier(text: str) -> dict[str, Any]:
@@ -51,11 +55,21 @@ def _options(now: dict[str, Any], earlier: dict[str, Any], stage: Stage) -> dict
     >>> from iscale.stages import stage_called
     >>> _options({"n_plots": 30, "memory": "4GB"}, {"n_plots": 12, "memory": "2GB"}, stage_called("refine"))
     {'n_plots': 12, 'memory': '4GB'}
+
+    What is asked of a run is no part of how it is made, and is not there to be recalled:
+
+    >>> _options({"hold_out": "spots", "memory": "4GB"}, {"hold_out": "auto"}, stage_called("evaluate"))
+    {'hold_out': 'auto', 'memory': '4GB'}
+    >>> _options({"hold_out": "spots"}, {}, stage_called("evaluate"))
+    {}
     """
-    done, decides = ran(stage), deciding()
+    done, decides = ran(stage) - ({stage.name} if stage.asks else set()), deciding()
+    others = {name for name in now if name in decides and done.isdisjoint(decides[name])}
+    asked = {name for name in others if stage.asks and stage.name in decides[name]}
     return {
-        name: earlier[name] if name in earlier and name in decides and done.isdisjoint(decides[name]) else value
+        name: earlier.get(name, value) if name in others else value
         for name, value in now.items()
+        if name not in asked or name in earlier
     }
 
 

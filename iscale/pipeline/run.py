@@ -107,6 +107,8 @@ def _run_steps(job: Job, stage: Stage, driver: Driver, watcher: Any, known: set[
     status = StatusFile(job.store, list(steps(job, stage)), watcher, "run" if stage.name == LAST else stage.called)
     reports: list[StepReport] = []
     start, how = time.time(), "stopped by an error"
+    with contextlib.suppress(OSError, StoreError):
+        write_report(job, stage, reports, start)  # killed, it cannot say how it was called
     _mark_without_markers(job, stage, watcher)
     try:
         for step in steps(job, stage):

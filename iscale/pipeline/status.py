@@ -79,6 +79,7 @@ class StatusFile(Watcher):
         self._written = 0.0
         self._lock = threading.Lock()
         self._reused: list[str] = []
+        self._write()
 
     def start(self, step: str, total: int, done: int) -> None:
         """Note that a step starts."""
@@ -161,6 +162,9 @@ def describe_status(store: RunStore) -> str:
             f"{store.folder}: no run has told of itself here.",
             "`iscale run PROJECT` does while it runs; `iscale info` says what a run holds.",
         ) from error
+    if not at_work:
+        for step in steps:
+            step.state = "stopped" if step.state == "running" else step.state
     ago = clock_time(max(0.0, time.time() - told["updated"]))
     lines = [f"run: {store.place}", _who(told, ago, at_work), *_command(told), *(_line(step) for step in steps)]
     failures = [(step.step, region, error) for step in steps for region, error in step.failed.items()]

@@ -17,6 +17,12 @@ from iscale.store.run_store import RunStore
 LONGEST_SIDE = 800
 """Cells on the longer side of a drawn map."""
 
+BENEATH_PX, FRAME_PX = 1000, 3000
+"""Pixels over the spots of a capture, and on the longer side of its whole frame, of the picture beneath them."""
+
+BAND = 128
+"""Rows of that picture that are taken together."""
+
 TILE = 512
 """Superpixels read at a time, per side; a multiple of every reduction."""
 
@@ -87,3 +93,50 @@ def image_overview(
     window = Region(min(i0, height - 1), max(i1, i0 + 1), min(j0, width - 1), max(j1, j0 + 1))
     pixels = np.moveaxis(np.asarray(array[(slice(None), *window.slices)]), 0, -1)
     return pixels, (window.x0 * step, window.x1 * step, window.y1 * step, window.y0 * step)
+
+
+def image_beneath(
+    store: RunStore, to_mother: NDArray[np.float64], xy: NDArray[np.float64], margin_px: float
+) -> tuple[NDArray[np.uint8], float]:
+    """The slide as it lies beneath a capture's spots: the mother image turned into the capture's own frame.
+
+    Parameters
+    ----------
+    store
+        A run, its image in it.
+    to_mother
+        (3, 3): takes (x, y, 1) of the capture's own pixels to full-resolution pixels of the mother image.
+    xy
+        (spot, 2) in the capture's own pixels.
+    margin_px
+        What is shown beyond the last spot.
+
+    Returns
+    -------
+    picture
+        (y, x, 3) from the frame's corner on; white where the slide ends.
+    scale
+        Its pixels per pixel of the capture.
+    """
+    about = store.attributes("image")
+    far = np.maximum(xy.max(axis=0) + margin_px, 1.0)
+    spread = float(max(np.ptp(xy, axis=0).max(), margin_px, 1.0))
+    scale = min(1.0, BENEATH_PX / spread, FRAME_PX / float(far.max()))
+    unit = about["raw_pixel_size_um"] / about["pixel_size_um"]
+    matrix = np.diag([unit, unit, 1.0]) @ to_mother @ np.diag([1 / scale, 1 / scale, 1.0])
+    wanted = int(np.log2(max(1.0, np.sqrt(abs(np.linalg.det(matrix[:2, :2]))))))
+    level = min(wanted, len(about["ome"]["multiscales"][0]["datasets"]) - 1)
+    array = store.array(f"image/{level}")
+    width, height = (ceil(n * scale) for n in far)
+    picture = np.full((height, width, 3), 255, np.uint8)
+    for top in range(0, height, BAND):
+        rows, columns = np.mgrid[top : min(top + BAND, height), :width] + 0.5
+        at = np.stack([columns, rows], axis=-1) @ matrix[:2, :2].T + matrix[:2, 2]
+        j, i = np.moveaxis(np.floor(at / 2**level).astype(np.int64), -1, 0)
+        there = (i >= 0) & (i < array.shape[-2]) & (j >= 0) & (j < array.shape[-1])
+        if there.any():
+            i, j = i[there], j[there]
+            window = Region(int(i.min()), int(i.max()) + 1, int(j.min()), int(j.max()) + 1)
+            pixels = np.asarray(array[(slice(None), *window.slices)])
+            picture[top : top + BAND][there] = pixels[:, i - window.y0, j - window.x0].T
+    return picture, scale

@@ -142,11 +142,21 @@ class Slide:
         return self.source
 
     def gene(self, name: str) -> str:
-        """A gene's name, checked; refused with the nearest names."""
+        """A gene's name as the run has it, given in any case; refused with the nearest names."""
+        source = self.genes()
+        alike = [] if source.has(name) else self._by_lower_name.get(name.lower(), [])
         try:
-            return self.genes().gene(name)
+            return alike[0] if len(alike) == 1 else source.gene(name)
         except InputError as error:
             raise RefusedError(404, f"{error.problem} {error.remedy}".strip()) from None
+
+    @functools.cached_property
+    def _by_lower_name(self) -> dict[str, list[str]]:
+        """Names of genes by their small letters, which several may share."""
+        found: dict[str, list[str]] = {}
+        for gene in self.genes().genes:
+            found.setdefault(gene.lower(), []).append(gene)
+        return found
 
     def classes_of(self, key: str) -> Classes:
         """A map of classes by its key."""

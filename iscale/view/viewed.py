@@ -84,7 +84,7 @@ class Viewed:
 
     def histogram(self, state: State, query: Query) -> Answer:
         """The distribution of a gene over the slide."""
-        gene = query.text("gene")
+        gene = state.slide.gene(query.text("gene"))
         found = histogram(state.planes, _quantity(query), gene)
         return as_json(found | {"trust": state.slide.trust_in(gene)}, keep=True)
 

@@ -83,6 +83,35 @@ def test_what_is_asked_of_slurm() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("changes", "directives_of_cpu", "cpu", "gpu"),
+    [
+        ({}, [], ["--mem=15259M"], ["--mem=30518M"]),
+        ({"reserve_memory": "core"}, [], ["--mem-per-cpu=1908M"], ["--mem-per-cpu=7630M"]),
+        ({"reserve_memory": "no"}, [], [], []),
+        ({}, ["--mem-per-cpu=4G"], ["--mem-per-cpu=4G"], ["--mem=30518M"]),
+        ({}, ["--mem 20G"], ["--mem 20G"], ["--mem=30518M"]),
+        ({"reserve_memory": "core"}, ["--mem=0", "--constraint=big"], ["--mem=0"], ["--mem-per-cpu=7630M"]),
+    ],
+)
+def test_memory_is_asked_of_slurm_once_as_the_file_says(
+    changes: dict[str, Any], directives_of_cpu: list[str], cpu: list[str], gpu: list[str]
+) -> None:
+    asked = site(cpu=CPU | {"directives": directives_of_cpu}, **changes)
+    pools: dict[PoolName, list[str]] = {"cpu": cpu, "gpu": gpu}
+    for pool, expected in pools.items():
+        lines = directives(job_script(asked, pool, Path("/logs")))
+        assert [line for line in lines if line.startswith("--mem")] == expected
+        assert len(lines) == len(set(lines))
+        assert "-t 04:00:00" in lines
+
+
+def test_a_directive_that_gives_less_memory_than_workers_use_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"--mem-per-cpu=1G gives a job 8\.\d+ GB, cpu\.memory = 16GB"):
+        site(cpu=CPU | {"directives": ["--mem-per-cpu=1G"]})
+    site("lsf", cpu=CPU | {"directives": ["-app big"]})
+
+
 def test_what_is_asked_of_lsf() -> None:
     asked = site("lsf", cpu=CPU | {"account": "lab", "directives": ["-app big"]})
     assert directives(job_script(asked, "cpu", Path("/home/me/my logs"))) == [

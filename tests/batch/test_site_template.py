@@ -64,7 +64,7 @@ def test_its_examples_can_be_used(tmp_path: Path, scheduler: str) -> None:
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 def test_every_key_is_in_it(scheduler: str) -> None:
     text = with_cards(template(scheduler))
-    only_lsf = {"memory_unit", "reserve_memory"}
+    only_lsf = {"memory_unit"}
     for key in set(Site.model_fields) | set(Pool.model_fields):
         assert bool(re.search(rf"^ *{key}:", text, re.M)) == (scheduler == "lsf" or key not in only_lsf), key
 

@@ -148,6 +148,30 @@ def test_an_unknown_gene_is_told_and_nothing_is_shown_for_it(
             assert page.js("viewer.map.spots.data.x.length") > 0
 
 
+def _typed(page: Viewing, text: str) -> None:
+    """Type into the search and press Enter before anything is offered."""
+    page.js("document.getElementById('search').focus()")
+    page.type(text)
+    page.key("Enter")
+
+
+def test_a_mistyped_gene_leaves_the_map_that_is_shown(devtools: str, server: Server) -> None:
+    with viewing(devtools, f"{server.url}#gene=KRT5&spots=D1") as page:
+        page.settle()
+        _typed(page, "KRT6")
+        page.wait("document.getElementById('trouble').textContent.includes('KRT5')")
+        page.settle()
+        assert page.js("viewer.state.gene") == "KRT5"
+        assert page.js("document.getElementById('search').value") == "KRT5"
+        assert page.js("viewer.map.overlay.source.tiles.size") > 0
+        assert page.js("viewer.map.spots.data.x.length") > 0
+        _typed(page, "cd3e")
+        page.wait("viewer.state.gene === 'CD3E'")
+        page.settle()
+        assert page.js("document.getElementById('trouble').hidden")
+        assert "gene=CD3E" in page.js("[...viewer.map.overlay.source.tiles.values()].map(t => t.img.src).join()")
+
+
 def test_a_region_off_the_slide_is_told_in_its_panel(devtools: str, server: Server) -> None:
     for region in ("9e5_9e5_9.1e5_9e5_9e5_9.1e5", "-1e300_0_1e300_0_0_-1e300"):
         with viewing(devtools, f"{server.url}#region={region}") as page:

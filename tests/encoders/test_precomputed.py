@@ -135,6 +135,86 @@ def test_places_that_are_not_listed_are_empty(tmp_path: Path) -> None:
     np.testing.assert_array_equal(values[:, 0, 2], VALUES[1, 0])
 
 
+def overlapping(path: Path, **attributes: object) -> np.ndarray:
+    """Patches of 512 px of the file at a step of 256, one for each place that lies whole on the slide: their x, y."""
+    y, x = np.divmod(np.arange(6 * 10), 10)
+    at = np.stack([x, y], axis=1) * 256
+    with h5py.File(path, "w") as file:
+        file["features"] = (at + 256).astype(np.float32)  # x, y of the middle of each patch
+        file["coords"] = at
+        file["coords"].attrs.update(attributes)
+    return at
+
+
+TRIDENT = {"patch_size": 256, "patch_size_level0": 512, "overlap": 128, "level0_magnification": 40, "name": "s"}
+
+
+@pytest.mark.parametrize(
+    ("attributes", "beside"),
+    [
+        (TRIDENT, None),
+        (TRIDENT, {"cell_px": 256}),
+        ({}, {"cell_px": 256, "patch_px": 512}),
+        ({}, {"cell_px": 128, "patch_px": 256, "pixel_size_um": 0.5}),
+    ],
+)
+def test_patches_that_overlap_are_placed_by_their_middles(
+    tmp_path: Path, attributes: dict[str, object], beside: dict[str, object] | None
+) -> None:
+    path = tmp_path / "slide.h5"
+    at = overlapping(path, **attributes)
+    if beside is not None and "pixel_size_um" in beside:
+        with h5py.File(path, "r+") as file:
+            file["coords"][...] = at // 2
+    if beside is not None:
+        path.with_name("slide.h5.json").write_text(json.dumps(beside))
+    features = opened(path)
+    (group,) = features.groups
+    assert group.stride == 4  # half a cell of 8 superpixels
+    side = 4 * 32  # in pixels of the file
+    values = features.read(group, Region(0, 16, 0, 24))
+    y, x = np.meshgrid((np.arange(16) + 0.5) * side, (np.arange(24) + 0.5) * side, indexing="ij")
+    there = np.isfinite(values[0])
+    np.testing.assert_array_equal(there, (x > 128) & (x < 128 + 2560) & (y > 128) & (y < 128 + 1536))
+    # the nearest middle of a patch is half a cell away at most, on either axis
+    assert (np.abs(values[0] - x)[there] == side / 2).all()
+    assert (np.abs(values[1] - y)[there] == side / 2).all()
+    part = features.read(group, Region(5, 9, 7, 12))
+    np.testing.assert_array_equal(part, values[:, 5:9, 7:12])
+
+
+def test_patches_that_overlap_and_do_not_say_so_are_told_with_their_step(tmp_path: Path) -> None:
+    path = tmp_path / "slide.h5"
+    overlapping(path, patch_size=512, patch_level=0)
+    with pytest.raises(InputError, match=r"a grid of 512 px from 0, 0: .* at least 256 \(x\) and 256 \(y\)") as error:
+        opened(path)
+    assert "where patches overlap, their step as cell_px and their size as patch_px" in error.value.remedy
+
+
+def test_middles_that_lie_on_no_superpixel_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "slide.h5"
+    overlapping(path)
+    path.with_name("slide.h5.json").write_text(json.dumps({"cell_px": 256, "patch_px": 288}))
+    with pytest.raises(InputError, match=r"patches of 288 px overlap, .* that is 0\.5, 0\.5"):
+        opened(path)
+    path.with_name("slide.h5.json").write_text(json.dumps({"cell_px": 256, "patch_px": 128}))
+    with pytest.raises(InputError, match="a patch of 128 px is smaller than its cell of 256 px"):
+        opened(path)
+
+
+def test_a_list_may_begin_whole_superpixels_from_the_corner(tmp_path: Path) -> None:
+    np.savez(tmp_path / "f.npz", features=VALUES[:2, 0], coords=np.array([[64 + 256, 32], [64, 32 + 512]]))
+    notes(tmp_path / "f.npz", cell_px=256, pixel_size_um=0.25, origin_px=[64, 32])
+    features = opened(tmp_path / "f.npz")
+    (group,) = features.groups
+    assert group.stride == 1
+    values = features.read(group, Region(0, 63, 0, 94))
+    expected = np.full_like(values, np.nan)
+    expected[:, 1:9, 10:18] = VALUES[0, 0][:, None, None]
+    expected[:, 17:25, 2:10] = VALUES[1, 0][:, None, None]
+    np.testing.assert_array_equal(values, expected)
+
+
 def test_a_long_list_is_read_row_for_row(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     at = np.stack(np.divmod(rng.permutation(60 * 90), 60), axis=1)

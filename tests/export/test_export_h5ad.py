@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import anndata as ad
@@ -13,6 +14,7 @@ from whole_runs import GENES, LABELS, binned, colours_of, write_whole_run
 
 from iscale.export.command import export_run
 from iscale.results import Run
+from iscale.store import layout
 
 
 @pytest.fixture(scope="module")
@@ -127,3 +129,27 @@ def test_a_gene_more_than_are_read_together(tmp_path: Path) -> None:
     found = exported(run, tmp_path / "bins.h5ad")
     i, j = found.obs["array_row"].to_numpy(), found.obs["array_col"].to_numpy()
     np.testing.assert_array_equal(found.X, run.expression.values[:, i, j].T)
+
+
+def test_the_spread_is_a_layer_where_the_run_can_tell_it(tmp_path: Path) -> None:
+    run = write_whole_run(tmp_path / "P1" / "iSCALE_output", (32, 48), parts=("image",))
+    assert not exported(run, tmp_path / "without.h5ad").layers
+    spread = run.expression.values / 8
+    run.store.make(layout.genes("expression/uncertainty", len(GENES), (32, 48)))
+    run.store.array("expression/uncertainty", "r+")[...] = spread.astype(np.float16)
+    found = exported(run, tmp_path / "bins.h5ad", bin_um=16, genes=["KRT8", "ERBB2"])
+    i, j = found.obs["array_row"].to_numpy(), found.obs["array_col"].to_numpy()
+    stored = spread.astype(np.float16)[[1, 0]]
+    np.testing.assert_allclose(found.layers["uncertainty"], binned(stored, 2)[:, i, j].T, rtol=1e-6)
+    assert "the spread of a sum is at most that" in found.uns["iscale"]["uncertainty"]
+
+
+def test_tables_of_two_projects_are_two_libraries(tmp_path: Path) -> None:
+    libraries = []
+    for project in ("P1", "P2"):
+        run = write_whole_run(tmp_path / project / "iSCALE_output", (32, 48), parts=("image",))
+        libraries += exported(run, tmp_path / f"{project}.h5ad").uns["spatial"]
+    assert libraries == ["P1", "P2"]
+    (run.store.folder / "report.json").write_text(json.dumps({"project": "/data/Breast 7"}))
+    (library,) = exported(run, tmp_path / "named.h5ad").uns["spatial"]
+    assert library.startswith("Breast")

@@ -94,8 +94,8 @@ def test_a_run_is_found_before_it_has_notes(tmp_path: Path) -> None:
 
 
 def test_a_store_that_cannot_be_written_does_not_stop_the_run(store: RunStore) -> None:
+    (store.notes / "status.json.new").mkdir(parents=True)
     told = StatusFile(store, [a_step("features")], Silence())
-    (store.notes / "status.json.new").mkdir()
     told.start("features", 4, 0)
     with pytest.raises(InputError, match="no run has told of itself"):
         describe_status(store)

@@ -35,6 +35,16 @@ def test_the_histogram_counts_all_tissue_and_offers_the_range_of_the_figures(cli
     assert refined["mean"] == pytest.approx(np.where(cells(), expression()[3], 0)[tissue()].mean(), rel=1e-5)
 
 
+def test_genes_are_known_by_their_names_in_any_case(client: Client) -> None:
+    exact = client.get("api/histogram", gene="CD3D").json
+    assert client.get("api/histogram", gene="cd3d").json == exact
+    assert exact["gene"] == "CD3D"
+    found = client.get("api/value", x=1124.0, y=484.0, gene="erbb2", gene2="a,b").json
+    assert (found["gene"]["name"], found["second"]["name"]) == ("ERBB2", "A,B")
+    assert client.get("api/spots", capture="D1", gene="krt5").json["gene"] == "KRT5"
+    assert "Similar names: CD3" in client.get("api/histogram", gene="cd3x").text
+
+
 def test_the_value_under_the_cursor_is_the_superpixels(client: Client) -> None:
     row, column = 60, 140
     found = client.get("api/value", x=column * SIDE_UM + 7.9, y=row * SIDE_UM + 0.1, gene="ERBB2", gene2="A,B").json

@@ -20,6 +20,7 @@ from iscale.engine.whole_file import whole_file
 from iscale.errors import InputError, StoreError
 from iscale.export.areas.areas import Facts
 from iscale.export.areas.frame import Inside
+from iscale.export.areas.geojson import IDS
 from iscale.export.areas.open import AreaOptions, Kind, Opened, open_areas
 from iscale.export.areas.sums import LAYERS, ExcessCover, FoundFacts, Maps, found_columns, open_maps, sum_over
 from iscale.export.areas.writer import TableWriter
@@ -159,7 +160,7 @@ def _write(
             uns["iscale"]["uncertainty"] = BOUND
         columns = found_columns(found, lambda rows: writer.column("area_um2", rows) / grid.superpixel_um**2)
         writer.finish(columns, grid.raw_pixel_size_um, uns)
-        notices += _repeated(writer.repeated(), opened.kind) + _overlap(excess)
+        notices += _repeated(writer, opened.kind) + _overlap(excess)
         empty = sum(int((values[:, 0] == 0).sum()) for _, values in found.blocks())
         typical = _typical(writer.column("area_um2"))
     finally:
@@ -196,8 +197,11 @@ def _check_room(part: Path, rows: int, genes: int, matrices: int) -> None:
         )
 
 
-def _repeated(repeated: int, kind: Kind) -> list[str]:
-    if not repeated:
+def _repeated(writer: TableWriter, kind: Kind) -> list[str]:
+    if not writer.named:
+        looked = f" (looked for: {', '.join(IDS)})" if kind == "polygons" else ""
+        return [f"No area has an id{looked}: rows are numbered from 0."]
+    if not (repeated := writer.repeated()):
         return []
     why = " Cells of several nuclei, or corners of a cell that do not stand together?" if kind == "boundaries" else ""
     return [f"Ids that come again, or are empty: {repeated:,}. Rows are numbered, ids are in obs['id'].{why}"]

@@ -24,29 +24,73 @@ LONGEST = 256 << 20
 
 LISTS = ("features", "geometries")
 
+IDS = ("id", "properties.id", "properties.cell_id", "properties.cell", "properties.label", "properties.name")
+"""Where programs write what a feature is called: of several the one that tells most features apart, else the first."""
+
 
 def read_geojson(path: Path, notices: list[str]) -> Iterator[Block]:
     """Areas of a FeatureCollection, a list of features, a feature or a geometry; one row per feature.
 
-    Points and lines are left out, which a notice tells once all is read. Names and classifications are those of QuPath.
+    Points and lines are left out, which a notice tells once all is read, as where the ids were found. Names and
+    classifications are those of QuPath.
     """
-    held, empty, left_out = _Held(), True, 0
+    ids = _Ids()
+    held, empty, left_out = _Held(ids), True, 0
     for feature in features(path):
         geometries = geometries_of(feature)
         if not geometries:
             left_out += 1
             continue
         held.add(feature, [rings for geometry in geometries for rings in rings_of(path, geometry, least=1)])
-        if len(held.ids) == AREAS_AT_ONCE:
+        if len(held) == AREAS_AT_ONCE:
             yield held.block()
-            held, empty = _Held(), False
-    if held.ids:
+            held, empty = _Held(ids), False
+    if len(held):
         yield held.block()
     elif empty:
         there = f" ({plural(left_out, 'object')} of other kinds: points, lines)" if left_out else ""
         raise nothing_there(f"{path}{there}", POLYGONS)
+    if ids.member:
+        notices.append(f"Ids are the features' {ids.member}.")
     if left_out:
         notices.append(f"{plural(left_out, 'object')} of other kinds left out: points, lines.")
+
+
+class _Ids:
+    """Which ``member`` of the features their ids are: told by the first block, and the same for all; empty for none."""
+
+    def __init__(self) -> None:
+        self.member: str | None = None
+
+    def of(self, found: list[dict[str, str]]) -> list[str]:
+        """Ids of features, of which is given what each of `IDS` has; empty where one has none."""
+        if self.member is None:
+            distinct = {member: len({names[member] for names in found if member in names}) for member in IDS}
+            best = max(IDS, key=lambda member: distinct[member])
+            self.member = best if distinct[best] else ""
+        return [names.get(self.member, "") for names in found]
+
+
+def _ids_in(feature: dict[str, Any]) -> dict[str, str]:
+    """What a feature could be called, by the members of `IDS`, whatever their case."""
+    properties = feature.get("properties")
+    there = {"id": feature.get("id")}
+    if isinstance(properties, dict):
+        there |= {f"properties.{str(key).lower()}": value for key, value in reversed(properties.items())}
+    return {member: text for member in IDS if (text := _id(there.get(member))) and not _class_of(text)}
+
+
+def _id(value: Any) -> str:
+    """Text of an id, which may be a number: 7 and 7.0 are one."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return ""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
+
+
+def _class_of(text: str) -> str:
+    """Kind of object that old versions of QuPath write in the place of an id, such as ``PathCellObject``."""
+    within = text.removeprefix("Path").removesuffix("Object")
+    return within.lower() if len(within) == len(text) - len("PathObject") else ""
 
 
 class _Held:
@@ -55,15 +99,20 @@ class _Held:
     Points are arrays from the start: lists of numbers would be looked at again and again by the garbage collector.
     """
 
-    def __init__(self) -> None:
-        self.ids: list[str] = []
+    def __init__(self, ids: _Ids) -> None:
+        self._ids = ids
+        self._named: list[dict[str, str]] = []
         self._about: list[tuple[str, str, str]] = []
         self._rings: list[NDArray[np.float64]] = []
         self._polygons, self._areas = [0], [0]
 
+    def __len__(self) -> int:
+        """Number of areas."""
+        return len(self._named)
+
     def add(self, feature: dict[str, Any], polygons: list[list[NDArray[np.float64]]]) -> None:
         """Add a feature's polygons, each a list of rings (point, 2)."""
-        self.ids.append(str(feature.get("id") or ""))
+        self._named.append(_ids_in(feature))
         self._about.append(_about(feature))
         for rings in polygons:
             self._rings += rings
@@ -84,18 +133,19 @@ class _Held:
             np.array(self._polygons),
             np.array(self._areas),
         )
-        return Block(self.ids, rings, columns)
+        return Block(self._ids.of(self._named), rings, columns)
 
 
 def _about(feature: dict[str, Any]) -> tuple[str, str, str]:
     """Name, classification and kind of object, empty where there is none."""
     properties = feature.get("properties")
+    old_type = _class_of(str(feature.get("id")))
     if not isinstance(properties, dict):
-        return "", "", ""
+        return "", "", old_type
     kind = properties.get("classification")
     if isinstance(kind, dict):
         kind = kind.get("name") or ": ".join(map(str, kind.get("names") or ()))
-    return str(properties.get("name") or ""), str(kind or ""), str(properties.get("objectType") or "")
+    return str(properties.get("name") or ""), str(kind or ""), str(properties.get("objectType") or old_type)
 
 
 def features(path: Path) -> Iterator[Any]:
@@ -106,10 +156,20 @@ def features(path: Path) -> Iterator[Any]:
             TextIO, gzip.open(path, "rt", encoding="utf-8-sig") if zipped else path.open(encoding="utf-8-sig")
         ) as file:
             yield from _Stream(file).values()
-    except (ValueError, EOFError, zlib.error, gzip.BadGzipFile, RecursionError) as error:
-        raise InputError(f"{path} is not JSON ({error}).", POLYGONS) from None
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        raise InputError(f"{path} is damaged: it is no whole gzip file.", "Copy or export it again.") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not JSON: it is no text in UTF-8.", POLYGONS) from None
+    except RecursionError:
+        raise InputError(f"{path} is not GeoJSON: its values are nested too deeply.", POLYGONS) from None
+    except _NotJson as error:
+        raise InputError(f"{path} is not JSON: {error}.", POLYGONS) from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}.", "Check the file.") from None
+
+
+class _NotJson(ValueError):
+    """What is wrong in a text that should be JSON, and where."""
 
 
 class _Stream:
@@ -139,7 +199,7 @@ class _Stream:
         else:
             self._value()  # a number, or what is no JSON
         if self._peek():
-            raise ValueError(f"there is more after its end, at character {self._before + self._at}")
+            raise _NotJson(f"there is more after its end, at character {self._before + self._at}")
 
     def _keys(self) -> Iterator[str]:
         """Keys of an object; each one's value must be taken before the next is asked for."""
@@ -167,7 +227,7 @@ class _Stream:
     def _take(self, mark: str) -> None:
         if self._peek() != mark:
             found = self._peek() or "the end of the file"
-            raise ValueError(f"{found!r} instead of {mark!r} at character {self._before + self._at}")
+            raise _NotJson(f"{found!r} instead of {mark!r} at character {self._before + self._at}")
         self._at += 1
 
     def _peek(self) -> str:
@@ -187,9 +247,9 @@ class _Stream:
         while True:
             try:
                 value, end = self._decode(self._text, self._at)
-            except ValueError as error:
+            except ValueError:
                 if len(self._text) - self._at > LONGEST or not self._more(ask):
-                    raise ValueError(f"{error}, in what begins at character {self._before + self._at}") from None
+                    raise _NotJson(f"what begins at character {self._before + self._at} is no value") from None
                 ask *= 2  # what is long is tried few times
                 continue
             if end == len(self._text) and self._more(TEXT_AT_ONCE):

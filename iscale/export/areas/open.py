@@ -21,9 +21,9 @@ from iscale.export.areas.sums import Maps
 from iscale.geometry import Region, SlideGrid
 from iscale.results import Run
 
-Kind = Literal["polygons", "boundaries", "spots", "labels", "bins"]
+Kind = Literal["polygons", "boundaries", "selections", "spots", "labels", "bins"]
 
-DEFAULT_UNITS: dict[Kind, Units] = {"polygons": "px", "boundaries": "um", "spots": "analysis-px"}
+DEFAULT_UNITS: dict[Kind, Units] = {"polygons": "px", "boundaries": "um", "selections": "um", "spots": "analysis-px"}
 BOUNDARIES = ("cell_boundaries.parquet", "cell_boundaries.csv.gz", "cell_boundaries.csv")
 SUFFIXES: dict[str, Kind] = {
     ".geojson": "polygons",
@@ -36,13 +36,18 @@ SUFFIXES: dict[str, Kind] = {
     ".png": "labels",
 }
 FORMATS = (
-    "Give polygons (.geojson), Xenium's cell_boundaries (.parquet, .csv.gz), labels (.npy, .tif, .png), spots (.tsv, "
-    ".parquet with id, x, y), or bins:16."
+    "Give polygons (.geojson), Xenium's cell_boundaries (.parquet, .csv.gz), selections of Xenium Explorer (.csv), "
+    "labels (.npy, .tif, .png), spots (.tsv, .csv, .parquet with id, x, y), or bins:16."
 )
 BINS = "bins:"
 SMALLEST_BIN_UM = 1.0
 
 OnTissue = Callable[[Region], NDArray[np.bool_]]
+
+TABLES: dict[Kind, Callable[[Path], Iterator[Block]]] = {
+    "boundaries": tables.read_boundaries,
+    "selections": tables.read_selections,
+}
 
 SHOWN = 8
 """Columns of a table that are named."""
@@ -97,7 +102,7 @@ def open_areas(options: AreaOptions, run: Run, maps: Maps, scratch: Path) -> Ope
         radius = None if options.radius_um is None else options.radius_um / (frame.scale * grid.superpixel_um)
         blocks = tables.read_spots(path, radius)
     else:
-        blocks = geojson.read_geojson(path, notices) if kind == "polygons" else tables.read_boundaries(path)
+        blocks = geojson.read_geojson(path, notices) if kind == "polygons" else TABLES[kind](path)
     what = f"{kind} of {path.name}, in {frame.said}"
     areas = PolygonAreas(what, str(path), blocks, frame, grid.superpixel_shape, scratch, notices)
     return Opened(areas, frame, kind)
@@ -120,14 +125,16 @@ def kind_of(path: Path) -> Kind:
 def _kind_of_table(path: Path, suffix: str) -> Kind:
     if tables.is_boundaries(path):
         return "boundaries"
+    if suffix == ".csv" and tables.is_selections(path):
+        return "selections"
     names = tables.header(path)
-    has_positions = {"x", "y"} <= {name.lower() for name in names}
-    if has_positions and suffix == ".parquet":
+    if {"x", "y"} <= {name.lower() for name in names}:
         return "spots"
-    remedy = "A table of spots is .tsv or .parquet: write it so." if has_positions else FORMATS
     raise InputError(
-        f"{path} has no corners of areas, {' and '.join(tables.CORNERS)} (it has: {', '.join(names[:SHOWN])}).",
-        remedy,
+        f"{path} has no corners of areas, {' and '.join(tables.CORNERS)}, and no x and y of spots or of an outline "
+        f"(it has: {', '.join(names[:SHOWN])}).",
+        "A list of cells without their outlines is no area: give the cells' boundaries, or the outline of the "
+        f"selection. {FORMATS}",
     )
 
 
@@ -149,7 +156,7 @@ def _frame(options: AreaOptions, kind: Kind, run: Run, grid: SlideGrid) -> Frame
     if options.units is not None and options.units not in UNITS:
         known = "; ".join(f"{units}: {name}" for units, name in NAMES.items())
         raise InputError(f"--units {options.units} is none of {', '.join(UNITS)}.", f"These are {known}.")
-    default: Units = "um" if options.capture and kind == "boundaries" else DEFAULT_UNITS[kind]
+    default: Units = "um" if options.capture and kind in TABLES else DEFAULT_UNITS[kind]
     if options.capture and kind == "spots":
         default = "px"
     units = next((known for known in UNITS if known == options.units), default)

@@ -25,23 +25,29 @@ CHUNK = 1 << 14
 
 
 class _Repeats:
-    """Whether names are unique, told by a hash of each: names of a million areas are not held."""
+    """Whether names are unique, told by a hash of each: names of a million areas are not held.
+
+    An empty one is none: it counts with those that come again. ``named`` says whether any is not empty.
+    """
 
     def __init__(self) -> None:
         self._hashes: list[NDArray[np.uint64]] = []
         self._repeated: int | None = None
+        self._empty = self.named = False
 
     def add(self, ids: list[str]) -> None:
         """Take note of some names."""
+        self._empty |= not all(ids)
+        self.named |= any(ids)
         self._hashes.append(pd.util.hash_array(np.asarray(ids, dtype=object), categorize=False))
 
     def repeated(self) -> int:
-        """How many names come again; after it none can be added."""
+        """How many names come again or are empty; after it none can be added."""
         if self._repeated is None:
             every = np.concatenate([np.zeros(0, np.uint64), *self._hashes])
             self._hashes.clear()
             every.sort()
-            self._repeated = int((every[1:] == every[:-1]).sum())
+            self._repeated = int((every[1:] == every[:-1]).sum()) + self._empty
         return self._repeated
 
 
@@ -173,5 +179,10 @@ class TableWriter:
                 made[part] = np.column_stack([self.column("x_um", part), self.column("y_um", part)]) / unit
 
     def repeated(self) -> int:
-        """How many rows have the name of another."""
+        """How many rows have the name of another, or none."""
         return self._names.repeated()
+
+    @property
+    def named(self) -> bool:
+        """Whether any row has a name."""
+        return self._names.named

@@ -220,7 +220,24 @@ function change(given) {
   draw();
 }
 
-function chosen(gene, which = "gene") {
+// A gene that the run has not got is told, and what is shown stays; its name is written as the run has it.
+let choosing = 0;
+
+async function chosen(typed, which = "gene") {
+  const turn = ++choosing;
+  let gene;
+  try {
+    ({ gene } = await histogramOf(which === "gene" ? quantity() : "gene", typed));
+  } catch (error) {
+    if (turn === choosing) {
+      const { input } = which === "gene" ? search.first : search.second;
+      reflect();
+      if (document.activeElement === input) input.select();
+      trouble(error);
+    }
+    return;
+  }
+  if (turn !== choosing) return;
   const cleared = which === "gene" ? { lo: undefined, hi: undefined, least: undefined } : { lo2: undefined, hi2: undefined };
   const layer = ofGenes() ? state.layer : "gene";
   change({ [which]: gene, ...cleared, layer });

@@ -121,7 +121,7 @@ def test_a_hole_without_extent_is_none(run: Run, tmp_path: Path) -> None:
         ('{"features": [{"type": "Feature",', "is not JSON"),
         ('{"features": [{"a": 1} {"b": 2}]}', "is not JSON"),
         ('{"features": []} more', "is not JSON"),
-        ("PK\u0003\u0004", "is not JSON"),
+        ("PK\u0003\u0004", "is not JSON: what begins at character 0 is no value"),
     ],
 )
 def test_files_without_polygons_are_refused(refused: Any, tmp_path: Path, text: str, told: str) -> None:
@@ -188,9 +188,16 @@ def test_a_run_without_expression_says_which_stage_makes_it(tmp_path: Path) -> N
 def test_a_table_without_the_columns_is_refused(refused: Any, tmp_path: Path) -> None:
     (tmp_path / "cells.csv").write_text("cell_id,x_centroid,y_centroid\na,1,2\n")
     text = refused(tmp_path / "cells.csv")
-    assert "has no corners of areas, vertex_x and vertex_y (it has: cell_id, x_centroid, y_centroid)" in text
-    (tmp_path / "spots.csv").write_text("id,x,y\na,1,2\n")
-    assert "A table of spots is .tsv or .parquet" in refused(tmp_path / "spots.csv")
+    assert "has no corners of areas, vertex_x and vertex_y, and no x and y" in text
+    assert "(it has: cell_id, x_centroid, y_centroid)" in text
+    (tmp_path / "spots.csv").write_text("id,x,y\na,1,2\nb,1,\n")
+    assert "1 of 2 rows have no position, the first is row 2: (1, )" in refused(tmp_path / "spots.csv", radius_um=20)
+    (tmp_path / "spots.csv").write_text("id,x,y\na,1,2\nb,1\n")
+    assert "row 2 has 2 cells, the header names 3 columns" in refused(tmp_path / "spots.csv", radius_um=20)
+    (tmp_path / "stats.csv").write_text("#Selection name: S\nCell ID,Cluster\naaaa-1,2\n")
+    text = refused(tmp_path / "stats.csv")
+    assert "(it has: Cell ID, Cluster)" in text
+    assert "A list of cells without their outlines is no area" in text
     (tmp_path / "locs.tsv").write_text("spot\tx\na\t1\n")
     assert "has no columns x and y" in refused(tmp_path / "locs.tsv", radius_um=20)
     (tmp_path / "locs.tsv").write_text("spot\tx\ty\na\t1000\t1000\n")
