@@ -15,6 +15,7 @@ import anndata as ad
 import numpy as np
 
 from iscale.captures.measured import EYE, Measured, as_anndata
+from iscale.captures.readers.controls import without_controls
 from iscale.captures.readers.files import describe_folder, find_optional
 from iscale.errors import InputError
 from iscale.slide.overview import read_overview
@@ -58,7 +59,7 @@ _PLATFORMS = {
     "visium_hd": Platform(
         "space_ranger", "looks_like_visium_hd", "read_visium_hd", "binned_outputs/square_008um/", (BINS,)
     ),
-    "xenium": Platform("xenium", "looks_like", "read", "experiment.xenium and cell_feature_matrix.h5", (BINS,)),
+    "xenium": Platform("xenium", "looks_like", "read", "experiment.xenium and cell_feature_matrix.h5", (BINS,), "told"),
     "cosmx": Platform(
         "cosmx",
         "looks_like",
@@ -237,7 +238,7 @@ def _dispatch(path: str | PathLike[str], platform: str | None, given: Mapping[st
             shown = f"{given[what]:g}" if what == "bin_um" else given[what]
             raise InputError(f"{place}: {what} is {shown}, but {chosen} {lacks}.", f"Leave it out; it is for {takers}.")
     measured: Measured = _call(kind, kind.read)(place, **{theirs: given[ours] for ours, theirs in kind.takes})
-    return measured
+    return without_controls(measured)
 
 
 def _known(platform: str) -> Platform:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from iscale.captures.counts import Counts, CountsWriter, Entries, row_bounds, select_genes, take
+from iscale.captures.readers.controls import GENE_TYPE, is_gene_type
 from iscale.captures.readers.old_anndata import DamagedError, read_frame, written_by
 from iscale.errors import InputError, IscaleError
 from iscale.words import by
@@ -26,7 +27,7 @@ COUNTS_PATHS = ("X", "layers/counts", "layers/raw_counts", "raw/X", "raw.X")
 SYMBOL_COLUMNS = ("gene_symbols", "gene_symbol", "gene_names", "gene_name", "feature_name", "symbol", "symbols")
 ID_COLUMNS = ("gene_ids", "gene_id", "ensembl_id", "ensembl_ids", "ensembl")
 ENSEMBL = re.compile(r"ENS[A-Z]*G\d{6,}(\.\d+)?")
-GENE_TYPE = "Gene Expression"
+TYPE_COLUMNS = ("feature_types", "feature_type")
 
 CELLS_AT_ONCE = 8 << 20
 ENTRIES_AT_ONCE = 2 << 20
@@ -217,13 +218,15 @@ def _not_counts(values: NDArray[Any]) -> NDArray[Any]:
 
 def _only_genes(counts: Counts, var: pd.DataFrame, source: str) -> tuple[Counts, pd.DataFrame, tuple[str, ...]]:
     """Leave out controls, antibodies and the like where the table tells them from genes."""
-    if "feature_types" not in var:
+    column = next((name for name in TYPE_COLUMNS if name in var), None)
+    if column is None:
         return counts, var, ()
-    is_gene = (var["feature_types"].astype(str) == GENE_TYPE).to_numpy()
-    if is_gene.all():
+    types = [str(kind) for kind in var[column]]
+    is_gene = np.array([is_gene_type(kind) for kind in types], dtype=bool)
+    if is_gene.all() or (column != TYPE_COLUMNS[0] and not is_gene.any()):  # CELLxGENE writes biotypes there
         return counts, var, ()
     if not is_gene.any():
-        kinds = ", ".join(sorted({str(kind) for kind in var["feature_types"]})[:5])
+        kinds = ", ".join(sorted(set(types))[:5])
         raise InputError(
             f"{source}: none of {len(var)} features is of the type {GENE_TYPE!r}; there are: {kinds}.",
             "Give the counts of a gene expression measurement.",

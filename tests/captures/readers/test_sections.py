@@ -74,7 +74,11 @@ def test_two_sections_are_refused_and_either_is_read_by_its_name(tmp_path: Path,
 
 
 ONE: dict[str, tuple[list[str], Any, dict[str, Any]]] = {
-    "fields of view beside each other": (PLAIN, np.concatenate([XY, np.add(XY, (1000, 0))]), {"fov": [1] * N + [2] * N}),
+    "fields of view beside each other": (
+        PLAIN,
+        np.concatenate([XY, np.add(XY, (1000, 0))]),
+        {"fov": [1] * N + [2] * N},
+    ),
     "a column of one value": (PLAIN, BOTH, {"library_id": ["A1"] * 2 * N}),
     "barcodes of one section": ([f"{b}-1" for b in BARCODES] + [f"{b[::-1]}-1" for b in BARCODES], BOTH, {}),
     "cells": ([f"aaaa{c}-1" for c in ("abcd", "bcde", "cdef")] + PLAIN[3:], BOTH, {}),
