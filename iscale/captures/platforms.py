@@ -57,7 +57,12 @@ _PLATFORMS = {
         "filtered_feature_bc_matrix.h5 and spatial/ (Space Ranger's outs)",
     ),
     "visium_hd": Platform(
-        "space_ranger", "looks_like_visium_hd", "read_visium_hd", "binned_outputs/square_008um/", (BINS,)
+        "visium_hd",
+        "looks_like",
+        "read",
+        "binned_outputs/square_008um/ or segmented_outputs/",
+        (BINS,),
+        "told",
     ),
     "xenium": Platform("xenium", "looks_like", "read", "experiment.xenium and cell_feature_matrix.h5", (BINS,), "told"),
     "cosmx": Platform(
@@ -298,7 +303,7 @@ def _with_pixel_size(measured: Measured, um: float) -> Measured:
 
 def _name(path: Path) -> str:
     place = path.resolve()
-    if place.is_dir() and place.name in ("outs", "binned_outputs"):
+    if place.is_dir() and place.name in ("outs", "binned_outputs", "segmented_outputs"):
         return place.parent.name
     return place.stem if place.is_file() or place.suffix.lower() == ".zarr" else place.name
 
