@@ -111,6 +111,10 @@ class CaptureOptions(BaseModel):
     pixel_size_um: float | None = Field(
         None, gt=0, le=100, description="um per full-resolution pixel of its own image, if its files do not say."
     )
+    section: str | None = Field(None, description="The section to take, of a table that holds several.")
+    unit: Literal["px", "um"] | None = Field(
+        None, description="Unit of the positions, px of its own image or um, if its files do not say."
+    )
     image: Path | None = Field(
         None, description="Its own image, from the project folder on, if it does not lie with its files."
     )
@@ -231,6 +235,8 @@ class Options(BaseModel):
             "platform": own.platform or self.platform,
             "bin_um": own.bin_um,
             "pixel_size_um": own.pixel_size_um,
+            "section": own.section,
+            "unit": own.unit,
             "image": image,
         }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -15,6 +15,7 @@ import anndata as ad
 import numpy as np
 
 from iscale.captures.measured import EYE, Measured, as_anndata
+from iscale.captures.readers.controls import without_controls
 from iscale.captures.readers.files import describe_folder, find_optional
 from iscale.errors import InputError
 from iscale.slide.overview import read_overview
@@ -35,7 +36,7 @@ class Platform:
 
     ``module`` is one of ``iscale.captures.readers``, ``looks_like`` and ``read`` two functions there; ``needs`` says
     what its folder holds; ``takes`` are keywords of this module's functions that its reader takes, and what it calls
-    them.
+    them; ``told`` is a function of its module, where it has one, that says by names of files what will be read.
     """
 
     module: str
@@ -43,9 +44,11 @@ class Platform:
     read: str
     needs: str
     takes: tuple[tuple[str, str], ...] = ()
+    told: str = ""
 
 
 BINS = ("bin_um", "bin_um")
+TABLE = (("pixel_size_um", "pixel_size_um"), ("section", "section"), ("unit", "unit"))
 _PLATFORMS = {
     "visium": Platform(
         "space_ranger",
@@ -54,9 +57,14 @@ _PLATFORMS = {
         "filtered_feature_bc_matrix.h5 and spatial/ (Space Ranger's outs)",
     ),
     "visium_hd": Platform(
-        "space_ranger", "looks_like_visium_hd", "read_visium_hd", "binned_outputs/square_008um/", (BINS,)
+        "visium_hd",
+        "looks_like",
+        "read",
+        "binned_outputs/square_008um/ or segmented_outputs/",
+        (BINS,),
+        "told",
     ),
-    "xenium": Platform("xenium", "looks_like", "read", "experiment.xenium and cell_feature_matrix.h5", (BINS,)),
+    "xenium": Platform("xenium", "looks_like", "read", "experiment.xenium and cell_feature_matrix.h5", (BINS,), "told"),
     "cosmx": Platform(
         "cosmx",
         "looks_like",
@@ -64,13 +72,20 @@ _PLATFORMS = {
         "*_exprMat_file.csv and *_metadata_file.csv, or *_tx_file.csv and *_fov_positions_file.csv",
         (BINS, ("pixel_size_um", "um_per_px")),
     ),
-    "h5ad": Platform("h5ad", "looks_like", "read", "one .h5ad file", (("pixel_size_um", "pixel_size_um"),)),
-    "spatialdata": Platform("spatialdata", "looks_like", "read", "a *.zarr store with tables/"),
+    "h5ad": Platform("h5ad", "looks_like", "read", "one .h5ad file", TABLE),
+    "spatialdata": Platform("spatialdata", "looks_like", "read", "a *.zarr store with tables/", TABLE, "told"),
     "st": Platform("st", "looks_like", "read", "*counts.tsv and *spots.tsv (the first arrays), and their image"),
     "tables": Platform("tables", "looks_like", "read", "cnts.tsv and locs.tsv (or .tsv.gz, .parquet, .h5ad)"),
 }
 PLATFORMS = tuple(_PLATFORMS)
 """Names of what can be read."""
+
+LACKS = {
+    "bin_um": "has no bins",
+    "section": "is of one section",
+    "unit": "states the unit of its positions",
+}
+"""What is given and does not fit all platforms, and what is wrong with it for the others."""
 
 
 def detect_platform(path: str | PathLike[str]) -> str:
@@ -104,6 +119,8 @@ def read_measured(
     bin_um: float | None = None,
     pixel_size_um: float | None = None,
     image: str | PathLike[str] | None = None,
+    section: str | None = None,
+    unit: str | None = None,
 ) -> Measured:
     """Read a capture as its instrument, or whoever handed it on, wrote it.
 
@@ -119,13 +136,18 @@ def read_measured(
         Side of a full-resolution pixel of the capture's image in um; counts before what the files state.
     image
         The capture's image at full resolution: positions count in its pixels.
+    section
+        The section to take, of a table that holds several.
+    unit
+        ``px`` or ``um``, the unit of the positions; of a table whose files do not say.
 
     Raises
     ------
     InputError
         Where the capture cannot be read, is of another platform, or what is stated does not fit.
     """
-    measured = _dispatch(path, platform, bin_um, pixel_size_um)
+    given = {"bin_um": bin_um, "pixel_size_um": pixel_size_um, "section": section, "unit": unit}
+    measured = _dispatch(path, platform, given)
     return _as_stated(measured, pixel_size_um, image)
 
 
@@ -137,12 +159,14 @@ def read_capture(
     bin_um: float | None = None,
     pixel_size_um: float | None = None,
     image: str | PathLike[str] | None = None,
+    section: str | None = None,
+    unit: str | None = None,
 ) -> ad.AnnData:
     """Read a capture into an AnnData in scanpy's layout.
 
     Parameters
     ----------
-    path, platform, bin_um, pixel_size_um, image
+    path, platform, bin_um, pixel_size_um, image, section, unit
         As for :func:`read_measured`.
     name
         Its key in ``uns["spatial"]``; by default the folder's or file's name.
@@ -160,7 +184,8 @@ def read_capture(
     InputError
         As :func:`read_measured`.
     """
-    found = _dispatch(path, platform, bin_um, pixel_size_um)
+    given = {"bin_um": bin_um, "pixel_size_um": pixel_size_um, "section": section, "unit": unit}
+    found = _dispatch(path, platform, given)
     name = name or _name(Path(path).expanduser())
     stated = _as_stated(found, pixel_size_um, image)
     adata = as_anndata(name, stated)
@@ -196,31 +221,47 @@ def _candidates(place: Path) -> list[str]:
     return [name for name in found if name != "h5ad"] if len(found) > 1 else found
 
 
-def _dispatch(
-    path: str | PathLike[str], platform: str | None, bin_um: float | None, pixel_size_um: float | None
-) -> Measured:
+def _dispatch(path: str | PathLike[str], platform: str | None, given: Mapping[str, Any]) -> Measured:
     place = _existing(path)
-    for what, value in (("bin_um", bin_um), ("pixel_size_um", pixel_size_um)):
-        if value is not None and not (math.isfinite(value) and value > 0):
+    for what in ("bin_um", "pixel_size_um"):
+        if (value := given[what]) is not None and not (math.isfinite(value) and value > 0):
             raise InputError(f"{what} is {value:g}.", "It is a length in um, above 0.")
+    if given["unit"] not in (None, "px", "um"):
+        raise InputError(f"unit is {given['unit']!r}.", "It is px or um.")
     chosen = platform or detect_platform(place)
-    if chosen not in _PLATFORMS:
-        raise InputError(f"There is no platform {chosen!r}.", f"There are: {', '.join(PLATFORMS)}.")
-    kind = _PLATFORMS[chosen]
+    kind = _known(chosen)
     others = _candidates(place)
     if platform is not None and others and not _call(kind, kind.looks_like)(place):
         raise InputError(
             f"{place} is not of the platform {platform}, which has {kind.needs}: it looks like {' or '.join(others)}.",
             "Leave the platform out, or give another folder.",
         )
-    if bin_um is not None and BINS not in kind.takes:
-        binned = ", ".join(name for name, other in _PLATFORMS.items() if BINS in other.takes)
-        raise InputError(
-            f"{place}: bin_um is {bin_um:g}, but {chosen} has no bins.", f"Leave it out; it is for {binned}."
-        )
-    given = {"bin_um": bin_um, "pixel_size_um": pixel_size_um}
+    taken = {ours for ours, _ in kind.takes}
+    for what, lacks in LACKS.items():
+        if given[what] is not None and what not in taken:
+            takers = ", ".join(name for name, other in _PLATFORMS.items() if what in dict(other.takes))
+            shown = f"{given[what]:g}" if what == "bin_um" else given[what]
+            raise InputError(f"{place}: {what} is {shown}, but {chosen} {lacks}.", f"Leave it out; it is for {takers}.")
     measured: Measured = _call(kind, kind.read)(place, **{theirs: given[ours] for ours, theirs in kind.takes})
-    return measured
+    return without_controls(measured)
+
+
+def _known(platform: str) -> Platform:
+    if platform not in _PLATFORMS:
+        raise InputError(f"There is no platform {platform!r}.", f"There are: {', '.join(PLATFORMS)}.")
+    return _PLATFORMS[platform]
+
+
+def told(path: str | PathLike[str], platform: str) -> tuple[str, ...]:
+    """What its reader takes of a capture where there is a choice, told by names of files and headers, in no time.
+
+    An InputError where there is one that the user has to make.
+    """
+    kind = _known(platform)
+    if not kind.told:
+        return ()
+    found: tuple[str, ...] = _call(kind, kind.told)(_existing(path))
+    return found
 
 
 def _as_stated(measured: Measured, pixel_size_um: float | None, image: str | PathLike[str] | None) -> Measured:
@@ -262,7 +303,7 @@ def _with_pixel_size(measured: Measured, um: float) -> Measured:
 
 def _name(path: Path) -> str:
     place = path.resolve()
-    if place.is_dir() and place.name in ("outs", "binned_outputs"):
+    if place.is_dir() and place.name in ("outs", "binned_outputs", "segmented_outputs"):
         return place.parent.name
     return place.stem if place.is_file() or place.suffix.lower() == ".zarr" else place.name
 

@@ -178,6 +178,8 @@ def _positions(check: _Check, samples: list[Sample], tissue: Tissue, image: Job)
     verdicts = {verdict.placement.name: verdict for verdict in on_mother}
     for sample in samples:
         check.facts[sample.name] = _described(sample, verdicts.get(sample.name), raw_um)
+        if sample.notices:
+            check.facts[f"{sample.name}, as read"] = " ".join(sample.notices)
         check.findings += own_pixel_size(sample)
     check.findings += check_radius(samples, verdicts, image.files, raw_um)
     return verdicts

@@ -45,6 +45,8 @@ class Sample:
         As its vendor wrote them.
     transform
         From its own pixels to the mother image's, None of aligned tables.
+    notices
+        What its reader did that the user should know of.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Sample:
     image_from_full: NDArray[np.float64] = field(default_factory=lambda: np.eye(3))
     scalefactors: Mapping[str, float] = field(default_factory=dict)
     transform: Transform | None = None
+    notices: tuple[str, ...] = ()
 
     @property
     def depth(self) -> NDArray[np.float64]:
@@ -114,6 +117,7 @@ def read_sample(
         image_from_full=measured.image_from_full,
         scalefactors=measured.scalefactors,
         transform=transform,
+        notices=measured.notices,
     )
 
 

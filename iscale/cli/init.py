@@ -89,9 +89,24 @@ def init_project(
     if made:
         _write(project, layout)
     lines = [f"{project}: {'made' if made else 'is there already, as it would be made'}", f"mother image: {slide}"]
-    lines += [f"capture {name}: {platforms[name]}, {source}" for name, source in sources.items()]
+    lines += _captures_text(sources, platforms)
     lines += ["", "Next:", *(f"  iscale {verb} {shlex.quote(str(project))}" for verb in ("check", "align", "run"))]
     return "\n".join(lines)
+
+
+def _captures_text(sources: dict[str, Path], platforms: dict[str, str]) -> list[str]:
+    """A line for each capture, and one for each choice that its reader makes."""
+    from iscale.captures.platforms import told
+
+    lines = []
+    for name, source in sources.items():
+        lines.append(f"capture {name}: {platforms[name]}, {source}")
+        try:
+            lines += [f"  {notice}" for notice in told(source, platforms[name])]
+        except InputError as error:  # what a setting may mend is no reason not to lay out
+            lines += [f"  Warning: {line.strip()}" for line in str(error).splitlines()[:1]]
+            lines += [f"  {line.strip()}" for line in str(error).splitlines()[1:]]
+    return lines
 
 
 def _absolute(path: Path) -> Path:
@@ -294,7 +309,7 @@ def add_captures(project: Path, captures: Sequence[str], *, platform: str | None
     platforms = platforms_of(sources, platform)
     links = {project / place_of_capture(name, source): source for name, source in sources.items()}
     _add(project / SETTINGS_FILE, _settings(project / SETTINGS_FILE, platforms), links)
-    lines = [f"{project}: added", *(f"capture {name}: {platforms[name]}, {source}" for name, source in sources.items())]
+    lines = [f"{project}: added", *_captures_text(sources, platforms)]
     lines += ["", "Next:", *(f"  iscale {verb} {shlex.quote(str(project))}" for verb in ("check", "align", "run"))]
     return "\n".join(lines)
 

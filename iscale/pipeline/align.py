@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from iscale.plan.job import Job
 from iscale.project.files import CaptureFiles, find_captures
 from iscale.slide.overview import Overview, read_overview
 from iscale.transform import TRANSFORM_FILE, Kind, Transform, read_transform, write_transform
+
+if TYPE_CHECKING:
+    from iscale.captures.measured import Measured
 
 EARLIER_FILE = "transform-earlier.json"
 FOLDER = "alignment"
@@ -110,7 +113,7 @@ def align_project(project: Path, wishes: Wishes, *, watcher: Any, **options: Any
     if recalled:
         watcher.say(recalled)
     job = Job(root, chosen, with_captures=False)
-    done = align_captures(job, job.options.captures, wishes, watcher)
+    done = align_captures(job, job.options.captures, wishes, watcher, notices=True)
     lines = [quality_text([(a.name, a.quality) for a in done])]
     for a in done:
         lines += [f"{a.name}: {a.word}: {reason}" for reason in a.reasons]
@@ -138,12 +141,15 @@ def align_missing(project: Path, options: Options, watcher: Any) -> None:
         raise InputError(error.problem, error.remedy + leave_out) from None
 
 
-def align_captures(job: Job, names: tuple[str, ...] | None, wishes: Wishes, watcher: Any) -> list[Aligned]:
+def align_captures(
+    job: Job, names: tuple[str, ...] | None, wishes: Wishes, watcher: Any, *, notices: bool = False
+) -> list[Aligned]:
     """Place captures on the mother image, each by the first way that is open to it.
 
     A matrix or landmarks that are named; else a ``transform.json`` that is there, unless told to align again; the
     mother image being the capture's own; landmarks in its folders; aligned tables; the search by its image.
-    ``transform.json`` is only written when all of that succeeded, a capture at a time.
+    ``transform.json`` is only written when all of that succeeded, a capture at a time. ``notices`` of how captures were
+    read are said; a run says them itself.
 
     Raises
     ------
@@ -161,6 +167,8 @@ def align_captures(job: Job, names: tuple[str, ...] | None, wishes: Wishes, watc
             f"One file of landmarks, or one matrix, places one capture; there are {len(captures)}.",
             f"Name it: --captures {captures[0].name}.",
         )
+    from iscale.captures.platforms import read_measured
+
     mother = read_overview(job.files.mother_image, placement.MOTHER_PX, job.grid.raw_pixel_size_um)
     mother_stain = stain_of(mother)
     watcher.start("align", len(captures), 0)
@@ -169,7 +177,11 @@ def align_captures(job: Job, names: tuple[str, ...] | None, wishes: Wishes, watc
     try:
         for number, files in enumerate(captures, start=1):
             try:
-                done.append(_align(job, files, mother, mother_stain, wishes, watcher.say))
+                assert files.source is not None
+                measured = read_measured(files.source, **job.options.reading(files.name, job.project))
+                for notice in measured.notices if notices else ():
+                    watcher.say(f"{files.name}: {notice}")
+                done.append(_align(job, files, measured, mother, mother_stain, wishes, watcher.say))
             except IscaleError as error:
                 failed[files.name] = error
             watcher.advance("align")
@@ -196,15 +208,18 @@ def _not_placed(failed: dict[str, IscaleError], done: list[Aligned]) -> InputErr
 
 
 def _align(
-    job: Job, files: CaptureFiles, mother: Overview, mother_stain: Stain, wishes: Wishes, say: Callable[[str], None]
+    job: Job,
+    files: CaptureFiles,
+    measured: Measured,
+    mother: Overview,
+    mother_stain: Stain,
+    wishes: Wishes,
+    say: Callable[[str], None],
 ) -> Aligned:
     from iscale.captures.counts import depth_of
-    from iscale.captures.platforms import read_measured
     from iscale.captures.read import measured_radius_um
     from iscale.plots.alignment import draw_alignment
 
-    assert files.source is not None
-    measured = read_measured(files.source, **job.options.reading(files.name, job.project))
     scene = placement.Scene(files, measured, job.files.mother_image, mother, job.grid)
     after = place(scene, wishes, lambda text: say(f"{files.name}: {text}"))
     radius_um = measured_radius_um(measured, after, job.grid) or job.grid.superpixel_um

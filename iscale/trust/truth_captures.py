@@ -16,6 +16,7 @@ from iscale.captures.counts import Counts, Entries, StoredCounts, blocks, gather
 from iscale.captures.measured import Measured
 from iscale.captures.platforms import detect_platform, read_measured
 from iscale.captures.read import measured_radius_um, place_capture, read_aligned_capture, release, spot_radius_um
+from iscale.captures.readers.visium_hd import default_bin_um
 from iscale.captures.spots import Capture
 from iscale.errors import InputError
 from iscale.geometry import SUPERPIXEL_PX, Region, SlideGrid
@@ -235,7 +236,7 @@ def open_capture_truth(path: Path, grid: SlideGrid, reading: Reading) -> Truth:
     measured = read_measured(files.source, platform=platform, bin_um=bin_um)
     release()
     if measured.platform in IMAGING + BINNED:
-        return _maps(files, measured, grid, reading, in_bins=bin_um is not None or measured.platform in BINNED)
+        return _maps(files, measured, grid, reading, in_bins=bin_um is not None or measured.pitch_um is not None)
     transform = read_transform(files.transform)
     radius_um = reading.radius_um or _radius_um(files, project, grid, measured_radius_um(measured, transform, grid))
     return _spots(place_capture(files, measured, transform, grid, radius_um=radius_um))
@@ -298,7 +299,9 @@ def _radius_um(files: CaptureFiles, project: Path | None, grid: SlideGrid, state
 
 
 def _bin_um(platform: str, source: Path, grid: SlideGrid, reading: Reading) -> float | None:
-    """Side of the bins that are asked for: fine ones of transcripts, where there are any."""
+    """Side of the bins that are asked for: those of Visium HD, fine ones of transcripts, where there are any."""
+    if reading.bin_um is None and platform in BINNED:
+        return default_bin_um(source)
     if reading.bin_um is not None or platform not in IMAGING:
         return reading.bin_um
     there = any(next(source.glob(pattern), None) is not None for pattern in TRANSCRIPTS)
@@ -317,8 +320,7 @@ def _maps(files: CaptureFiles, measured: Measured, grid: SlideGrid, reading: Rea
     assert files.transform is not None
     transform = read_transform(files.transform)
     capture = place_capture(files, measured, transform, grid, radius_um=grid.superpixel_um / 2)
-    if measured.platform in BINNED:
-        assert measured.pitch_um is not None
+    if measured.platform in BINNED and measured.pitch_um is not None:
         linear = transform.matrix[:2, :2] / transform.scale
         maps = bin_squares(capture, reading.genes, grid, measured.pitch_um, linear)
         unit = f"bins of {measured.pitch_um:g} um, each spread over the superpixels that it lies on"

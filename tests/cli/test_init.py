@@ -363,9 +363,11 @@ def test_settings_of_single_captures(files: Path) -> None:
         "platform": "h5ad",
         "bin_um": 16.0,
         "pixel_size_um": None,
+        "section": None,
+        "unit": None,
         "image": project / "mine.png",
     }
-    nothing = {"bin_um": None, "pixel_size_um": None, "image": None}
+    nothing = {"bin_um": None, "pixel_size_um": None, "section": None, "unit": None, "image": None}
     assert options.reading("D2", project) == {"platform": "visium", **nothing}
     flagged = load_options(project, {"platform": "tables"})
     assert [flagged.reading(name, project)["platform"] for name in ("D1", "D2")] == ["tables", "tables"]

@@ -6,26 +6,28 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from anndata.io import read_elem, sparse_dataset
+from anndata.io import sparse_dataset
 from numpy.typing import NDArray
 from scipy import sparse
 
-from iscale.captures.counts import Counts, CountsWriter, Entries, row_bounds, select_genes
+from iscale.captures.counts import Counts, CountsWriter, Entries, row_bounds, select_genes, take
+from iscale.captures.readers.controls import GENE_TYPE, is_gene_type
+from iscale.captures.readers.old_anndata import DamagedError, read_frame, written_by
 from iscale.errors import InputError, IscaleError
 from iscale.words import by
 
-COUNTS_PATHS = ("X", "layers/counts", "layers/raw_counts", "raw/X")
-"""Where raw counts are looked for, in this order."""
+COUNTS_PATHS = ("X", "layers/counts", "layers/raw_counts", "raw/X", "raw.X")
+"""Where raw counts are looked for, in this order; the last is where versions before 0.7 put raw."""
 
 SYMBOL_COLUMNS = ("gene_symbols", "gene_symbol", "gene_names", "gene_name", "feature_name", "symbol", "symbols")
 ID_COLUMNS = ("gene_ids", "gene_id", "ensembl_id", "ensembl_ids", "ensembl")
 ENSEMBL = re.compile(r"ENS[A-Z]*G\d{6,}(\.\d+)?")
-GENE_TYPE = "Gene Expression"
+TYPE_COLUMNS = ("feature_types", "feature_type")
 
 CELLS_AT_ONCE = 8 << 20
 ENTRIES_AT_ONCE = 2 << 20
@@ -48,18 +50,34 @@ class AnnDataTable:
     notices: tuple[str, ...]
 
 
+AGAIN = "Copy it again, or write it again with anndata of today (anndata.read_h5ad, then write_h5ad)."
+
+
 @contextmanager
-def anndata_errors(source: str) -> Iterator[None]:
-    """Turn whatever a damaged AnnData raises into one InputError: h5py, zarr and anndata share no class of errors."""
+def anndata_errors(source: str, root: Any = None) -> Iterator[None]:
+    """Turn whatever a damaged AnnData raises into one InputError: h5py, zarr and anndata share no class of errors.
+
+    ``root`` is the AnnData's, where it could be opened: what wrote it is told.
+    """
     try:
         yield
     except (IscaleError, MemoryError):
         raise
-    except Exception as error:
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise InputError(
-            f"{source} cannot be read as AnnData: {reason}", "Copy it again, or write it again with anndata."
-        ) from None
+    except DamagedError as error:
+        raise InputError(f"{source} cannot be read as AnnData: {error}.", AGAIN) from None
+    except Exception:  # their words are of Python, not of the file
+        if root is None:
+            what = "it is damaged, cut off, or of another kind"
+        else:
+            try:
+                lacks = [name for name in ("obs", "var") if name not in root]
+                what = (
+                    f"it has no {' and no '.join(lacks)}" if lacks else "a part of it is damaged or of another layout"
+                )
+                what += f"; {written_by(root)}"
+            except Exception:
+                what = "it is damaged"
+        raise InputError(f"{source} cannot be read as AnnData: {what}.", AGAIN) from None
 
 
 def read_table(group: Any, source: str) -> AnnDataTable:
@@ -67,7 +85,7 @@ def read_table(group: Any, source: str) -> AnnDataTable:
 
     An InputError where there are no raw counts, ids are given twice, or sizes do not fit.
     """
-    obs = read_elem(group["obs"])
+    obs = read_frame(group, "obs")
     obs.index = pd.Index([str(name) for name in obs.index], dtype=object)
     twice = [name for name, times in Counter(obs.index).items() if times > 1]
     if twice:
@@ -76,7 +94,7 @@ def read_table(group: Any, source: str) -> AnnDataTable:
             "Make them unique (adata.obs_names_make_unique()) and write it again.",
         )
     place, counts, notice = _raw_counts(group, source)
-    var = read_elem(group["raw/var" if place == "raw/X" else "var"])
+    var = read_frame(group, place.replace("X", "var") if place.startswith("raw") else "var")
     if counts.shape != (len(obs), len(var)):
         raise InputError(
             f"{source}: {place} is {counts.shape[0]} x {counts.shape[1]}, obs x var is {len(obs)} x {len(var)}.",
@@ -89,11 +107,19 @@ def read_table(group: Any, source: str) -> AnnDataTable:
     return AnnDataTable(obs, symbols, ids, counts, (notice, *left_out))
 
 
+def rows_of(table: AnnDataTable, rows: NDArray[np.intp], what: str) -> AnnDataTable:
+    """Some rows of a table, with a notice that says of what."""
+    notice = f"Of {len(table.obs):,} rows the {len(rows):,} of {what} are read."
+    return replace(table, obs=table.obs.iloc[rows], counts=take(table.counts, rows), notices=(*table.notices, notice))
+
+
 def _raw_counts(group: Any, source: str) -> tuple[str, Counts, str]:
     """The first place that holds raw counts; they; and a notice that says so."""
     looked: list[str] = []
     for place in COUNTS_PATHS:
         if place not in group:
+            if "." in place:
+                continue
             looked.append(f"there is no {place}")
             continue
         counts, reason = _counts(group[place])
@@ -146,7 +172,7 @@ def read_matrix(node: Any, checked: Checked) -> Counts:
 
 def _read_dense(node: Any, checked: Checked) -> Counts:
     if len(node.shape) != 2:
-        raise ValueError(f"a matrix of the shape {by(node.shape)}")
+        raise DamagedError(f"a matrix of the shape {by(node.shape)}")
     writer = CountsWriter(node.shape[1])
     step = max(1, CELLS_AT_ONCE // max(1, node.shape[1]))
     for at in range(0, node.shape[0], step):
@@ -164,13 +190,13 @@ def _read_sparse(node: Any, checked: Checked) -> Counts:
     n = node["data"].shape[0]
     fits = len(indptr) == n_rows + 1 and node["indices"].shape[0] == n
     if not fits or indptr[0] != 0 or indptr[-1] != n or (np.diff(indptr) < 0).any():
-        raise ValueError(f"the {len(indptr)} starts of {n_rows} rows do not go from 0 to {n}")
+        raise DamagedError(f"the {len(indptr)} starts of {n_rows} rows do not go from 0 to {n}")
     writer, entries = CountsWriter(n_columns), Entries((n_columns, n_rows))
     for first, last in row_bounds(indptr, ENTRIES_AT_ONCE):
         part = slice(int(indptr[first]), int(indptr[last]))
         columns = np.asarray(node["indices"][part])
         if len(columns) and not 0 <= columns.min() <= columns.max() < n_columns:
-            raise ValueError(f"there are indices of {columns.min()} to {columns.max()}, for {n_columns}")
+            raise DamagedError(f"there are indices of {columns.min()} to {columns.max()}, for {n_columns}")
         starts = (indptr[first : last + 1] - part.start).astype(np.int32)
         rows = np.repeat(np.arange(first, last), np.diff(starts))
         values = checked(np.asarray(node["data"][part]), *((rows, columns) if by_spot else (columns, rows)))
@@ -192,13 +218,15 @@ def _not_counts(values: NDArray[Any]) -> NDArray[Any]:
 
 def _only_genes(counts: Counts, var: pd.DataFrame, source: str) -> tuple[Counts, pd.DataFrame, tuple[str, ...]]:
     """Leave out controls, antibodies and the like where the table tells them from genes."""
-    if "feature_types" not in var:
+    column = next((name for name in TYPE_COLUMNS if name in var), None)
+    if column is None:
         return counts, var, ()
-    is_gene = (var["feature_types"].astype(str) == GENE_TYPE).to_numpy()
-    if is_gene.all():
+    types = [str(kind) for kind in var[column]]
+    is_gene = np.array([is_gene_type(kind) for kind in types], dtype=bool)
+    if is_gene.all() or (column != TYPE_COLUMNS[0] and not is_gene.any()):  # CELLxGENE writes biotypes there
         return counts, var, ()
     if not is_gene.any():
-        kinds = ", ".join(sorted({str(kind) for kind in var["feature_types"]})[:5])
+        kinds = ", ".join(sorted(set(types))[:5])
         raise InputError(
             f"{source}: none of {len(var)} features is of the type {GENE_TYPE!r}; there are: {kinds}.",
             "Give the counts of a gene expression measurement.",

@@ -174,8 +174,10 @@ class GeneIndex:
         if encoded.null_count:
             raise InputError(f"{source}: {encoded.null_count:,} transcripts of a block have no gene.", AGAIN)
         indices = encoded.indices.to_numpy(zero_copy_only=False)
-        table = np.array([self._code(name, source) for name in encoded.dictionary.to_pylist()], dtype=np.int64)
-        return table[indices] if len(table) else np.empty(0, np.int64)
+        table = np.full(len(encoded.dictionary), -1, dtype=np.int64)
+        for at in np.unique(indices).tolist():  # a dictionary also names what was filtered out
+            table[at] = self._code(encoded.dictionary[at].as_py(), source)
+        return table[indices] if len(indices) else np.empty(0, np.int64)
 
     def _code(self, name: object, source: Path) -> int:
         if isinstance(name, bytes):
@@ -196,6 +198,12 @@ def check_pixel(um: float, source: str, remedy: str) -> None:
             f"{source} gives {um:g} um as the side of a pixel; {PIXEL_UM[0]:g} to {PIXEL_UM[1]:g} are plausible.",
             remedy,
         )
+
+
+def median_diameter(areas: NDArray[np.float64] | None) -> float | None:
+    """Diameter of the disc of the median of the areas (cell,) that are known; None without any."""
+    known = np.empty(0) if areas is None else areas[np.isfinite(areas) & (areas > 0)]
+    return disc_diameter(float(np.median(known))) if len(known) else None
 
 
 def disc_diameter(area: float) -> float:

@@ -113,6 +113,12 @@ def numbers(table: pa.Table, name: str, source: Path) -> NDArray[np.float64]:
     return values
 
 
+def numbers_if_any(table: pa.Table, name: str) -> NDArray[np.float64]:
+    """A column (row,) that can be done without, in which all that is no number is NaN."""
+    values = pd.to_numeric(table.column(name).to_pandas(), errors="coerce").to_numpy(np.float64)
+    return np.where(np.isfinite(values), values, np.nan)
+
+
 def number_columns(table: pa.Table, names: Sequence[str], source: Path) -> NDArray[np.float64]:
     """Columns (row, column) of finite numbers, as :func:`numbers` reads each."""
     return np.column_stack([numbers(table, name, source) for name in names])

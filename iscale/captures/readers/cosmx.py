@@ -7,9 +7,8 @@ release (a fov of 5472 x 3648 px), 0.12028 um since (4256 x 4256 px).
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 
 from iscale.captures.counts import Counts, CountsWriter, select_genes, take
 from iscale.captures.measured import Measured
-from iscale.captures.readers.binning import BIN_UM, BinCounts, GeneIndex, check_pixel, disc_diameter
+from iscale.captures.readers.binning import BIN_UM, BinCounts, GeneIndex, check_pixel, disc_diameter, median_diameter
 from iscale.captures.readers.blocks import (
     cell_bounds,
     cell_numbers,
@@ -30,18 +29,19 @@ from iscale.captures.readers.blocks import (
     in_both,
     number_columns,
     numbers,
+    numbers_if_any,
 )
+from iscale.captures.readers.controls import is_control
 from iscale.captures.readers.files import byte_lines, find_file, find_optional
 from iscale.errors import InputError
 
-CONTROL = re.compile("NegPrb|Negative|SystemControl|FalseCode")
 ROWS_AT_ONCE = 256
 NO_GENES = {"", "fov", "cell_id", "cell", "slide_id", "slide_id_numeric", "run_tissue_name"}
 
 
 def genes_of(header: list[str]) -> list[str]:
     """Those columns of a matrix of cells that are genes."""
-    return [name for name in header if name.lower() not in NO_GENES and not CONTROL.match(name)]
+    return [name for name in header if name.lower() not in NO_GENES and not is_control(name)]
 
 
 def cell_id(fov: str, cell: str) -> str | None:
@@ -65,7 +65,7 @@ def read_matrix(path: Path) -> tuple[list[str], list[str], Counts, tuple[str, ..
             f"{path} has {len(genes):,} genes and begins with {', '.join(header[:8])}; fov, cell_ID and genes are due.",
             AGAIN,
         )
-    wanted = np.flatnonzero([name.lower() not in NO_GENES and not CONTROL.match(name) for name in header])
+    wanted = np.flatnonzero([name.lower() not in NO_GENES and not is_control(name) for name in header])
     fov_at, cell_at = (header.index(str(name)) for name in at)
     names: list[str | None] = []
 
@@ -86,7 +86,7 @@ def read_matrix(path: Path) -> tuple[list[str], list[str], Counts, tuple[str, ..
     counts.add_rows(rows(), ROWS_AT_ONCE)
     ids = [name for name in names if name is not None]
     background = len(names) - len(ids)
-    controls = len([name for name in header if CONTROL.match(name)])
+    controls = len([name for name in header if is_control(name)])
     notices = [f"{controls} of {len(genes) + controls} columns are controls and left out."] * (controls > 0)
     if background:
         notices.append(f"{background} rows of counts outside of cells (cell_ID 0) are left out.")
@@ -140,32 +140,39 @@ def read(folder: Path, bin_um: float | None = None, um_per_px: float | None = No
     if um_per_px is not None:
         check_pixel(um_per_px, "The option", PIXEL_REMEDY)
     matrix = find_optional(folder, *MATRIX, what="the counts of the cells")
-    fov_file = find_optional(folder, *FOVS, what="the positions of the fields of view")
-    fovs = None if fov_file is None else read_fovs(fov_file)
+    fovs, unused = _fovs_if_any(folder)
     if bin_um is None and matrix is not None:
         cells = find_file(folder, *CELLS, what=f"the positions of the cells that {matrix.name} counts")
-        return _read_cells(matrix, cells, fovs, um_per_px)
+        found = _read_cells(matrix, cells, fovs, um_per_px)
+        return replace(found, notices=(*found.notices, *unused))
     transcripts = find_optional(folder, *TRANSCRIPTS, what="the transcripts")
     if transcripts is None:
         what = "counts (of cells, or transcripts)" if matrix is None else "the transcripts, which bins are made of"
         transcripts = find_file(folder, *MATRIX * (matrix is None), *TRANSCRIPTS, what=what)
-    if fovs is None:
-        find_file(folder, *FOVS, what=f"the positions of the fields of view that {transcripts.name} names")
-    assert fovs is not None
-    notices: tuple[str, ...] = ()
+    notices = unused
     if bin_um is None:
         bin_um = BIN_UM
-        notices = (f"There is no {MATRIX[0]}: transcripts are counted in square bins of {bin_um:g} um.",)
+        notices += (f"There is no {MATRIX[0]}: transcripts are counted in square bins of {bin_um:g} um.",)
     panel = [] if matrix is None else genes_of(csv_header(matrix))
     return _read_bins(transcripts, fovs, panel, bin_um, um_per_px, notices)
 
 
+def _fovs_if_any(folder: Path) -> tuple[Fovs | None, tuple[str, ...]]:
+    """The fields of view, where a file of them is there and can be used: they only tell, and check, more."""
+    try:
+        path = find_optional(folder, *FOVS, what="the positions of the fields of view")
+        return None if path is None else read_fovs(path), ()
+    except InputError as error:
+        return None, (f"The positions of the fields of view are not used: {error.problem}",)
+
+
 def _read_cells(matrix: Path, cells: Path, fovs: Fovs | None, um_per_px: float | None) -> Measured:
-    ids, global_px, areas, frame = _read_metadata(cells)
+    ids, global_px, areas, frame = _read_metadata(cells, um_per_px)
     count_ids, genes, counts, dropped = read_matrix(matrix)
     rows, places, unmatched = in_both(matrix, count_ids, cells, ids)
     um, pixel_notice = pixel_size(um_per_px, fovs, frame)
     spot_ids = [count_ids[row] for row in rows.tolist()]
+    diameter_px = median_diameter(None if areas is None else areas[places])
     index = pd.Index(spot_ids, dtype=object)
     return Measured(
         platform="cosmx",
@@ -174,44 +181,73 @@ def _read_cells(matrix: Path, cells: Path, fovs: Fovs | None, um_per_px: float |
         gene_ids=genes,
         counts=take(counts, rows),
         xy_px=frame.pixels(*global_px[places].T),
-        spot_diameter_um=None if areas is None else disc_diameter(float(np.median(areas[places]))) * um,
+        spot_diameter_um=None if diameter_px is None else diameter_px * um,
         um_per_px=um,
         obs=None if areas is None else pd.DataFrame({"cell_area_um2": areas[places] * um**2}, index=index),
         notices=(frame.notice, pixel_notice, *dropped, *unmatched),
     )
 
 
-def _read_metadata(path: Path) -> tuple[list[str], NDArray[np.float64], NDArray[np.float64] | None, Frame]:
-    """Ids of cells, (cell, 2) global pixels, (cell,) areas in square pixels if there are any, and their frame."""
+def _read_metadata(
+    path: Path, um_per_px: float | None
+) -> tuple[list[str], NDArray[np.float64], NDArray[np.float64] | None, Frame]:
+    """Ids of cells, (cell, 2) global pixels, (cell,) areas in square pixels if there are any, and their frame.
+
+    Where the file has global positions in mm only, they are brought into pixels.
+    """
     header = csv_header(path)
     fov, cell = (column_named(header, name) or name for name in ("fov", "cell_ID"))
-    centres = ["CenterX_global_px", "CenterY_global_px"]
-    local = [name for name in ("CenterX_local_px", "CenterY_local_px") if name in header]
-    measured = [*centres, *local * (len(local) == 2), *[name for name in ("Area",) if name in header]]
-    types = {fov: pa.int64(), cell: pa.string()} | dict.fromkeys(measured, pa.float64())
-    survey = Survey(path)
+    px, mm, local = ([f"Center{axis}_{unit}" for axis in "XY"] for unit in ("global_px", "global_mm", "local_px"))
+    in_mm = not set(px) <= set(header) and set(mm) <= set(header)
+    centres = mm if in_mm else px
+    more = [*local * (set(local) <= set(header)), *["Area"] * ("Area" in header)]
+    types = {fov: pa.int64(), cell: pa.string()}
+    types |= dict.fromkeys(centres, pa.float64()) | dict.fromkeys(more, pa.string())  # what is not needed may be odd
     ids: list[str] = []
-    parts = [np.empty((0, len(measured)))]
+    fovs: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
+    parts = [np.empty((0, 2 + len(more)))]
     for table in csv_blocks(path, types):
         number = numbers(table, fov, path).astype(np.int64)
         found = [cell_id(str(f), c) for f, c in zip(number.tolist(), table.column(cell).to_pylist(), strict=True)]
         is_cell = np.array([name is not None for name in found], dtype=bool)
-        values = number_columns(table, measured, path)[is_cell]
-        survey.add(number[is_cell], list(values[:, : 2 + 2 * (len(local) == 2)].T))
+        odd = [numbers_if_any(table, name) for name in more]
+        parts.append(np.column_stack([number_columns(table, centres, path), *odd])[is_cell])
+        fovs.append(number[is_cell])
         ids += [name for name in found if name is not None]
-        parts.append(values)
-    every = np.concatenate(parts)
-    return ids, every[:, :2], every[:, -1] if measured[-1] == "Area" else None, survey.frame()
+    every, of_fov = np.concatenate(parts), np.concatenate(fovs)
+    places = every[:, 2:4] if set(local) <= set(more) else None
+    if in_mm:
+        every[:, :2] *= 1000 / (um_per_px or _um_by_local(every[:, :2], places, of_fov) or NEW_UM)
+    survey = Survey(path)
+    if len(ids):
+        survey.add(of_fov, [*every[:, :2].T, *(places.T if places is not None else ())])
+    return ids, every[:, :2], every[:, -1] if "Area" in more else None, survey.frame()
+
+
+def _um_by_local(mm: NDArray[np.float64], px: NDArray[np.float64] | None, fov: NDArray[np.int64]) -> float | None:
+    """Side of a pixel by how far cells of a field of view lie apart in mm and in local pixels; the published, if near.
+
+    None where that does not tell.
+    """
+    if px is None:
+        return None
+    groups = pd.DataFrame(np.column_stack([mm, px])).groupby(fov)
+    spread = (groups.max() - groups.min()).sum()
+    apart_px = float(spread[2] + spread[3])
+    if not apart_px > 0:
+        return None
+    um = 1000 * float(spread[0] + spread[1]) / apart_px
+    return next((known for known in (OLD_UM, NEW_UM) if abs(um / known - 1) < 0.01), um)
 
 
 def _read_bins(
-    path: Path, fovs: Fovs, panel: list[str], bin_um: float, um_per_px: float | None, notices: tuple[str, ...]
+    path: Path, fovs: Fovs | None, panel: list[str], bin_um: float, um_per_px: float | None, notices: tuple[str, ...]
 ) -> Measured:
     header = csv_header(path)
     fov, target = (column_named(header, name) or name for name in ("fov", "target"))
     frame = _survey_transcripts(path, fov, header, fovs)
     um, pixel_notice = pixel_size(um_per_px, fovs, frame)
-    index = GeneIndex(panel, is_gene=lambda name: CONTROL.match(name) is None)
+    index = GeneIndex(panel, is_gene=lambda name: not is_control(name))
     bins = BinCounts(bin_um, path)
     total = controls = 0
     for table in csv_blocks(path, {"x_global_px": pa.float64(), "y_global_px": pa.float64(), target: pa.string()}):
@@ -239,14 +275,14 @@ def _read_bins(
     )
 
 
-def _survey_transcripts(path: Path, fov: str, header: list[str], fovs: Fovs) -> Frame:
+def _survey_transcripts(path: Path, fov: str, header: list[str], fovs: Fovs | None) -> Frame:
     """The frame of the transcripts, in a reading of its own: the corner is needed before the first bin is laid."""
     local = [name for name in ("x_local_px", "y_local_px") if name in header]
     places = ["x_global_px", "y_global_px", *local * (len(local) == 2)]
     survey = Survey(path)
     for table in csv_blocks(path, {fov: pa.int64()} | dict.fromkeys(places, pa.float64())):
         survey.add(numbers(table, fov, path).astype(np.int64), list(number_columns(table, places, path).T))
-    if len(unknown := np.setdiff1d(survey.fovs, fovs.number)):
+    if fovs is not None and len(unknown := np.setdiff1d(survey.fovs, fovs.number)):
         raise InputError(
             f"{path} has transcripts of {len(survey.fovs)} fields of view; {fovs.path.name} lacks {len(unknown)} of "
             f"them: {', '.join(map(str, unknown[:8].tolist()))}.",
@@ -267,11 +303,11 @@ AGAIN = "Export the flat files of the run again."
 
 @dataclass(frozen=True)
 class Fovs:
-    """Corners of the fields of view: unique numbers, (fov, 2) x, y in global pixels, and in mm where known."""
+    """Corners of the fields of view: unique numbers, (fov, 2) x, y in global pixels and in mm, each where known."""
 
     path: Path
     number: NDArray[np.int64]
-    px: NDArray[np.float64]
+    px: NDArray[np.float64] | None
     mm: NDArray[np.float64] | None
 
 
@@ -280,13 +316,15 @@ class Frame:
     """The capture's own pixels: global pixels from a corner (x, y), y downwards.
 
     ``y_sign`` is 1 where global y runs down, -1 where it runs up; ``largest_local`` the largest local x and y in the
-    file, in pixels, 0 where it has none; the notice says what was done to the positions.
+    file, in pixels, 0 where it has none; the notice says what was done to the positions; ``corners`` are x, y of the
+    fields of view in global pixels, by their numbers, where local positions tell them.
     """
 
     corner: tuple[float, float]
     y_sign: int
     largest_local: tuple[float, float]
     notice: str
+    corners: Mapping[int, tuple[float, float]] = field(default_factory=dict)
 
     def pixels(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
         """Positions (point, 2) in pixels of the capture, of global x and y."""
@@ -321,7 +359,7 @@ class Survey:
         if self._low.empty:
             raise InputError(f"{self.source} has no rows that could be used.", AGAIN)
         low, high = self._low, self._high
-        if "u" not in low:
+        if "u" not in low or low["u"].isna().all() or low["v"].isna().all():
             corner = float(low["x"].min()), float(low["y"].min())
             return Frame(
                 corner, 1, (0.0, 0.0), _frame_notice(corner, "as global y does: there is no local y to compare")
@@ -331,10 +369,15 @@ class Survey:
         largest = float(high["u"].max()), float(high["v"].max())
         if spread["y_down"].max() <= spread["y_up"].max():
             corner = float(low["x_shift"].min()), float(low["y_down"].min())
-            return Frame(corner, 1, largest, _frame_notice(corner, "as global and local y do in this file"))
+            how = "as global and local y do in this file"
+            return Frame(corner, 1, largest, _frame_notice(corner, how), self._corners("y_down"))
         corner = float(low["x_shift"].min()), float(high["y_up"].max())
         how = "as local y does; global y runs upwards in this file and is turned round"
-        return Frame(corner, -1, largest, _frame_notice(corner, how))
+        return Frame(corner, -1, largest, _frame_notice(corner, how), self._corners("y_up"))
+
+    def _corners(self, y: str) -> dict[int, tuple[float, float]]:
+        middle = ((self._low + self._high) / 2)[["x_shift", y]].dropna()
+        return {int(fov): (float(x), float(v)) for fov, x, v in middle.itertuples()}
 
     def _check_shift(self) -> None:
         x, down, up = ((self._high - self._low)[name].max() for name in ("x_shift", "y_down", "y_up"))
@@ -357,9 +400,11 @@ def _frame_notice(corner: tuple[float, float], how: str) -> str:
 def read_fovs(path: Path) -> Fovs:
     """Read the corners of the fields of view."""
     header = csv_header(path)
-    names = [column_named(header, name) or name for name in ("fov", "x_global_px", "y_global_px")]
+    fov = column_named(header, "fov") or "fov"
+    in_px = [column_named(header, f"{axis}_global_px") for axis in "xy"]
     in_mm = [column_named(header, f"{axis}_global_mm", f"{axis}_mm") for axis in "xy"]
-    names += [name for name in in_mm if name is not None and None not in in_mm]
+    px, mm = ([name for name in pair if name is not None and None not in pair] for pair in (in_px, in_mm))
+    names = [fov, *(px or ([] if mm else ["x_global_px", "y_global_px"])), *mm]
     tables = list(csv_blocks(path, {name: pa.float64() for name in names}))
     values = np.concatenate([np.empty((0, len(names)))] + [number_columns(table, names, path) for table in tables])
     number = values[:, 0].astype(np.int64)
@@ -368,7 +413,7 @@ def read_fovs(path: Path) -> Fovs:
             f"{path} has {len(number)} fields of view, {len(number) - len(np.unique(number))} of them again.",
             "Give the positions of one section, in which every field of view comes once.",
         )
-    return Fovs(path, number, values[:, 1:3], values[:, 3:5] if len(names) == 5 else None)
+    return Fovs(path, number, values[:, 1:3] if px else None, values[:, -2:] if mm else None)
 
 
 def pixel_size(given: float | None, fovs: Fovs | None, frame: Frame) -> tuple[float, str]:
@@ -382,10 +427,16 @@ def pixel_size(given: float | None, fovs: Fovs | None, frame: Frame) -> tuple[fl
 
 
 def _derived_pixel(fovs: Fovs | None, frame: Frame) -> tuple[float | None, str]:
-    if fovs is not None and fovs.mm is not None and (extent := np.ptp(fovs.px, axis=0).sum()) > 0:
-        um = 1000 * float(np.ptp(fovs.mm, axis=0).sum() / extent)  # the sum, as some exports swap the axes of mm
-        return um, f"as {fovs.path.name} has positions in pixels and in mm"
-    if fovs is not None:
+    if fovs is not None and fovs.mm is not None:
+        rows = [i for i, number in enumerate(fovs.number.tolist()) if number in frame.corners]
+        px = fovs.px if fovs.px is not None else np.array([frame.corners[int(fovs.number[i])] for i in rows])
+        mm = fovs.mm if fovs.px is not None else fovs.mm[rows]
+        extent = np.ptp(px, axis=0).sum() if len(px) else 0
+        if extent > 0:  # the sum, as some exports swap the axes of mm
+            um = 1000 * float(np.ptp(mm, axis=0).sum() / extent)
+            where = "has positions in pixels and in mm" if fovs.px is not None else "has the positions in mm"
+            return um, f"as {fovs.path.name} {where}"
+    if fovs is not None and fovs.px is not None:
         for um, sides in ((OLD_UM, OLD_FOV_PX), (NEW_UM, NEW_FOV_PX)):
             for axis, side in enumerate(sides):
                 pitch = _pitch(fovs.px[:, axis])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,11 @@ from anndata.io import read_elem
 from numpy.typing import NDArray
 
 from iscale.captures.measured import Measured
-from iscale.captures.readers.anndata_group import AnnDataTable, anndata_errors, read_table
+from iscale.captures.readers.anndata_group import AnnDataTable, anndata_errors, read_table, rows_of
 from iscale.captures.readers.lattice import Lattice, visium_lattice
+from iscale.captures.readers.old_anndata import obsm_keys, read_obsm
 from iscale.captures.readers.own_image import IMAGE_SETTING, PIXEL_SIZE_SETTING, OwnImage, find_image, open_image
+from iscale.captures.readers.sections import take_section
 from iscale.errors import InputError
 from iscale.words import by
 
@@ -29,22 +33,29 @@ def looks_like(path: Path) -> bool:
     return path.suffix.lower() == ".h5ad" and path.is_file()
 
 
-def read(path: Path, *, pixel_size_um: float | None = None) -> Measured:
+def read(
+    path: Path, *, pixel_size_um: float | None = None, section: str | None = None, unit: str | None = None
+) -> Measured:
     """Read a ``.h5ad`` file, or the one in a folder.
 
     ``pixel_size_um``, of a pixel of the capture's image, is used where positions are um, to bring them into its pixels.
+    ``section`` is the one to take of several; ``unit`` (px or um) that of the positions, if the file does not say.
 
     Raises
     ------
     InputError
-        Where the file is damaged, holds no raw counts, no positions, or several samples.
+        Where the file is damaged, holds no raw counts, no positions, or several sections of which none is asked for.
     """
     file_path = _file(path)
     source = str(file_path)
-    with anndata_errors(source), h5py.File(file_path, "r") as file:
-        factors = _scalefactors(file, source)
+    with anndata_errors(source), h5py.File(file_path, "r") as file, anndata_errors(source, file):
+        libraries = _libraries(file)
         table = read_table(file, source)
-        found = positions_of(file, table.obs, source)
+        found = positions_of(file, table.obs, source, unit)
+        rows = take_section(table.obs, found.xy, libraries, section, source)
+        if rows is not None:
+            table, found = rows_of(table, rows, f"section {section}"), replace(found, xy=found.xy[rows])
+        factors = _scalefactors(file, section if section in libraries else libraries[0]) if libraries else {}
     stated_um = factors.get("microns_per_pixel")
     beside, notices = _image_beside(file_path), found.notices
     if found.in_um:
@@ -78,7 +89,7 @@ def assemble(
 
     ``xy`` (spot, 2) are in full-resolution pixels, those of ``image``; ``factors`` are scale factors as stored.
     """
-    lattice = _visium(table.obs, xy)
+    lattice = visium_of(table.obs, xy)
     if um_per_px is None and image is not None and image.um_per_px is not None:
         um_per_px = image.um_per_px
         notices += (f"The pixel size, {um_per_px:.4g} um, is the one that {image.path.name} states.",)
@@ -121,18 +132,17 @@ def _file(path: Path) -> Path:
     return found[0]
 
 
-def _scalefactors(file: h5py.File, source: str) -> dict[str, float]:
-    """Numbers of ``uns['spatial'][library]['scalefactors']``; images stored there are not touched."""
+def _libraries(file: h5py.File) -> list[str]:
+    """Keys of ``uns['spatial']`` that are samples."""
     spatial = file.get("uns/spatial")
     if not isinstance(spatial, h5py.Group):
-        return {}
-    libraries = [name for name in spatial if isinstance(spatial[name], h5py.Group)]
-    if len(libraries) > 1:
-        raise InputError(
-            f"{source} holds {len(libraries)} samples, each with pixels of its own: {', '.join(libraries[:5])}.",
-            "Split it: write every sample, with its own uns['spatial'], to a .h5ad file of its own.",
-        )
-    stored = spatial.get(f"{libraries[0]}/scalefactors") if libraries else None
+        return []
+    return [name for name in spatial if isinstance(spatial[name], h5py.Group)]
+
+
+def _scalefactors(file: h5py.File, library: str) -> dict[str, float]:
+    """Numbers of ``uns['spatial'][library]['scalefactors']``; images stored there are not touched."""
+    stored = file["uns/spatial"][library].get("scalefactors")
     if not isinstance(stored, h5py.Group):
         return {}
     values = {name: read_elem(stored[name]) for name in stored if isinstance(stored[name], h5py.Dataset)}
@@ -163,7 +173,8 @@ def _image_beside(file_path: Path) -> Path | None:
     return None
 
 
-def _visium(obs: pd.DataFrame, xy: NDArray[np.float64]) -> Lattice | None:
+def visium_of(obs: pd.DataFrame, xy: NDArray[np.float64]) -> Lattice | None:
+    """The lattice of a Visium array, where columns of places on it say so and positions (spot, 2) lie on it."""
     if not {"array_row", "array_col"} <= set(obs.columns):
         return None
     row, col = (pd.to_numeric(obs[name], errors="coerce").to_numpy(np.float64) for name in ("array_row", "array_col"))
@@ -187,14 +198,20 @@ PIXEL_COLUMNS = (
     ("x_pixel", "y_pixel"),
     ("pxl_col_in_fullres", "pxl_row_in_fullres"),
     ("imagecol", "imagerow"),
-    ("x", "y"),
+    ("CenterX_global_px", "CenterY_global_px"),
 )
-UM_COLUMNS = ("x_centroid", "y_centroid")
-"""As Xenium writes them, and what is made of it: um, not pixels."""
+UM_COLUMNS = (("x_centroid", "y_centroid"), ("center_x", "center_y"), ("x_location", "y_location"), ("x_um", "y_um"))
+"""As Xenium, MERSCOPE and what is made of them write them: um, not pixels."""
 
+XY_COLUMNS = ("x", "y")
+TABLE_COLUMNS = (*PIXEL_COLUMNS, *UM_COLUMNS, XY_COLUMNS, ("col", "row"), ("column", "row"), ("spatial_x", "spatial_y"))
+"""Across and down in a table of positions. In ``obs``, ``row`` and ``col`` are places on an array."""
+
+NUMBERED = re.compile(r"(.*?)(\d+)")
 UNSURE_COLUMNS = ("x_pixel", "y_pixel")
 """Written by some with x across, by others (DeepSpot) with x down: only the image can tell."""
 
+UNIT_SETTING = "unit in [capture.NAME] of iscale.toml, or unit= in Python"
 POSITIONS_REMEDY = (
     "Put x, y in full-resolution pixels of the capture's image, one row per spot, into obsm['spatial'] and write it "
     "again."
@@ -211,30 +228,102 @@ class Positions:
     notices: tuple[str, ...] = ()
 
 
-def positions_of(group: Any, obs: pd.DataFrame, source: str) -> Positions:
-    """Positions from ``obsm`` of an AnnData's root, else from columns of ``obs``; an InputError without any."""
-    keys = list(group["obsm"]) if "obsm" in group else []
+def positions_of(group: Any, obs: pd.DataFrame, source: str, unit: str | None = None) -> Positions:
+    """Positions from ``obsm`` of an AnnData's root, else from columns of ``obs``; an InputError without any.
+
+    ``unit``, px or um, is what is stated of it, and wins over what the columns' names say.
+    """
+    keys = obsm_keys(group)
     key = next((name for name in OBSM_KEYS if name in keys), None)
-    in_um = set(UM_COLUMNS) <= set(obs.columns)
-    if key is not None:
-        field = f"obsm[{key!r}]"
-        stored = read_elem(group["obsm"][key])
-        if isinstance(stored, pd.DataFrame):
-            pair = next((pair for pair in (*PIXEL_COLUMNS, UM_COLUMNS) if set(pair) <= set(stored.columns)), None)
-            stored = stored[list(pair)] if pair else stored
-        xy, notices = _two_columns(np.asarray(stored), len(obs), field, source)
-        is_um = in_um and np.allclose(xy, obs[list(UM_COLUMNS)].to_numpy(np.float64), rtol=1e-4, atol=0.01)
-        return Positions(_finite(xy, obs, field, source), field, is_um, notices)
-    for pair in (*PIXEL_COLUMNS[:-1], UM_COLUMNS, PIXEL_COLUMNS[-1]):
-        if set(pair) <= set(obs.columns):
-            field = f"obs {pair[0]}, {pair[1]}"
-            xy, _ = _two_columns(obs[list(pair)].to_numpy(), len(obs), field, source)
-            more = (f"Positions are {field}, taken for full-resolution pixels.",) if pair == ("x", "y") else ()
-            return Positions(_finite(xy, obs, field, source), field, pair == UM_COLUMNS, more)
-    columns = ", ".join(str(name) for name in obs.columns[:8]) or "nothing"
-    raise InputError(
-        f"{source} holds no positions: obsm has {', '.join(keys) or 'nothing'}, obs has {columns}.", POSITIONS_REMEDY
-    )
+    found = _of_obs(obs, source) if key is None else _of_obsm(read_obsm(group, key), obs, f"obsm[{key!r}]", source)
+    if found is None:
+        columns = ", ".join(str(name) for name in obs.columns[:8]) or "nothing"
+        raise InputError(
+            f"{source} holds no positions: obsm has {', '.join(keys) or 'nothing'}, obs has {columns}.",
+            POSITIONS_REMEDY,
+        )
+    if unit is None or found.in_um == (unit == "um"):
+        return found
+    known = found.in_um  # of px nothing is known: they are only taken for such
+    more = (f"Warning: {found.source} is in {unit} as you state it; its names say um.",) if known else ()
+    return replace(found, in_um=unit == "um", notices=(*found.notices, *more))
+
+
+def _of_obs(obs: pd.DataFrame, source: str) -> Positions | None:
+    pair = _named(obs, (*PIXEL_COLUMNS, *UM_COLUMNS, XY_COLUMNS))
+    if pair is None:
+        return None
+    field = f"obs {pair[0]}, {pair[1]}"
+    xy, _ = _two_columns(_as_numbers(obs[list(pair)], field, source), len(obs), field, source)
+    more = (f"Positions are {field}, taken for full-resolution pixels.",) if _is(pair, (XY_COLUMNS,)) else ()
+    return Positions(_finite(xy, obs, field, source), field, _is(pair, UM_COLUMNS), more)
+
+
+def _of_obsm(stored: Any, obs: pd.DataFrame, field: str, source: str) -> Positions:
+    said: tuple[str, ...] = ()
+    in_um = False
+    if isinstance(stored, pd.DataFrame):
+        pair = _named(stored, TABLE_COLUMNS) or _numbered(stored)
+        if pair is None:
+            names = ", ".join(map(str, stored.columns[:8])) or "none"
+            raise InputError(
+                f"{source}: {field} is a table whose columns do not say which is across and which is down: {names}.",
+                "Name them x and y.",
+            )
+        in_um = _is(pair, UM_COLUMNS)
+        stored, said = stored[list(pair)], (f"Positions are {field}, {pair[0]} across and {pair[1]} down.",)
+    values = stored if isinstance(stored, pd.DataFrame) else np.asarray(stored)
+    if isinstance(values, pd.DataFrame) or (values.dtype.kind in "OSUT" and values.ndim == 2):
+        values = _as_numbers(pd.DataFrame(values), field, source)
+    xy, notices = _two_columns(values, len(obs), field, source)
+    pair = _named(obs, UM_COLUMNS)
+    if pair is not None:
+        in_um = in_um or np.allclose(xy, _as_numbers(obs[list(pair)], field, source), rtol=1e-4, atol=0.01)
+    return Positions(_finite(xy, obs, field, source), field, in_um, (*said, *notices))
+
+
+def _named(table: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> tuple[str, str] | None:
+    """The first of the pairs that the table has, as it spells them."""
+    lower = {str(name).lower(): name for name in reversed(table.columns)}
+    return next(((lower[a.lower()], lower[b.lower()]) for a, b in pairs if {a.lower(), b.lower()} <= set(lower)), None)
+
+
+def _is(pair: tuple[str, str], pairs: Sequence[tuple[str, str]]) -> bool:
+    return tuple(str(name).lower() for name in pair) in {(a.lower(), b.lower()) for a, b in pairs}
+
+
+def _numbered(table: pd.DataFrame) -> tuple[Any, Any] | None:
+    """The columns of a table that are only numbered, as those made of an array are: their order is x, y."""
+    found = [NUMBERED.fullmatch(str(name)) for name in table.columns]
+    if not 2 <= len(found) <= 3 or not all(found):
+        return None
+    numbers = [int(match[2]) for match in found if match]
+    same = len({match[1] for match in found if match}) == 1
+    in_order = numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+    return (table.columns[0], table.columns[1]) if same and in_order else None
+
+
+def _as_numbers(table: pd.DataFrame, field: str, source: str) -> NDArray[np.float64]:
+    """Columns of numbers, or of text that is numbers."""
+    columns = []
+    for name in table.columns:
+        stored = table[name].astype(object)
+        column = pd.to_numeric(stored, errors="coerce")
+        bad = np.flatnonzero((column.isna() & stored.notna()).to_numpy())
+        if len(bad):
+            raise InputError(
+                f"{source}: {field} holds {str(stored.iloc[bad[0]])[:40]!r} in {len(bad)} of {len(table)} rows, "
+                "not numbers.",
+                POSITIONS_REMEDY,
+            )
+        columns.append(column.to_numpy(np.float64))
+    return np.column_stack(columns)
+
+
+def by_extent(xy: NDArray[np.float64]) -> str:
+    """What positions (spot, 2) span, for messages."""
+    (x0, y0), (x1, y1) = xy.min(axis=0), xy.max(axis=0)
+    return f"x {x0:.4g} to {x1:.4g}, y {y0:.4g} to {y1:.4g}"
 
 
 def _two_columns(

@@ -129,6 +129,8 @@ H5_NAMES = ("filtered_feature_bc_matrix.h5", "*filtered_feature_bc_matrix.h5")
 MTX_FOLDER = "filtered_feature_bc_matrix"
 SCALEFACTORS = "spatial/scalefactors_json.json"
 BIN_FOLDER = re.compile(r"square_(\d+)um")
+CELLS_FOLDER = "segmented_outputs"
+CELL_MATRIX, CELL_OUTLINES = "filtered_feature_cell_matrix.h5", "cell_segmentations.geojson"
 
 LEAST_PLACED = 0.1
 """Files of which a smaller share of the barcodes has a position are refused: those of another slide or bin size share
@@ -139,12 +141,13 @@ MOST_UNPLACED = 0.1
 
 def looks_like_visium(folder: Path) -> bool:
     """Whether the names in a folder, or in its ``outs``, are those of Visium, even where some are missing."""
-    return not looks_like_visium_hd(folder) and any(_has_names(root) for root in (folder, folder / "outs"))
+    is_hd = looks_like_visium_hd(folder) or cells_folder(folder) is not None
+    return not is_hd and any(_has_names(root) for root in (folder, folder / "outs"))
 
 
 def looks_like_visium_hd(folder: Path) -> bool:
     """Whether a folder holds, or is, a ``square_...um`` folder of Visium HD."""
-    return bool(_bin_folders(folder))
+    return bool(bin_folders(folder))
 
 
 def read_visium(folder: Path) -> Measured:
@@ -160,13 +163,13 @@ def read_visium(folder: Path) -> Measured:
         Where a file is missing, damaged or of another sample, or the folder is of another platform.
     """
     check_folder(folder)
-    if looks_like_visium_hd(folder):
+    if looks_like_visium_hd(folder) or cells_folder(folder) is not None:
         _refuse_hd(folder)
     outs = folder / "outs"
     root = outs if not _has_names(folder) and _has_names(outs) else folder
     check_inside(folder, root, what="the outs folder")
     factors_file = find_file(root, SCALEFACTORS, what="the scale factors")
-    factors = _numbers(read_json(factors_file))
+    factors = finite_numbers(read_json(factors_file))
     if "bin_size_um" in factors:
         _refuse_hd(folder)
     return _measured(root, factors_file, factors, "visium", VISIUM_DIAMETER_UM, VISIUM_PITCH_UM, VISIUM_STEP_UM)
@@ -183,7 +186,7 @@ def read_visium_hd(folder: Path, bin_um: float | None = None) -> Measured:
         Where bins of this size are not there, or a file is missing, damaged or of another sample.
     """
     check_folder(folder)
-    bins = _bin_folders(folder)
+    bins = bin_folders(folder)
     if not bins:
         raise InputError(
             f"{folder} is not of Visium HD: no binned_outputs/square_008um or the like; it {describe_folder(folder)}.",
@@ -197,7 +200,7 @@ def read_visium_hd(folder: Path, bin_um: float | None = None) -> Measured:
     root = bins[side]
     check_inside(folder, root, what=f"the bins of {side:g} um")
     factors_file = find_file(root, SCALEFACTORS, what="the scale factors")
-    factors = _numbers(read_json(factors_file))
+    factors = finite_numbers(read_json(factors_file))
     if factors.get("bin_size_um", side) != side:
         raise InputError(
             f"{factors_file} is of bins of {factors['bin_size_um']:g} um, but {root} is named for {side:g} um.", REMEDY
@@ -207,7 +210,7 @@ def read_visium_hd(folder: Path, bin_um: float | None = None) -> Measured:
 
 def _refuse_hd(folder: Path) -> NoReturn:
     raise InputError(
-        f"{folder} is of Visium HD, not of Visium: it has square bins.",
+        f"{folder} is of Visium HD, not of Visium: it has square bins or segmented cells.",
         "Read it as Visium HD; a folder of one bin size must have the name Space Ranger gave it, as square_008um.",
     )
 
@@ -217,7 +220,17 @@ def _has_names(root: Path) -> bool:
     return root.is_dir() and any(next(root.glob(name), None) is not None for name in files)
 
 
-def _bin_folders(folder: Path) -> dict[float, Path]:
+def cells_folder(folder: Path) -> Path | None:
+    """The folder of the cells that Space Ranger 4 segmented: below this one, or itself."""
+    if not folder.is_dir():
+        return None
+    for root in (folder, folder / CELLS_FOLDER, folder / "outs" / CELLS_FOLDER):
+        if any((root / name).is_file() for name in (CELL_MATRIX, CELL_OUTLINES)):
+            return root
+    return None
+
+
+def bin_folders(folder: Path) -> dict[float, Path]:
     """Side of the bins in um, and their folder."""
     if not folder.is_dir():
         return {}
@@ -234,13 +247,14 @@ def _bin_folders(folder: Path) -> dict[float, Path]:
     return {}
 
 
-def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+def finite_numbers(values: Mapping[str, Any]) -> dict[str, float]:
     """Those values that are finite numbers."""
     numbers = {key: value for key, value in values.items() if type(value) in (int, float) and abs(value) < 1e300}
     return {key: float(value) for key, value in numbers.items()}
 
 
-def _positive(factors_file: Path, factors: Mapping[str, float], key: str) -> float:
+def positive(factors_file: Path, factors: Mapping[str, float], key: str) -> float:
+    """A scale factor, which must be above 0."""
     if not factors.get(key, 0) > 0:
         found = f"{factors[key]:g}" if key in factors else "missing or no number"
         raise InputError(f"{factors_file}: {key} is {found}, not a positive number.", REMEDY)
@@ -257,7 +271,7 @@ def _measured(
     step_um: tuple[float, float],
 ) -> Measured:
     positions_file = find_file(root, *POSITIONS, what="the positions of the spots")
-    image, image_from_full = _image(root, factors_file, factors)
+    image, image_from_full = own_image(root, factors_file, factors)
     given = _counts(root)
     table = only_genes(given)
     positions = read_positions(positions_file, table.barcodes, step_um)
@@ -265,7 +279,7 @@ def _measured(
     kept = np.flatnonzero(positions.found)
     spot_ids = [table.barcodes[i] for i in kept.tolist()]
     is_stated = "microns_per_pixel" in factors
-    um_per_px = _positive(factors_file, factors, "microns_per_pixel") if is_stated else positions.um_per_px
+    um_per_px = positive(factors_file, factors, "microns_per_pixel") if is_stated else positions.um_per_px
     return Measured(
         platform=platform,
         spot_ids=spot_ids,
@@ -293,12 +307,12 @@ def _counts(root: Path) -> TenxMatrix:
     return read_h5(path or find_file(root, *H5_NAMES, f"{MTX_FOLDER}/matrix.mtx.gz", what="the counts"))
 
 
-def _image(root: Path, factors_file: Path, factors: Mapping[str, float]) -> tuple[Path | None, NDArray[np.float64]]:
+def own_image(root: Path, factors_file: Path, factors: Mapping[str, float]) -> tuple[Path | None, NDArray[np.float64]]:
     """The best image that is there, and the matrix to its pixels."""
     for kind in ("hires", "lowres"):
         path = find_optional(root, f"spatial/tissue_{kind}_image.png", what=f"the {kind} image")
         if path is not None:
-            scale = _positive(factors_file, factors, f"tissue_{kind}_scalef")
+            scale = positive(factors_file, factors, f"tissue_{kind}_scalef")
             return path, np.diag([scale, scale, 1.0])
     return None, np.eye(3)
 

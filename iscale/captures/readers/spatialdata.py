@@ -1,10 +1,10 @@
-"""SpatialData: the table of a ``.zarr`` store, its spots placed by the shapes that it annotates."""
+"""SpatialData: the table of a ``.zarr`` store, its spots placed by the shapes or labels that it annotates."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,14 @@ import zarr
 from numpy.typing import NDArray
 
 from iscale.captures.measured import Measured
-from iscale.captures.readers.anndata_group import AnnDataTable, anndata_errors, read_table
+from iscale.captures.readers.anndata_group import AnnDataTable, anndata_errors, read_table, rows_of
 from iscale.captures.readers.blocks import parquet_errors
 from iscale.captures.readers.files import check_inside, find_file
-from iscale.captures.readers.h5ad import assemble, positions_of
+from iscale.captures.readers.h5ad import UNIT_SETTING, assemble, by_extent, positions_of, visium_of
+from iscale.captures.readers.label_images import place_labels
 from iscale.captures.readers.own_image import IMAGE_SETTING
+from iscale.captures.readers.sections import SECTION_SETTING, several, take_section
+from iscale.captures.readers.transformations import SYSTEM, to_global
 from iscale.errors import InputError
 
 POINT, POLYGON, MULTIPOLYGON = 1, 3, 6
@@ -56,6 +59,14 @@ def read_shapes(path: Path) -> Shapes:
     if "radius" in table.column_names:
         area = np.where(area == 0, np.pi * table.column("radius").to_numpy().astype(np.float64) ** 2, area)
     return Shapes(ids, centres, area)
+
+
+def shape_ids(path: Path) -> list[str]:
+    """Ids of the shapes of a file, without its shapes."""
+    with parquet_errors(path, "Write it again."):
+        index = json.loads((pq.read_schema(path).metadata or {}).get(b"pandas", b"{}")).get("index_columns", [])
+        named = index and isinstance(index[0], str)
+        return _ids(pq.read_table(path, columns=index[:1]), index) if named else []
 
 
 def _ids(table: pa.Table, index: list[Any]) -> list[str]:
@@ -102,10 +113,6 @@ def _moment_and_area(polygon: shapely.Polygon) -> tuple[NDArray[np.float64], flo
     return moment, area
 
 
-SYSTEM = "global"
-SPLIT_REMEDY = "Split it: write a store with one table, of one region, for each capture."
-
-
 @dataclass(frozen=True)
 class Placed:
     """Where the spots lie: (spot, 2) in pixels; from where; scanpy's scale factors and um_per_px where known."""
@@ -121,8 +128,32 @@ def looks_like(path: Path) -> bool:
     return _store(path) is not None
 
 
-def read(path: Path, table: str | None = None) -> Measured:
+def told(path: Path) -> tuple[str, ...]:
+    """What places the spots of the only table, by what its attributes name."""
+    store = _store(path)
+    names = _tables(store) if store is not None else []
+    if store is None or len(names) != 1:
+        return ()
+    named: Any = zarr.open_group(store / "tables" / names[0], mode="r").attrs.asdict().get("region")
+    for kind in ("shapes", "labels"):
+        if isinstance(named, str) and _is_there(store, kind, named):
+            same = " (or the outlines of the same cells)" if kind == "labels" else ""
+            return (f"Its table is of {kind}/{named}, which place its rows{same}, not obsm['spatial'].",)
+    return ("Its table names neither shapes nor labels in the store: other shapes or obsm['spatial'] place its rows.",)
+
+
+def read(
+    path: Path,
+    table: str | None = None,
+    *,
+    pixel_size_um: float | None = None,
+    section: str | None = None,
+    unit: str | None = None,
+) -> Measured:
     """Read the table of a SpatialData store, or of the one in a folder; its name is needed where there are several.
+
+    Spots lie where the shapes or labels that the table annotates lie in ``global``. ``unit`` (px or um) is of
+    ``obsm["spatial"]``, which is used where the store has neither, ``pixel_size_um`` brings um into pixels.
 
     Raises
     ------
@@ -132,17 +163,20 @@ def read(path: Path, table: str | None = None) -> Measured:
     store = _store(path)
     if store is None:
         raise InputError(f"{path} is no SpatialData store: a folder *.zarr with tables/.", "Name the store itself.")
+    if section is not None and section in _tables(store):
+        table, section = section, None
     name = _table_name(store, table)
     check_inside(store, store / "tables" / name, what="the table")
     source = f"{store}/tables/{name}"
     with anndata_errors(source):
         group = zarr.open_group(store / "tables" / name, mode="r")
-        found = read_table(group, source)
+    with anndata_errors(source, group):
+        every = read_table(group, source)
         attributes = dict(group.attrs)
-        region = _region(found.obs, attributes, source)
-        placed = _placed_by_shapes(store, region, found, attributes, source) if region else None
+        found, region = _region(every, attributes, section, source)
+        placed = _placed_by_elements(store, region, found, attributes, source)
         if placed is None:
-            placed = _placed_by_table(group, found, source)
+            placed = _placed_by_table(group, every.obs, found.obs, source, unit, pixel_size_um)
     notices = (*placed.notices, f"Images of a SpatialData store are not read ({IMAGE_SETTING}).")
     return assemble(
         "spatialdata", found, placed.xy, placed.factors, image=None, um_per_px=placed.um_per_px, notices=notices
@@ -158,115 +192,146 @@ def _store(path: Path) -> Path | None:
     return below[0] if len(below) == 1 else None
 
 
-def _table_name(store: Path, table: str | None) -> str:
-    found = sorted(
+def _tables(store: Path) -> list[str]:
+    return sorted(
         p.name for p in (store / "tables").iterdir() if (p / "zarr.json").is_file() or (p / ".zgroup").is_file()
     )
+
+
+def _table_name(store: Path, table: str | None) -> str:
+    found = _tables(store)
     if table is None and len(found) == 1:
         return found[0]
     if table not in found:
         wanted = "one is needed" if table is None else f"there is no {table!r}"
         raise InputError(
-            f"{store} has {len(found)} tables, {wanted}; there are: {', '.join(found[:8]) or 'none'}.", SPLIT_REMEDY
+            f"{store} has {len(found)} tables, {wanted}; there are: {', '.join(found[:8]) or 'none'}.",
+            f"Name the table ({SECTION_SETTING}).",
         )
     return table
 
 
-def _region(obs: pd.DataFrame, attributes: Mapping[str, Any], source: str) -> str | None:
-    """The one element that the table annotates."""
+def _region(
+    table: AnnDataTable, attributes: Mapping[str, Any], section: str | None, source: str
+) -> tuple[AnnDataTable, str | None]:
+    """The one element that the table annotates, or that is asked for of several; the table's rows of it."""
     region = attributes.get("region")
     regions = list(region) if isinstance(region, list | tuple | np.ndarray) else [] if region is None else [region]
     key = attributes.get("region_key")
-    if key in obs.columns:
-        regions = sorted({str(name) for name in obs[key]})
-    if len(regions) > 1:
-        raise InputError(
-            f"{source} is of {len(regions)} regions: {', '.join(str(name) for name in regions[:5])}.", SPLIT_REMEDY
-        )
-    return str(regions[0]) if regions else None
+    if key in table.obs.columns:
+        regions = sorted({str(name) for name in table.obs[key]})
+    regions = [str(name) for name in regions]
+    if len(regions) < 2:
+        return table, next(iter(regions), None)
+    if section not in regions:
+        if section is None:
+            raise several(source, regions, "regions that it annotates")
+        there = ", ".join(regions)
+        raise InputError(f"{source} has no section {section!r}: {there}.", f"Name one of these ({SECTION_SETTING}).")
+    rows = np.flatnonzero(table.obs[key].astype(str) == section)
+    return rows_of(table, rows, f"section {section}"), section
 
 
-def _placed_by_table(group: zarr.Group, table: AnnDataTable, source: str) -> Placed:
-    """Positions that the table itself holds: which unit they have nothing says, unless they are Xenium's um."""
-    found = positions_of(group, table.obs, source)
+def _placed_by_table(
+    group: zarr.Group,
+    every: pd.DataFrame,
+    obs: pd.DataFrame,
+    source: str,
+    unit: str | None,
+    pixel_size_um: float | None,
+) -> Placed:
+    """Positions of some of every row that the table itself holds; an InputError where nothing says their unit."""
+    found = positions_of(group, every, source, unit)
+    xy = found.xy[every.index.get_indexer(obs.index)]
+    take_section(obs, xy, (), None, source)
     if found.in_um:
-        notice = f"{found.source} is in um: positions are in pixels of 1 um."
-        return Placed(found.xy, (*found.notices, notice), um_per_px=1.0)
-    return Placed(found.xy, (*found.notices, f"Positions are {found.source}, taken for full-resolution pixels."))
+        size = pixel_size_um or 1.0
+        notice = f"{found.source} is in um: positions are in pixels of {size:g} um."
+        return Placed(xy / size, (*found.notices, notice), um_per_px=size)
+    if unit is None and visium_of(obs, xy) is None:
+        raise InputError(
+            f"{source}: no shapes nor labels in the store place the {len(xy)} spots, and nothing states the unit "
+            f"of {found.source}, which spans {by_extent(xy)}.",
+            f"Say whether it is px of the capture's image or um ({UNIT_SETTING}).",
+        )
+    return Placed(xy, (*found.notices, f"Positions are {found.source}, in full-resolution pixels."))
 
 
-def _placed_by_shapes(
-    store: Path, region: str, table: AnnDataTable, attributes: Mapping[str, Any], source: str
+def _placed_by_elements(
+    store: Path, region: str | None, table: AnnDataTable, attributes: Mapping[str, Any], source: str
 ) -> Placed | None:
-    """Positions of the shapes that the table annotates; None where its region is no shapes (labels, say)."""
+    """Positions of the shapes that the table annotates, of shapes of the same cells, or of its labels; None without.
+
+    Outlines come before labels, which are drawn of them in whole pixels.
+    """
+    key = attributes.get("instance_key")
+    if _is_there(store, "shapes", region):
+        return _placed_by_shapes(store, str(region), _instances(table.obs, key, region, source), source)
+    for column in dict.fromkeys((key, "cell_id")):
+        ids = {str(name) for name in table.obs[column]} if column in table.obs.columns else set()
+        if ids and not all(name.isdigit() for name in ids):  # numbers are the same in all elements
+            for path in sorted((store / "shapes").glob("*/shapes.parquet")):
+                check_inside(store, path, what="the shapes")
+                if ids <= set(shape_ids(path)):
+                    placed = _placed_by_shapes(store, path.parent.name, table.obs[column], source)
+                    notice = f"The table is of {region or 'no element'}; its column {column} names the same shapes."
+                    return replace(placed, notices=(notice, *placed.notices))
+    if _is_there(store, "labels", region):
+        return _placed_by_labels(store, str(region), _instances(table.obs, key, region, source), source)
+    return None
+
+
+def _is_there(store: Path, kind: str, region: str | None) -> bool:
+    return region is not None and region == Path(region).name and (store / kind / region).is_dir()
+
+
+def _instances(obs: pd.DataFrame, key: Any, region: str | None, source: str) -> pd.Series[Any]:
+    if key not in obs.columns:
+        raise InputError(f"{source} has no column {key!r} that names the instances of {region}.", "Write it again.")
+    named: pd.Series[Any] = obs[key]
+    return named
+
+
+def _placed_by_shapes(store: Path, region: str, instances: pd.Series[Any], source: str) -> Placed:
     folder = store / "shapes" / region
-    if region != Path(region).name or not folder.is_dir():
-        return None
     check_inside(store, folder, what="the shapes")
     path = find_file(folder, "shapes.parquet", what=f"the shapes {region}")
     element = zarr.open_group(folder, mode="r")
     stored: Any = element.attrs.asdict().get("coordinateTransformations", [])
     matrix = to_global(stored, str(folder))
     shapes = read_shapes(path)
-    key = attributes.get("instance_key")
-    if key not in table.obs.columns:
-        raise InputError(f"{source} has no column {key!r} that names the instances of {region}.", "Write it again.")
     row_of = {name: i for i, name in enumerate(shapes.ids)}
-    wanted = [str(name) for name in table.obs[key]]
-    lost = [name for name in wanted if name not in row_of]
-    if lost:
-        raise InputError(
-            f"{source}: {len(lost)} of {len(wanted)} spots are not in shapes/{region}: {', '.join(lost[:3])}.",
-            "Take them out of the table (spatialdata.match_table_to_element).",
-        )
+    wanted = [str(name) for name in instances]
+    _check_found(f"shapes/{region}", [name for name in wanted if name not in row_of], len(wanted), source)
     rows = [row_of[name] for name in wanted]
     scale = abs(float(np.linalg.det(matrix[:2, :2])))
-    diameter_px = 2 * float(np.sqrt(np.median(shapes.area[rows]) * scale / np.pi))
     xy = shapes.xy[rows] @ matrix[:2, :2].T + matrix[:2, 2]
+    return _placed(xy, shapes.area[rows] * scale, f"shapes/{region}")
+
+
+def _placed_by_labels(store: Path, region: str, instances: pd.Series[Any], source: str) -> Placed:
+    wanted = pd.to_numeric(instances, errors="coerce").to_numpy(np.float64)
+    if not (np.isfinite(wanted).all() and (wanted == np.round(wanted)).all()):
+        raise InputError(
+            f"{source}: obs {instances.name} names instances of labels/{region} that are no whole numbers, such as "
+            f"{instances.iloc[int(np.argmax(~np.isfinite(wanted)))]!r}.",
+            "Write it again.",
+        )
+    xy, area = place_labels(store, region, wanted.astype(np.int64))
+    lost = [str(instances.iloc[i]) for i in np.flatnonzero(area == 0)]
+    _check_found(f"labels/{region}", lost, len(wanted), source)
+    return _placed(xy, area, f"labels/{region}")
+
+
+def _check_found(element: str, lost: list[str], n: int, source: str) -> None:
+    if lost:
+        raise InputError(
+            f"{source}: {len(lost)} of {n} spots are not in {element}: {', '.join(lost[:3])}.",
+            "Take them out of the table (spatialdata.match_table_to_element).",
+        )
+
+
+def _placed(xy: NDArray[np.float64], area: NDArray[np.float64], element: str) -> Placed:
+    diameter_px = 2 * float(np.sqrt(np.median(area) / np.pi))
     factors = {"spot_diameter_fullres": diameter_px} if diameter_px > 0 else {}
-    return Placed(xy, (f"Positions are those of shapes/{region} in {SYSTEM!r}.",), factors)
-
-
-def to_global(transformations: Sequence[Mapping[str, Any]], source: str) -> NDArray[np.float64]:
-    """The matrix (3, 3) that takes an element's x, y, 1 to the coordinate system ``global``; else an InputError."""
-    for transformation in transformations:
-        if transformation.get("output", {}).get("name") == SYSTEM:
-            matrix = _matrix(transformation, source)
-            if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < 1e-12:
-                raise InputError(f"{source}: the transformation to {SYSTEM!r} is singular.", "Write it again.")
-            return matrix
-    names = ", ".join(str(t.get("output", {}).get("name")) for t in transformations) or "none"
-    raise InputError(
-        f"{source} has no transformation to the coordinate system {SYSTEM!r} (there is: {names}).",
-        f"Set one (spatialdata.transformations.set_transformation(..., to_coordinate_system={SYSTEM!r})).",
-    )
-
-
-def _matrix(transformation: Mapping[str, Any], source: str) -> NDArray[np.float64]:
-    kind = transformation.get("type")
-    if kind == "sequence":
-        matrix = np.eye(3)
-        for part in transformation["transformations"]:
-            matrix = _matrix(part, source) @ matrix
-        return matrix
-    axes = [[axis["name"] for axis in transformation[end]["axes"]] for end in ("input", "output")]
-    matrix = np.eye(3)
-    if kind == "identity":
-        return matrix
-    if kind in ("scale", "translation"):
-        for name, value in zip(axes[0], transformation[kind], strict=True):
-            if name in "xy":
-                at = "xy".index(name)
-                matrix[at, at if kind == "scale" else 2] = value
-        return matrix
-    if kind == "affine":
-        stored = np.asarray(transformation["affine"], dtype=np.float64)
-        columns = [*axes[0], "1"]
-        for i, out in enumerate("xy"):
-            for j, into in enumerate(("x", "y", "1")):
-                matrix[i, j] = stored[axes[1].index(out), columns.index(into)]
-        return matrix
-    raise InputError(
-        f"{source}: a transformation of the type {kind!r} is not read.",
-        "Identity, scale, translation, affine and sequences of them are.",
-    )
+    return Placed(xy, (f"Positions are those of {element} in {SYSTEM!r}.",), factors)

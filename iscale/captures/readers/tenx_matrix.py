@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from iscale.captures.counts import Counts, CountsWriter, Entries, row_bounds, select_genes
+from iscale.captures.readers.controls import GENE_TYPE, is_gene_type
 from iscale.captures.readers.files import blocks, find_file, lines
 from iscale.errors import InputError
 from iscale.words import by
 
-GENE_TYPE = "Gene Expression"
 BLOCK = 4 << 20
 # Deflate unfolds to 1,032 times its input at most: a file that claims more than that is damaged.
 MOST_UNFOLDED = 1032
@@ -49,10 +49,10 @@ class TenxMatrix:
 
 
 def only_genes(table: TenxMatrix) -> TenxMatrix:
-    """The features of type ``Gene Expression``; the table itself where all are, or where it has no types."""
+    """The features of the type of genes; the table itself where all are, or where it has no types."""
     if table.feature_types is None:
         return table
-    kept = [i for i, kind in enumerate(table.feature_types) if kind == GENE_TYPE]
+    kept = [i for i, kind in enumerate(table.feature_types) if is_gene_type(kind)]
     if len(kept) == len(table.gene_ids):
         return table
     if not kept:

@@ -24,7 +24,14 @@ from iscale.results import Run
 Kind = Literal["polygons", "boundaries", "selections", "spots", "labels", "bins"]
 
 DEFAULT_UNITS: dict[Kind, Units] = {"polygons": "px", "boundaries": "um", "selections": "um", "spots": "analysis-px"}
-BOUNDARIES = ("cell_boundaries.parquet", "cell_boundaries.csv.gz", "cell_boundaries.csv")
+BOUNDARIES = (
+    "cell_boundaries.parquet",
+    "cell_boundaries.csv.gz",
+    "cell_boundaries.csv",
+    "cell_segmentations.geojson",
+    "segmented_outputs/cell_segmentations.geojson",
+    "outs/segmented_outputs/cell_segmentations.geojson",
+)
 SUFFIXES: dict[str, Kind] = {
     ".geojson": "polygons",
     ".json": "polygons",
@@ -139,11 +146,11 @@ def _kind_of_table(path: Path, suffix: str) -> Kind:
 
 
 def _file(path: Path) -> Path:
-    """The file, or the boundaries in a Xenium folder."""
+    """The file, or the cells' outlines in the folder of a Xenium or of Space Ranger 4."""
     if path.is_dir():
         found = find_optional(path, *BOUNDARIES, what="the cells' boundaries")
         if found is None:
-            raise InputError(f"{path} is a folder without {' or '.join(BOUNDARIES[:2])}.", FORMATS)
+            raise InputError(f"{path} is a folder without {' or '.join(BOUNDARIES[:4:3])}.", FORMATS)
         return found
     if not path.is_file():
         raise InputError(f"{path} does not exist.", FORMATS)

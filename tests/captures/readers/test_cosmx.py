@@ -117,9 +117,6 @@ def test_half_a_folder_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"positions of the cells that S_exprMat_file\.csv counts"):
         cosmx.read(tmp_path)
     (tmp_path / "S_exprMat_file.csv").unlink()
-    (tmp_path / "S_fov_positions_file.csv").unlink()
-    with pytest.raises(InputError, match="positions of the fields of view"):
-        cosmx.read(tmp_path)
     (tmp_path / "S_tx_file.csv").unlink()
     (tmp_path / "kept").rename(tmp_path / "S_metadata_file.csv")
     assert cosmx.looks_like(tmp_path)
@@ -141,8 +138,6 @@ def test_bins_need_transcripts(tmp_path):
         ("metadata", "-19900.0", "here", "column 'CenterX_global_px'.*'here'"),
         ("metadata", "-19900.0", "", "1 cells of column 'CenterX_global_px' are empty"),
         ("metadata", "CenterY_global_px", "CenterY", "no column CenterY_global_px"),
-        ("fov_positions", "\n2,", "\n1,", "2 fields of view, 1 of them again"),
-        ("fov_positions", "x_global_px", "x", "no column x_global_px"),
     ],
 )
 def test_damaged_tables_of_cells_are_one_error(tmp_path, name, old, new, said):

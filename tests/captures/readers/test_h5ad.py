@@ -174,7 +174,7 @@ def test_scale_factors_of_the_one_library(tmp_path: Path) -> None:
     found = read(write(adata, tmp_path))
     assert (found.scalefactors, found.um_per_px, found.spot_diameter_um) == (factors, 0.5, 55.0)
     adata.uns["spatial"]["S2"] = library
-    with pytest.raises(InputError, match="2 samples, each with pixels of its own: S1, S2"):
+    with pytest.raises(InputError, match=r"2 sections, by uns\['spatial'\]: S1, S2"):
         read(write(adata, tmp_path))
 
 
@@ -268,7 +268,7 @@ FAULTS = {
     "no positions": (no_positions, "holds no positions: obsm has X_pca, obs has nothing"),
     "four columns": (four_columns, r"obsm\['spatial'\] is 20 x 4; 20 x 2 is needed"),
     "not finite": (lost, r"1 of 20 spots have no finite position .* first 'c4' at \(nan, nan\)"),
-    "text": (text, "obs x, y holds object, not numbers"),
+    "text": (text, "obs x, y holds '.*' in 20 of 20 rows, not numbers"),
     "spot twice": (twice, "1 names of obs are given more than once: c1"),
 }
 
@@ -346,3 +346,51 @@ def test_a_file_that_scanpy_wrote_of_visium_tells_its_pixel_size(data_dir: Path,
     np.testing.assert_array_equal(found.xy_px, adata.obsm["spatial"])
     assert found.gene_ids == list(adata.var["gene_ids"])
     assert found.um_per_px == pytest.approx(0.7247, rel=1e-3)
+
+
+TABLES: dict[str, tuple[dict[str, Any], str]] = {
+    "rows and columns": ({"row": XY[:, 1], "col": XY[:, 0]}, "col across and row down"),
+    "down before across": ({"y": XY[:, 1], "x": XY[:, 0]}, "x across and y down"),
+    "image and array": (
+        {"imagerow": XY[:, 1], "imagecol": XY[:, 0], "row": np.arange(N), "col": np.arange(N)},
+        "imagecol across and imagerow down",
+    ),
+    "full resolution": ({"pxl_row_in_fullres": XY[:, 1], "pxl_col_in_fullres": XY[:, 0]}, "pxl_col_in_fullres across"),
+    "capitals": ({"Y": XY[:, 1], "X": XY[:, 0]}, "X across and Y down"),
+    "only numbered": ({"spatial0": XY[:, 0], "spatial1": XY[:, 1]}, "spatial0 across and spatial1 down"),
+    "text": ({"y": XY[:, 1].astype(str), "x": XY[:, 0].astype(str)}, "x across and y down"),
+}
+
+
+@pytest.mark.parametrize("kind", list(TABLES))
+def test_tables_of_positions_are_read_by_their_names(tmp_path: Path, kind: str) -> None:
+    columns, said = TABLES[kind]
+    adata = table()
+    adata.obsm["spatial"] = pd.DataFrame(columns, index=IDS)
+    found = read(write(adata, tmp_path))
+    np.testing.assert_allclose(found.xy_px, XY)
+    assert any(said in notice for notice in found.notices)
+
+
+def test_a_table_of_positions_without_names_is_refused(tmp_path: Path) -> None:
+    adata = table()
+    adata.obsm["spatial"] = pd.DataFrame({"array_row": XY[:, 1], "array_col": XY[:, 0]}, index=IDS)
+    with pytest.raises(InputError, match="do not say which is across and which is down: array_row, array_col"):
+        read(write(adata, tmp_path))
+
+
+def test_text_that_is_numbers_is_positions(tmp_path: Path) -> None:
+    found = read(write(table(x=XY[:, 0].astype(str), y=pd.Categorical(XY[:, 1].astype(str))), tmp_path))
+    np.testing.assert_allclose(found.xy_px, XY)
+
+
+def test_a_unit_that_is_stated_is_taken(tmp_path: Path) -> None:
+    path = write(placed(), tmp_path)
+    found = read(path, unit="um", pixel_size_um=0.5)
+    np.testing.assert_allclose(found.xy_px, XY * 2)
+    assert found.um_per_px == 0.5
+    write(table(x_centroid=XY[:, 0], y_centroid=XY[:, 1]), tmp_path)
+    found = read(path, unit="px")
+    np.testing.assert_allclose(found.xy_px, XY)
+    assert found.um_per_px is None
+    assert "Warning: obs x_centroid, y_centroid is in px as you state it; its names say um." in found.notices

@@ -135,12 +135,95 @@ def test_positions_of_the_table_wait_behind_those_of_the_shapes(tmp_path: Path) 
     np.testing.assert_allclose(read(path).xy_px, XY * 4)
 
 
-def test_a_region_of_labels_is_placed_by_the_table(tmp_path: Path) -> None:
-    path = write_store(tmp_path / "s.zarr", table("labels", spatial=XY))
-    np.testing.assert_array_equal(read(path).xy_px, XY)
-    assert "obsm['spatial'], taken for full-resolution pixels" in read(path).notices[1]
+def label_store(path: Path, image: NDArray[np.uint16], adata: ad.AnnData, zarr_format: Any, **stored: Any) -> Path:
+    """A store whose table is of labels; with shapes of other names."""
+    write_store(path, adata, zarr_format=zarr_format)
+    tables = zarr.open_group(path / "tables/table")
+    tables.attrs.update({"region": "cell_labels", "region_key": "region", "instance_key": "label"})
+    group = zarr.open_group(path, mode="a", zarr_format=zarr_format).require_group("labels/cell_labels")
+    scale = {
+        "axes": [{"name": name, "type": "space"} for name in "yx"],
+        "datasets": [{"path": "s0", "coordinateTransformations": [{"type": "scale", "scale": [1.0, 1.0]}]}],
+        "coordinateTransformations": [stored or {"type": "identity", **ENDS}],
+    }
+    group.attrs.update({"multiscales": [scale]} if zarr_format == 2 else {"ome": {"multiscales": [scale]}})
+    group.create_array("s0", shape=image.shape, dtype=image.dtype, chunks=(16, 20))[...] = image
+    return path
+
+
+def labelled(first: int = 7) -> tuple[NDArray[np.uint16], NDArray[np.float64], ad.AnnData]:
+    """An image of 12 boxes, their middles, and a table of them in another order, with um in obsm."""
+    image, middle = np.zeros((90, 130), np.uint16), np.empty((N, 2))
+    for i in range(N):
+        top, left = 5 + 28 * (i // 4), 3 + 30 * (i % 4)
+        image[top : top + 8, left : left + 10] = first + 3 * i
+        middle[i] = left + 5, top + 4
+    adata = table("cell_labels", spatial=XY)
+    adata.obs["label"] = first + 3 * np.arange(N)[::-1]
+    adata.obs["instance"] = [f"other{i}" for i in range(N)]
+    return image, middle[::-1], adata
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_a_region_of_labels_is_placed_by_them(
+    tmp_path: Path, zarr_format: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("iscale.captures.readers.label_images.BLOCK_PX", 32)
+    image, middle, adata = labelled()
+    found = read(label_store(tmp_path / "s.zarr", image, adata, zarr_format))
+    np.testing.assert_allclose(found.xy_px, middle)
+    assert np.pi * (found.scalefactors["spot_diameter_fullres"] / 2) ** 2 == pytest.approx(80)
+    assert "Positions are those of labels/cell_labels in 'global'." in found.notices
+    yx = [{"name": name, "type": "space"} for name in "yx"]
+    ends = {"input": {"name": "yx", "axes": yx}, "output": {"name": "global", "axes": yx}}
+    scaled = label_store(tmp_path / "t.zarr", image, adata, zarr_format, type="scale", scale=[3.0, 2.0], **ends)
+    np.testing.assert_allclose(read(scaled).xy_px, middle * (2, 3))
+
+
+def test_outlines_of_the_same_cells_come_before_labels(tmp_path: Path) -> None:
+    """As today's reader of a Xenium folder leaves it: labels annotated, boundaries in um beside them, um in obsm."""
+    image, _, adata = labelled()
+    adata.obs["cell_id"] = CELLS
+    path = label_store(tmp_path / "s.zarr", image, adata, 3)
+    shapes = zarr.open_group(path / "shapes/cells")
+    shapes.attrs["coordinateTransformations"] = [{"type": "scale", "scale": [1 / 0.2125] * 2, **ENDS}]
+    found = read(path)
+    np.testing.assert_allclose(found.xy_px, XY / 0.2125)
+    assert "The table is of cell_labels; its column cell_id names the same shapes." in found.notices
+
+
+def test_a_unit_that_nothing_states_is_asked_for(tmp_path: Path) -> None:
+    adata = table("away", spatial=XY)
+    adata.obs["instance"] = [str(i) for i in range(N)]
+    path = write_store(tmp_path / "s.zarr", adata)
+    with pytest.raises(InputError, match=r"nothing states the unit of obsm\['spatial'\], which spans x") as caught:
+        read(path)
+    assert "unit in [capture.NAME]" in caught.value.remedy
+    np.testing.assert_array_equal(read(path, unit="px").xy_px, XY)
+    in_um = read(path, unit="um", pixel_size_um=0.25)
+    np.testing.assert_allclose(in_um.xy_px, XY * 4)
+    assert in_um.um_per_px == 0.25
+    adata = table("away")
+    adata.obs["instance"] = [str(i) for i in range(N)]
+    write_store(tmp_path / "t.zarr", adata)
     with pytest.raises(InputError, match="holds no positions"):
-        read(write_store(tmp_path / "t.zarr", table("labels")))
+        read(tmp_path / "t.zarr")
+
+
+def test_labels_that_are_not_there_are_told(tmp_path: Path) -> None:
+    image, _, adata = labelled()
+    adata.obs["label"] = [999, *adata.obs["label"][1:]]
+    with pytest.raises(InputError, match="1 of 12 spots are not in labels/cell_labels: 999"):
+        read(label_store(tmp_path / "s.zarr", image, adata, 3))
+
+
+def test_a_region_is_taken_by_its_name(tmp_path: Path) -> None:
+    adata = table()
+    adata.obs["region"] = pd.Categorical(["cells"] * 5 + ["b"] * (N - 5))
+    found = read(write_store(tmp_path / "s.zarr", adata), section="cells")
+    assert found.spot_ids == [f"s{i}" for i in range(5)]
+    np.testing.assert_allclose(found.xy_px, XY[:5])
+    np.testing.assert_array_equal(found.counts.toarray(), COUNTS[:5])
 
 
 def test_polygons_have_their_centroid(tmp_path: Path) -> None:
@@ -206,7 +289,7 @@ def no_chunks(path: Path) -> None:
 
 
 FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
-    "two regions": (two_regions, "is of 2 regions: a, b"),
+    "two regions": (two_regions, r"holds 2 sections, each with pixels of its own: a, b \(regions"),
     "two tables": (two_tables, "has 2 tables, one is needed; there are: other, table"),
     "strangers": (strangers, "1 of 12 spots are not in shapes/cells: nobody"),
     "elsewhere": (elsewhere, r"no transformation to the coordinate system 'global' \(there is: hires\)"),

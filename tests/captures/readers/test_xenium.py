@@ -18,6 +18,7 @@ import pytest
 from scipy import sparse
 
 from iscale.captures.measured import as_anndata
+from iscale.captures.platforms import told
 from iscale.captures.readers import xenium
 from iscale.errors import InputError
 
@@ -167,7 +168,7 @@ def test_bins_count_every_good_transcript_of_a_gene_once(folder, told_by):
     (notice,) = (n for n in measured.notices if "5,000 transcripts" in n)
     assert f"{n_controls:,} are controls" in notice
     assert f"{n_poor:,} have a qv under 20" in notice
-    assert ("by their names, which begin with NegControl" in notice) == (told_by == "names")
+    assert ("controls (by their names)" in notice) == (told_by == "names")
 
 
 def test_without_a_matrix_there_are_bins_of_8_um_and_genes_by_alphabet(folder):
@@ -227,6 +228,71 @@ def test_a_matrix_that_places_nothing_is_refused(folder, text, said):
         xenium.read(folder)
     assert "P1_he_imagealignment.csv" in caught.value.problem
     assert ("as Xenium Explorer exports it" in caught.value.remedy) == (said != "last row")
+
+
+HE_MATRIX, IF_MATRIX = "1,0,12.5\n0,1,8\n0,0,1\n", "0.9,0,5\n0,0.9,7\n0,0,1\n"
+
+
+@pytest.mark.parametrize("he", ["P1_he_", "P1_H&E_", "P1_h_and_e_", "HE-"])
+@pytest.mark.parametrize("other", ["P1_if_", "P1_IF-", "P1_other_"])
+def test_of_two_alignments_that_of_the_he_is_taken_by_its_name(folder, he, other):
+    (folder / f"{he}image.ome.tif").write_bytes(b"II*\0")
+    (folder / f"{he}imagealignment.csv").write_text(HE_MATRIX)
+    (folder / f"{other}imagealignment.csv").write_text(IF_MATRIX)
+    measured = xenium.read(folder)
+    assert measured.image == folder / f"{he}image.ome.tif"
+    np.testing.assert_allclose(np.linalg.inv(measured.image_from_full), [[1, 0, 12.5], [0, 1, 8], [0, 0, 1]])
+    said = (
+        f"Of 2 alignments {he}imagealignment.csv is taken, that of the H&E by its name; not {other}imagealignment.csv."
+    )
+    assert said in measured.notices
+    assert told(folder, "xenium") == (said,)
+
+
+def test_the_alignment_of_another_stain_is_not_used(folder):
+    (folder / "P1_if_image.ome.tif").write_bytes(b"II*\0")
+    (folder / "P1_if_imagealignment.csv").write_text(IF_MATRIX)
+    measured = xenium.read(folder)
+    assert measured.image is None
+    assert any("of another image than an H&E" in notice for notice in measured.notices)
+
+
+def dictionaries(table: pd.DataFrame, names: list[str]) -> pa.Table:
+    """Text as today's instruments write it: numbers into a dictionary, which names what no row has too."""
+    columns = {name: pa.array(table[name]) for name in table if name not in ("feature_name", "codeword_category")}
+    number = pa.array(table["feature_name"].map(names.index), pa.int32())
+    columns["feature_name"] = pa.DictionaryArray.from_arrays(number, pa.array(names))
+    columns["codeword_category"] = pa.array(table["codeword_category"]).dictionary_encode()
+    return pa.table(columns)
+
+
+CONTROLS = {
+    "Intergenic_Region_1": "genomic_control_probe",
+    "DeprecatedCodeword_01": "deprecated_codeword",
+    "UnassignedCodeword_02": "unassigned_codeword",
+    "antisense_PROKR2": "negative_control_probe",
+}
+
+
+@pytest.mark.parametrize("told_by", ["is_gene", "codeword_category", "names"])
+@pytest.mark.parametrize("with_matrix", [True, False])
+def test_controls_of_a_dictionary_are_no_genes_of_zeros(folder, told_by, with_matrix):
+    table = transcripts(600)
+    table["is_gene"] = table["feature_name"].isin(GENES)
+    for i, (name, kind) in enumerate(CONTROLS.items()):
+        table.loc[i::40, ["feature_name", "codeword_category", "is_gene"]] = [name, kind, False]
+    names = ["Never_Met", *CONTROLS, *sorted(set(table["feature_name"]) - set(CONTROLS))]
+    written = dictionaries(table, names)
+    drop = {"is_gene": [], "codeword_category": ["is_gene"], "names": ["is_gene", "codeword_category"]}
+    pq.write_table(written.drop_columns(drop[told_by]), folder / "transcripts.parquet", row_group_size=70)
+    if not with_matrix:
+        (folder / "cell_feature_matrix.h5").unlink()
+    measured = xenium.read(folder, bin_um=16)
+    assert sorted(measured.gene_symbols) == sorted(GENES)
+    good = table[table["is_gene"] & (table["qv"] >= 20)]
+    expected = good["feature_name"].value_counts()
+    sums = np.asarray(measured.counts.sum(axis=0)).ravel()
+    assert dict(zip(measured.gene_symbols, sums, strict=True)) == expected.to_dict()
 
 
 def test_several_alignments_are_refused(folder):
