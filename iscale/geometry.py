@@ -126,6 +126,8 @@ class SlideGrid:
     """Side of one of its pixels, in um."""
     pixel_size_um: float
     """Side of an analysis pixel, in um."""
+    bounds_px: Region | None = None
+    """The part of the full resolution that was scanned, where the file states one: other tools crop the slide to it."""
 
     @property
     def scale(self) -> float:

@@ -33,6 +33,8 @@ OVERVIEW_PX = 1024
 LEAST_TISSUE = 0.002
 """With less of the image tissue than this there is nothing to hold spots against."""
 
+STATED_REMEDY = "If the metadata are right, remove --pixel-size-raw, pixel-size-raw.txt or the line in iscale.toml."
+
 T = TypeVar("T")
 
 
@@ -100,8 +102,11 @@ def _check(check: _Check, options: Options, job: Job | None) -> None:
     captures = _captures(check, options)
     if tissue is None:
         return
-    check.facts["mother image"] = "; ".join(image.notices).removeprefix("mother image: ") or str(image.grid)
-    check.facts["mother image"] += f"; {tissue.mask.mean():.0%} tissue"
+    said = [text.removeprefix("mother image: ") for text in image.notices]
+    doubts = [text.removeprefix("Warning: ") for text in said if text.startswith("Warning: ")]
+    facts = [text for text in said if not text.startswith("Warning: ")] or [str(image.grid)]
+    check.facts["mother image"] = "; ".join([*facts, f"{tissue.mask.mean():.0%} tissue"])
+    check.findings += [Finding("pixel-size-stated", f"{doubt}.", STATED_REMEDY) for doubt in doubts]
     if tissue.mask.mean() < LEAST_TISSUE:
         message = f"The mother image shows no tissue: {tissue.mask.mean():.2%} of {image.files.mother_image.name}."
         check.findings.append(Finding("no-tissue", message, "Check that it is the image that was stained, and whole."))

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 import tifffile
@@ -17,8 +14,6 @@ import tifffile
 from iscale.errors import InputError
 from iscale.geometry import Region
 from iscale.slide.base import (
-    DAMAGED,
-    NO_SOURCE,
     Pixels,
     bands_of,
     check_free_memory,
@@ -27,10 +22,8 @@ from iscale.slide.base import (
     on_white,
     write_npy,
 )
-from iscale.slide.pixel_size import UM_PER_UNIT, checked_pixel_size, from_resolution, square
+from iscale.slide.tiff_image import check_complete, chosen_of, open_tiff, slide_series, stated_pixel_size
 from iscale.words import by
-
-logging.getLogger("tifffile").addHandler(logging.NullHandler())  # what it logs of broken files, our errors say
 
 LARGEST_SEGMENT_BYTES = 64 << 20
 """A TIFF whose tiles or strips decode to more is read only whole."""
@@ -39,6 +32,8 @@ WIDEST_STRIPS_PX = 16384
 """Strips span the width: of wider compressed slides every region would decode many times what it needs."""
 
 EXPORT = "Export the slide as 8-bit RGB (brightfield), e.g. as a tiled pyramidal TIFF."
+
+CONVERT = "Convert it to a TIFF with tiles in JPEG, LZW or Deflate (vips tiffsave IN OUT.tif --tile --pyramid)."
 
 INTERLEAVED = {"YXS", "YX", "YXC"}
 PLANAR = {"SYX", "CYX"}
@@ -76,8 +71,8 @@ class _Level:
 class TiffReader:
     """A TIFF read segment by segment (tile or strip), so that a region costs the segments it touches.
 
-    Grey images become RGB. The file's first image of the largest size is the slide; SubIFDs are its pyramid. Refused is
-    what is cut short, or not 8-bit grey, RGB or RGBA.
+    Grey images become RGB. Which image of the file is the slide, `slide_series` says; SubIFDs are its pyramid. Refused
+    is what is cut short, or not 8-bit grey, RGB or RGBA.
     """
 
     def __init__(self, path: Path) -> None:
@@ -92,14 +87,16 @@ class TiffReader:
     def _describe(self) -> None:
         """Set the attributes from the file's directories."""
         path = self.path
-        series = max(self._tiff.series, key=lambda s: s.keyframe.imagelength * s.keyframe.imagewidth)
+        series = slide_series(self._tiff)
         _check_kind(path, series)
         self._levels = tuple(_level(level) for level in series.levels)
         self.levels: tuple[tuple[int, int], ...] = tuple(level.shape for level in self._levels)
         for level in self._levels:
             for page in level.pages:
                 check_complete(path, page)
-        self.pixel_size_um, self.pixel_size_source = stated_pixel_size(self._tiff, path)
+        self.pixel_size_um, self.pixel_size_source = stated_pixel_size(self._tiff, series, path)
+        self.bounds: Region | None = None
+        self.notices: tuple[str, ...] = chosen_of(self._tiff, series)
         first = self._levels[0]
         self._mapped = _memory_map(path, first)
         segment_bytes = math.prod(first.segment) * first.samples
@@ -164,81 +161,17 @@ class TiffReader:
         return pixels
 
 
-def open_tiff(path: Path) -> tifffile.TiffFile:
-    """The TIFF file, its directories parsed; refused where these are cut off."""
-    try:
-        tiff = tifffile.TiffFile(path)
-    except (tifffile.TiffFileError, OSError, ValueError) as error:
-        raise InputError(f"{path} is not a readable TIFF ({error})", DAMAGED) from error
-    try:
-        if not tiff.pages or not tiff.series:
-            raise ValueError("no image in it")
-    except Exception as error:  # corrupt directories raise whatever their bytes lead to
-        tiff.close()
-        raise InputError(f"{path} is not a readable TIFF ({error})", DAMAGED) from error
-    return tiff
-
-
-def check_complete(path: Path, page: Any) -> None:
-    """Refuse a page whose pixel data reach beyond the end of the file, with the bytes it should have and has."""
-    offsets, counts = np.asarray(page.dataoffsets, np.int64), np.asarray(page.databytecounts, np.int64)
-    if not len(offsets) or len(offsets) != len(counts):
-        raise InputError(f"{path}: an image in it has no pixel data", DAMAGED)
-    size = path.stat().st_size
-    end = int((offsets + counts).max())
-    if end > size:
-        missing = int(((offsets + counts) > size).sum())
-        raise InputError(
-            f"{path} is cut off: it has {size} bytes, its image data reach to byte {end} "
-            f"({missing} of {len(offsets)} tiles or strips are missing)",
-            DAMAGED,
-        )
-
-
-def stated_pixel_size(tiff: tifffile.TiffFile, path: Path) -> tuple[float | None, str]:
-    """Pixel size in um and its source, from OME metadata or else from the resolution tags of the first page."""
-    if tiff.ome_metadata and (stated := _ome_pixel_size(tiff.ome_metadata, path)):
-        return stated
-    tags = tiff.pages[0].tags
-    unit = {tifffile.RESUNIT.INCH: 25400.0, tifffile.RESUNIT.CENTIMETER: 1e4}.get(tags.valueof("ResolutionUnit", 2))
-    x, y = tags.valueof("XResolution"), tags.valueof("YResolution")
-    if unit is None or x is None or y is None or 0 in (x[1], y[1]):
-        return None, NO_SOURCE
-    sides = from_resolution(x[0] / x[1], y[0] / y[1], unit)
-    if sides is None:
-        return None, NO_SOURCE
-    source = f"{path.name} (TIFF resolution tags)"
-    return square(*sides, source), source
-
-
-def _ome_pixel_size(xml: str, path: Path) -> tuple[float, str] | None:
-    try:
-        root = ElementTree.fromstring(xml)
-    except ElementTree.ParseError:
-        return None
-    pixels = root.find(".//{*}Pixels")
-    if pixels is None or pixels.get("PhysicalSizeX") is None:
-        return None
-    source = f"{path.name} (OME PhysicalSizeX)"
-    sides = []
-    for axis in "XY":
-        unit = pixels.get(f"PhysicalSize{axis}Unit", "µm")
-        factor = UM_PER_UNIT.get(unit.strip() if unit.strip() in UM_PER_UNIT else unit.strip().lower())
-        if factor is None:  # "pixel" and "reference frame" are units without a length
-            return None
-        value = str(pixels.get(f"PhysicalSize{axis}") or pixels.get("PhysicalSizeX"))
-        sides.append(checked_pixel_size(f"{float(value) * factor}" if _is_number(value) else value, source))
-    return square(sides[0], sides[1], source), source
-
-
-def _is_number(text: str) -> bool:
-    return re.fullmatch(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*", text) is not None
-
-
 def _check_kind(path: Path, series: Any) -> None:
     """Refuse what is not an 8-bit brightfield image."""
     key = series.keyframe
     axes = series.get_axes(squeeze=True)
+    known = tifffile.TIFF.DECOMPRESSORS
+    for level in series.levels:
+        kind = level.keyframe.compression
+        if kind != tifffile.COMPRESSION.NONE and kind not in known:
+            name = getattr(kind, "name", None)
+            said = f"{name}, {int(kind)}" if name else f"compression {int(kind)}"
+            raise InputError(f"{path} is compressed in a way that is not read ({said})", CONVERT)
     if key.dtype != np.uint8:
         bits = key.bitspersample
         raise InputError(f"{path} has {bits} bits per channel ({key.dtype}), not 8", EXPORT)
