@@ -139,6 +139,24 @@ def on_white(rgba: Pixels) -> Pixels:
     return blended.astype(np.uint8)
 
 
+def premultiplied_on_white(rgba: Pixels) -> Pixels:
+    """RGBA (y, x, 4), colours already multiplied by alpha, laid over white: (y, x, 3).
+
+    >>> premultiplied_on_white(np.array([[[10, 20, 30, 255], [5, 10, 15, 128], [0, 0, 0, 0]]], np.uint8)).tolist()
+    [[[10, 20, 30], [132, 137, 142], [255, 255, 255]]]
+    """
+    over: npt.NDArray[np.uint16] = rgba[..., :3].astype(np.uint16) + (255 - rgba[..., 3:].astype(np.uint16))
+    return over.clip(0, 255).astype(np.uint8)
+
+
+def all_transparent(path: Path, looked_at: str) -> InputError:
+    """The error of an image whose colours would not be seen: all of it would be white."""
+    return InputError(
+        f"{path} is transparent everywhere: alpha is 0 in {looked_at}, so nothing of its colours would be seen",
+        "Export it without alpha, or mark its fourth sample as no alpha (TIFF tag ExtraSamples 0).",
+    )
+
+
 def write_npy(npy: Path, shape_px: tuple[int, int], bands: Iterable[Pixels]) -> None:
     """Write consecutive bands of rows, each (rows, x, 3), as one ``.npy`` of (y, x, 3) uint8.
 

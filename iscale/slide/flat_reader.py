@@ -18,6 +18,7 @@ from iscale.slide.base import (
     DAMAGED,
     Pixels,
     SlideReader,
+    all_transparent,
     any_size,
     bands_of,
     check_free_memory,
@@ -102,6 +103,9 @@ class FlatImage:
             image.load()
         except DECODING_ERRORS as error:
             raise InputError(f"{self.path} cannot be decoded ({error})", DAMAGED) from error
+        highest = [high for _, high in image.getextrema()] if image.mode in ("LA", "RGBA") else []
+        if any(highest) and not highest[-1]:
+            raise all_transparent(self.path, f"all {image.size[1]} x {image.size[0]} px")
 
 
 class DecodedImage:

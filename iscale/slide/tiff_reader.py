@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,13 @@ from iscale.errors import InputError
 from iscale.geometry import Region
 from iscale.slide.base import (
     Pixels,
+    all_transparent,
     bands_of,
     check_free_memory,
     check_region,
     damaged,
     on_white,
+    premultiplied_on_white,
     write_npy,
 )
 from iscale.slide.tiff_image import check_complete, chosen_of, open_tiff, slide_series, stated_pixel_size
@@ -35,8 +37,20 @@ EXPORT = "Export the slide as 8-bit RGB (brightfield), e.g. as a tiled pyramidal
 
 CONVERT = "Convert it to a TIFF with tiles in JPEG, LZW or Deflate (vips tiffsave IN OUT.tif --tile --pyramid)."
 
+WITH_ALPHA = ((4, "RGB"), (4, "YCBCR"), (2, "MINISBLACK"), (2, "MINISWHITE"))
+
 INTERLEAVED = {"YXS", "YX", "YXC"}
 PLANAR = {"SYX", "CYX"}
+
+
+Alpha = Callable[[Pixels], Pixels]
+
+_ALPHA: dict[int, Alpha] = {1: premultiplied_on_white, 2: on_white}
+"""How to lay pixels over white, by the TIFF tag ExtraSamples; 0 is a sample of no known meaning."""
+
+ALPHA_PX = 16_000_000
+"""Alpha is looked at in all of a level up to so many pixels, else in windows spread over it."""
+WINDOWS, WINDOW_PX = 16, 64
 
 
 @dataclass(frozen=True)
@@ -61,6 +75,12 @@ class _Level:
     def samples(self) -> int:
         """Channels, whether in one page or one in each."""
         return int(self.key.samplesperpixel) * len(self.pages)
+
+    @property
+    def alpha(self) -> Alpha | None:
+        """What a sample beyond those of the colour is; None where it says nothing of transparency, or there is none."""
+        kinds = self.key.extrasamples
+        return _ALPHA.get(int(kinds[0])) if self.samples in (2, 4) and len(kinds) else None
 
     @property
     def planes(self) -> int:
@@ -104,21 +124,47 @@ class TiffReader:
         wide_strips = compressed and not first.key.is_tiled and first.shape[1] > WIDEST_STRIPS_PX
         large = segment_bytes > LARGEST_SEGMENT_BYTES and self._mapped is None
         self.needs_decoding = large or wide_strips
+        if first.alpha is None and first.samples in (2, 4):
+            self.notices += ("the sample beside the colours is not said to be alpha, and is left out",)
+        self._check_alpha()
         self.decoding_bytes = 3 * segment_bytes + 6 * math.prod(first.shape[1:]) * first.segment[0] + (64 << 20)
+
+    def _check_alpha(self) -> None:
+        """Refuse colours that are transparent everywhere, as far as the coarsest level can tell."""
+        if self._levels[-1].alpha is None or self.needs_decoding:
+            return
+        level, (h, w) = len(self.levels) - 1, self.levels[-1]
+        looked_at, regions = f"all {h} x {w} px", bands_of((h, w))
+        if h * w > ALPHA_PX:
+            rows, columns = (np.linspace(0, n - WINDOW_PX, WINDOWS).astype(int).tolist() for n in (h, w))
+            regions = (Region(y, y + WINDOW_PX, x, x + WINDOW_PX) for y in rows for x in columns)
+            looked_at = f"all {WINDOWS**2} windows of {WINDOW_PX} px that were looked at"
+        coloured = False
+        for region in regions:
+            channels = self._channels(level, region)
+            if channels[..., -1].any():
+                return
+            coloured |= bool(channels.any())
+        if coloured:
+            raise all_transparent(self.path, looked_at)
 
     def read(self, level: int, region: Region) -> Pixels:
         """RGB pixels (y, x, 3) uint8 of a region of a level, transparency on white."""
         check_region(self.path, self.levels, level, region)
-        source = self._levels[level]
+        return _to_rgb(self._channels(level, region), self._levels[level])
+
+    def _channels(self, level: int, region: Region) -> Pixels:
+        """Samples (y, x, c) of a region, as they are stored."""
         if level == 0 and self._mapped is not None:
-            return _to_rgb(np.array(self._mapped[region.slices]), source)
+            return np.array(self._mapped[region.slices])
+        source = self._levels[level]
         channels = np.full((*region.shape, source.samples), 255, np.uint8)
         try:
             for i, page in enumerate(source.pages):
                 self._fill(channels[..., i:] if len(source.pages) > 1 else channels, page, source, region)
         except Exception as error:  # codecs raise classes of their own
             raise damaged(self.path, level, region, error) from error
-        return _to_rgb(channels, source)
+        return channels
 
     def decode_to(self, npy: Path) -> None:
         """Write level 0 as an uncompressed (y, x, 3) uint8 ``.npy``, one row of segments after the other."""
@@ -183,7 +229,8 @@ def _check_kind(path: Path, series: Any) -> None:
     photometric = getattr(key.photometric, "name", str(key.photometric))
     if photometric not in ("RGB", "YCBCR", "MINISBLACK", "MINISWHITE", "CFA", "LINEAR_RAW"):
         raise InputError(f"{path} has colours of kind {photometric}", EXPORT)
-    if samples not in (1, 3) and not (samples == 4 and photometric == "RGB"):
+    in_one = int(key.samplesperpixel) == samples
+    if samples not in (1, 3) and not (in_one and (samples, photometric) in WITH_ALPHA):
         raise InputError(f"{path} has {samples} channels ({photometric}), not 1 (grey), 3 (RGB) or 4 (RGBA)", EXPORT)
 
 
@@ -217,8 +264,12 @@ def _segments(level: _Level, region: Region) -> Iterator[tuple[int, tuple[int, i
 
 def _to_rgb(channels: Pixels, level: _Level) -> Pixels:
     """Channels (y, x, c) as stored, as RGB."""
+    colours = 1 if channels.shape[2] < 3 else 3
+    values = channels[..., :colours]
     if level.key.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
-        channels = 255 - channels
-    if channels.shape[2] == 1:
-        return np.repeat(channels, 3, axis=2)
-    return on_white(channels) if channels.shape[2] == 4 else channels
+        values = 255 - values
+    if colours == 1:
+        values = np.repeat(values, 3, axis=2)
+    if level.alpha is None:
+        return np.ascontiguousarray(values)
+    return level.alpha(np.concatenate([values, channels[..., colours:]], axis=2))

@@ -10,10 +10,12 @@ import numpy as np
 import openslide
 import pytest
 import tifffile
+from PIL import Image
 
 from iscale.errors import InputError
 from iscale.geometry import Region
 from iscale.slide import reader as reader_module
+from iscale.slide import tiff_reader
 from iscale.slide.base import SlideReader
 from iscale.slide.openslide_reader import OpenSlideReader
 
@@ -183,6 +185,65 @@ def test_a_tile_that_only_one_reader_decodes_is_no_damage(tmp_path: Path, monkey
     assert np.array_equal(opened(tmp_path / "s.tif").read(0, WHOLE), IMAGE)
 
 
+ALPHA = np.where((Y // 100 % 2 == 0)[..., None], 255, X[..., None] % 256).astype(np.uint8)
+SHARE = ALPHA / 255
+PREMULTIPLIED = np.round(IMAGE * SHARE).astype(np.uint8)
+ON_WHITE = np.floor((IMAGE * SHARE + 255 * (1 - SHARE)) + 0.5)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("grey", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "colours", "alpha", "expected", "off"),
+    [
+        ("unspecified", IMAGE, ALPHA, IMAGE, 0),
+        ("unspecified", IMAGE, ALPHA * 0, IMAGE, 0),
+        ("unassalpha", IMAGE, ALPHA, ON_WHITE, 0),
+        ("unassalpha", IMAGE, ALPHA * 0 + 255, IMAGE, 0),
+        ("assocalpha", PREMULTIPLIED, ALPHA, ON_WHITE, 1),
+        ("assocalpha", IMAGE, ALPHA * 0 + 255, IMAGE, 0),
+    ],
+)
+def test_a_sample_beside_the_colours_is_what_the_file_says(
+    tmp_path: Path, layout: dict[str, Any], grey: bool, kind: str, colours: Any, alpha: Any, expected: Any, off: int
+) -> None:
+    data = np.concatenate([colours[..., :1] if grey else colours, alpha], axis=2)
+    photometric = "minisblack" if grey else "rgb"
+    tifffile.imwrite(
+        tmp_path / "s.tif", data, photometric=photometric, planarconfig="contig", extrasamples=[kind], **layout
+    )
+    reader = open_slide(tmp_path / "s.tif")
+    wanted = np.repeat(expected[..., :1], 3, axis=2) if grey else expected
+    assert np.abs(reader.read(0, WHOLE) - wanted.astype(float)).max() <= off
+    assert any("not said to be alpha" in notice for notice in reader.notices) == (kind == "unspecified")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("kind", ["unassalpha", "assocalpha"])
+def test_a_slide_that_is_transparent_everywhere_is_told(tmp_path: Path, layout: dict[str, Any], kind: str) -> None:
+    data = np.concatenate([IMAGE, ALPHA * 0], axis=2)
+    tifffile.imwrite(tmp_path / "s.tif", data, photometric="rgb", extrasamples=[kind], **layout)
+    with pytest.raises(InputError, match=r"s\.tif is transparent everywhere: alpha is 0 in all 600 x 900 px"):
+        open_slide(tmp_path / "s.tif")
+
+
+def test_a_png_that_is_transparent_everywhere_is_told(tmp_path: Path) -> None:
+    Image.fromarray(np.concatenate([IMAGE, ALPHA * 0], axis=2)).save(tmp_path / "s.png")
+    with pytest.raises(InputError, match=r"s\.png is transparent everywhere"):
+        open_slide(tmp_path / "s.png").decode_to(tmp_path / "s.npy")
+
+
+def test_of_a_large_slide_some_alpha_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiff_reader, "ALPHA_PX", 1000)
+    for level, name in ((0, "none.tif"), (9, "some.tif")):
+        alpha = np.where(X[..., None] > 800, level, 0).astype(np.uint8)
+        data = np.concatenate([IMAGE, alpha], axis=2)
+        tifffile.imwrite(tmp_path / name, data, photometric="rgb", extrasamples=["unassalpha"], tile=(128, 128))
+    with pytest.raises(InputError, match="256 windows of 64 px"):
+        open_slide(tmp_path / "none.tif")
+    open_slide(tmp_path / "some.tif")
+
+
 @pytest.mark.parametrize("name", ["s.btf", "s.BTF", "s.ome.btf", "s.tf8", "s.tif", "s.svs", "s.ndpi", "s.jpg", "s.png"])
 @pytest.mark.parametrize("bigtiff", [True, False])
 def test_a_tiff_is_read_whatever_its_suffix(tmp_path: Path, name: str, bigtiff: bool) -> None:
@@ -194,8 +255,6 @@ def test_a_tiff_is_read_whatever_its_suffix(tmp_path: Path, name: str, bigtiff: 
 
 @pytest.mark.parametrize("name", ["s.png", "s.jpg", "s.tif", "s.svs", "s.dcm"])
 def test_a_png_is_read_whatever_its_suffix(tmp_path: Path, name: str) -> None:
-    from PIL import Image
-
     Image.fromarray(IMAGE).save(tmp_path / name, "PNG")
     reader = open_slide(tmp_path / name)
     reader.decode_to(tmp_path / "s.npy")
