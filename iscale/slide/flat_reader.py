@@ -103,8 +103,8 @@ class FlatImage:
             image.load()
         except DECODING_ERRORS as error:
             raise InputError(f"{self.path} cannot be decoded ({error})", DAMAGED) from error
-        highest = [high for _, high in image.getextrema()] if image.mode in ("LA", "RGBA") else []
-        if any(highest) and not highest[-1]:
+        has_alpha = image.mode in ("LA", "RGBA")
+        if has_alpha and not image.getbbox(alpha_only=True) and image.getbbox(alpha_only=False):
             raise all_transparent(self.path, f"all {image.size[1]} x {image.size[0]} px")
 
 
