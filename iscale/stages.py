@@ -103,6 +103,7 @@ OWN = (
         "iscale.slide.tissue",
         needs=("ingest",),
         fills={"tissue": ("ingest",)},
+        notices=("tissue mask",),
     ),
     Stage(
         "features",
@@ -144,6 +145,7 @@ OWN = (
         "iscale.regions.refine",
         needs=("ingest", "tissue"),
         fills=dict.fromkeys(("tissue/cells", "tissue/haematoxylin"), ("ingest", "tissue")),
+        notices=("cells mask",),
         results=True,
     ),
     Stage(

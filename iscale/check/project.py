@@ -27,6 +27,7 @@ from iscale.project.files import CaptureFiles, find_captures, read_gene_names
 from iscale.project.layout import ALIGNED_FOLDERS, CAPTURES_FOLDER, UNALIGNED_FOLDERS
 from iscale.regions.marker_table import named_markers
 from iscale.slide.overview import read_overview
+from iscale.slide.user_mask import read_user_mask
 from iscale.words import plural
 
 OVERVIEW_PX = 1024
@@ -110,6 +111,8 @@ def _check(check: _Check, options: Options, job: Job | None) -> None:
     if tissue.mask.mean() < LEAST_TISSUE:
         message = f"The mother image shows no tissue: {tissue.mask.mean():.2%} of {image.files.mother_image.name}."
         check.findings.append(Finding("no-tissue", message, "Check that it is the image that was stained, and whole."))
+    if image.files.user_mask and (mask := check.tried(read_user_mask, image.files.user_mask, image.grid)):
+        check.facts["tissue mask"] = "; ".join([image.files.user_mask.name, *mask.notices])
     samples = []
     for files in captures:
         known = image.files, image.grid, options, check.root, image.readings
