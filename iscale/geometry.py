@@ -111,6 +111,10 @@ class Region:
         return f"y {self.y0}:{self.y1}, x {self.x0}:{self.x1}"
 
 
+STRAY = 0.02
+"""A drawn outline may stray over the border of its image by this share of the longer side."""
+
+
 @dataclass(frozen=True)
 class SlideGrid:
     """The grids of one slide: what the file has, and what the analysis sees.
@@ -126,11 +130,46 @@ class SlideGrid:
     """Side of one of its pixels, in um."""
     pixel_size_um: float
     """Side of an analysis pixel, in um."""
+    bounds_px: Region | None = None
+    """The part of the full resolution that was scanned, where the file states one: other tools crop the slide to it."""
 
     @property
     def scale(self) -> float:
         """Analysis pixels per raw pixel."""
         return self.raw_pixel_size_um / self.pixel_size_um
+
+    @property
+    def bounds_parameter(self) -> dict[str, object]:
+        """What a fingerprint must know of `bounds_px`; nothing where there are none."""
+        part = self.bounds_px
+        return {} if part is None else {"bounds": [part.y0, part.y1, part.x0, part.x1]}
+
+    def corner_of_others(
+        self, name: str, low_xy: tuple[float, float], high_xy: tuple[float, float]
+    ) -> tuple[tuple[float, float], str]:
+        """Where the corner (x, y) lies that a file of another tool counts from, and what to tell of it.
+
+        QuPath crops a slide to what was scanned, where the slide states it, and counts from the corner of that; a file
+        that spans more, ``low_xy`` to ``high_xy``, counts from the slide's.
+
+        >>> grid = SlideGrid((1000, 2000), 0.5, 0.5, Region(160, 672, 200, 968))
+        >>> grid.corner_of_others("a.geojson", (0, 0), (760, 500))[0]
+        (200.0, 160.0)
+        >>> grid.corner_of_others("a.geojson", (0, 0), (1500, 500))[0]
+        (0.0, 0.0)
+        """
+        if self.bounds_px is None:
+            return (0.0, 0.0), ""
+        part = self.bounds_px
+        (h, w), corner = part.shape, f"x {part.x0}, y {part.y0}"
+        margin = STRAY * max(h, w)
+        if min(low_xy) >= -margin and high_xy[0] <= w + margin and high_xy[1] <= h + margin:
+            told = f"{name} counts from the corner of the scanned part of the slide ({corner}; {w} x {h} px), as QuPath"
+            return (float(part.x0), float(part.y0)), told
+        return (0.0, 0.0), (
+            f"{name} reaches out of the scanned part of the slide ({w} x {h} px from {corner}), as QuPath crops it: it "
+            "is taken to count from the corner of the whole slide"
+        )
 
     @property
     def content_shape_px(self) -> tuple[int, int]:

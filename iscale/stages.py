@@ -106,6 +106,7 @@ OWN = (
         "iscale.slide.tissue",
         needs=("ingest",),
         fills={"tissue": ("ingest",)},
+        notices=("tissue mask",),
     ),
     Stage(
         "features",
@@ -147,6 +148,7 @@ OWN = (
         "iscale.regions.refine",
         needs=("ingest", "tissue"),
         fills=dict.fromkeys(("tissue/cells", "tissue/haematoxylin"), ("ingest", "tissue")),
+        notices=("cells mask",),
         results=True,
     ),
     Stage(

@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iscale.errors import InputError
+from iscale.geometry import SlideGrid
 
 Unit = Literal["px", "um"]
 
@@ -240,6 +241,7 @@ class _Points:
     path: Path
     names: list[str] | None
     xy: NDArray[np.float64]
+    of_qupath: bool = False
 
 
 def find_landmarks(folder: Path) -> tuple[Path, ...]:
@@ -270,7 +272,10 @@ def _with_stem(folder: Path, stem: str) -> list[Path]:
 
 
 def read_landmarks(
-    *paths: Path, capture_um_per_px: float | None = None, mother_um_per_px: float | None = None
+    *paths: Path,
+    capture_um_per_px: float | None = None,
+    mother_um_per_px: float | None = None,
+    mother_grid: SlideGrid | None = None,
 ) -> Landmarks:
     """Read landmarks from one file of pairs, or from the capture's and the mother image's.
 
@@ -280,6 +285,8 @@ def read_landmarks(
         One or two files. ``landmarks-capture.*`` or ``landmarks-mother.*`` alone is read with the other.
     capture_um_per_px, mother_um_per_px
         Side of a full-resolution pixel, in um; None where it is not known, which files in pixels do not need.
+    mother_grid
+        The mother image's: points of QuPath count from the corner of what was scanned, where that is stated.
 
     Raises
     ------
@@ -295,8 +302,19 @@ def read_landmarks(
         mother = _of_pairs(table, MOTHER_PREFIXES, mother_um_per_px, "mother image")
     else:
         capture = _of_one_image(paths[0], capture_um_per_px, "capture")
-        mother = _of_one_image(paths[1], mother_um_per_px, "mother image")
+        mother, told = _from_corner(_of_one_image(paths[1], mother_um_per_px, "mother image"), mother_grid)
+        marks = _matched(capture, mother)
+        return replace(marks, notices=(*told, *marks.notices))
     return _matched(capture, mother)
+
+
+def _from_corner(points: _Points, grid: SlideGrid | None) -> tuple[_Points, tuple[str, ...]]:
+    """Points of the mother image counted from the slide's corner, and what is to be told of it."""
+    if grid is None or not points.of_qupath:
+        return points, ()
+    low, high = points.xy.min(0), points.xy.max(0)
+    corner, told = grid.corner_of_others(points.path.name, (low[0], low[1]), (high[0], high[1]))
+    return replace(points, xy=points.xy + corner), (f"{told}.",) if told else ()
 
 
 def _no_geojson(path: Path) -> Table:
@@ -316,7 +334,7 @@ def _of_pairs(table: Table, prefixes: tuple[str, ...], um_per_px: float | None, 
 def _of_one_image(path: Path, um_per_px: float | None, image: str) -> _Points:
     if path.suffix.lower() in GEOJSON_SUFFIXES:
         names, xy = read_geojson(path)
-        return _checked(_Points(path, names if any(names) else None, xy))
+        return _checked(_Points(path, names if any(names) else None, xy, of_qupath=True))
     table = read_table(path)
     x, y = _xy_columns(table, ["x", "centroidx"], ["y", "centroidy"], "x and y")
     several = table.find("numpoints")
@@ -325,7 +343,8 @@ def _of_one_image(path: Path, um_per_px: float | None, image: str) -> _Points:
             f"{path} has a row for {table.numbers(several).max():.0f} points: their centroid is no landmark.",
             "Export the points as GeoJSON, or set each as an annotation of its own.",
         )
-    return _points(table, x, y, um_per_px, image)
+    points = _points(table, x, y, um_per_px, image)
+    return replace(points, of_qupath=table.find("centroidx") is not None)
 
 
 def _xy_columns(table: Table, x_names: list[str], y_names: list[str], what: str) -> tuple[int, int]:

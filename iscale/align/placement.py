@@ -111,7 +111,10 @@ def by_landmarks(scene: Scene, path: Path | None, kind: Kind, tell: Callable[[st
     if not paths:
         return None
     marks = read_landmarks(
-        *paths, capture_um_per_px=scene.measured.um_per_px, mother_um_per_px=scene.grid.raw_pixel_size_um
+        *paths,
+        capture_um_per_px=scene.measured.um_per_px,
+        mother_um_per_px=scene.grid.raw_pixel_size_um,
+        mother_grid=scene.grid,
     )
     for notice in marks.notices:
         tell(notice)

@@ -26,6 +26,7 @@ SEVERITY: dict[str, Severity] = {
     "coordinates-mirrored": "error",
     "coordinates-rotated": "error",
     "pixel-size-mother": "error",
+    "pixel-size-stated": "warning",
     "pixel-size-capture": "warning",
     "radius-too-large": "warning",
     "radius-too-small": "warning",

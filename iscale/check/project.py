@@ -28,11 +28,14 @@ from iscale.project.files import CaptureFiles, find_captures, read_gene_names
 from iscale.project.layout import ALIGNED_FOLDERS, CAPTURES_FOLDER, UNALIGNED_FOLDERS
 from iscale.regions.marker_table import named_markers
 from iscale.slide.overview import read_overview
+from iscale.slide.user_mask import read_user_mask
 from iscale.words import plural
 
 OVERVIEW_PX = 1024
 LEAST_TISSUE = 0.002
 """With less of the image tissue than this there is nothing to hold spots against."""
+
+STATED_REMEDY = "If the metadata are right, remove --pixel-size-raw, pixel-size-raw.txt or the line in iscale.toml."
 
 T = TypeVar("T")
 
@@ -101,11 +104,16 @@ def _check(check: _Check, options: Options, job: Job | None) -> None:
     captures = _captures(check, options)
     if tissue is None:
         return
-    check.facts["mother image"] = "; ".join(image.notices).removeprefix("mother image: ") or str(image.grid)
-    check.facts["mother image"] += f"; {tissue.mask.mean():.0%} tissue"
+    said = [text.removeprefix("mother image: ") for text in image.notices]
+    doubts = [text.removeprefix("Warning: ") for text in said if text.startswith("Warning: ")]
+    facts = [text for text in said if not text.startswith("Warning: ")] or [str(image.grid)]
+    check.facts["mother image"] = "; ".join([*facts, f"{tissue.mask.mean():.0%} tissue"])
+    check.findings += [Finding("pixel-size-stated", f"{doubt}.", STATED_REMEDY) for doubt in doubts]
     if tissue.mask.mean() < LEAST_TISSUE:
         message = f"The mother image shows no tissue: {tissue.mask.mean():.2%} of {image.files.mother_image.name}."
         check.findings.append(Finding("no-tissue", message, "Check that it is the image that was stained, and whole."))
+    if image.files.user_mask and (mask := check.tried(read_user_mask, image.files.user_mask, image.grid)):
+        check.facts["tissue mask"] = "; ".join([image.files.user_mask.name, *mask.notices])
     samples = []
     for files in captures:
         known = image.files, image.grid, options, check.root, image.readings

@@ -137,17 +137,20 @@ def parse_captures(captures: Sequence[str]) -> dict[str, Path]:
 
 def _describe_slide(mother: Path, pixel_size_raw: float | None) -> str:
     """Size and pixel size of the slide, which must be one that opens and whose pixel size is known."""
-    from iscale.slide.pixel_size import resolve_pixel_size
+    from iscale.slide.pixel_size import overruled, resolve_pixel_size
     from iscale.slide.reader import open_slide
 
     reader = open_slide(mother)
     try:
         height, width = reader.levels[0]
         stated = (reader.pixel_size_um, reader.pixel_size_source)
+        notices = list(reader.notices)
     finally:
         reader.close()
     pixel_size, source = resolve_pixel_size(stated, flag=(pixel_size_raw, "--pixel-size-raw"))
-    return f"{width} x {height} px of {pixel_size:g} um ({source}), {mother}"
+    if against := overruled(stated, (pixel_size, source)):
+        notices.append(f"Warning: {against}")
+    return "\n  ".join([f"{width} x {height} px of {pixel_size:g} um ({source}), {mother}", *notices])
 
 
 def platforms_of(sources: dict[str, Path], platform: str | None) -> dict[str, str]:

@@ -25,7 +25,7 @@ from iscale.options import SETTINGS_FILE, Options
 from iscale.plan.workers import Workers, plan_workers
 from iscale.project.files import CaptureFiles, ProjectFiles, check_capture_names, find_project, read_gene_names
 from iscale.slide.base import file_fingerprint
-from iscale.slide.pixel_size import resolve_pixel_size
+from iscale.slide.pixel_size import overruled, resolve_pixel_size
 from iscale.slide.reader import open_slide
 from iscale.store.run_store import RunStore, store_for
 from iscale.transform import read_transform
@@ -91,6 +91,7 @@ class Job:
         reader = open_slide(self.files.mother_image)
         try:
             shape, stated = reader.levels[0], (reader.pixel_size_um, reader.pixel_size_source)
+            bounds, told = reader.bounds, reader.notices
         finally:
             reader.close()
         pixel_size = self.options.pixel_size
@@ -102,7 +103,10 @@ class Job:
             stated, text, (self.options.pixel_size_raw, "--pixel-size-raw, or pixel_size_raw in iscale.toml")
         )
         self.notices.append(f"mother image: {shape[1]} x {shape[0]} px of {raw:g} um ({source})")
-        return SlideGrid(shape, raw, pixel_size)
+        self.notices += [f"mother image: {text}" for text in told]
+        if against := overruled(stated, (raw, source)):
+            self.notices.append(f"mother image: Warning: {against}")
+        return SlideGrid(shape, raw, pixel_size, bounds)
 
     @functools.cached_property
     def slide_fingerprint(self) -> str:

@@ -12,8 +12,10 @@ CAPTURES_FOLDER = "DaughterCaptures"
 ALIGNED_FOLDERS = ("AllignedToMother", "AlignedToMother")
 UNALIGNED_FOLDERS = ("UnallignedToMother", "UnalignedToMother")
 IMAGE_SUFFIXES = (
-    ".tif", ".tiff", ".ome.tif", ".ome.tiff", ".svs", ".ndpi", ".scn", ".mrxs", ".jpg", ".jpeg", ".png",
+    ".tif", ".tiff", ".ome.tif", ".ome.tiff", ".btf", ".ome.btf", ".tf2", ".tf8", ".svs", ".ndpi", ".scn", ".mrxs",
+    ".bif", ".svslide", ".qptiff", ".dcm", ".jpg", ".jpeg", ".png",
 )  # fmt: skip
+"""Names that a slide file may have; what it is, its content says. Upper case is accepted."""
 COUNTS_SUFFIXES = (".tsv", ".tsv.gz", ".parquet", ".h5ad")
 LOCS_SUFFIXES = (".tsv", ".tsv.gz", ".parquet")
 TRANSFORM_FILE = "transform.json"

@@ -152,7 +152,7 @@ def refine_steps(
     fingerprints of the image and of the tissue.
     """
     if user_cells:
-        made = fingerprint("refine", {"user_cells": file_fingerprint(user_cells)}, *inputs)
+        made = fingerprint("refine", {"user_cells": file_fingerprint(user_cells), **grid.bounds_parameter}, *inputs)
         context = RefineContext(store, grid, 0, user_cells, made)
         yield _cells_step(context, user_cells_region, f"from {user_cells.name}", made, inputs, resources)
         return
@@ -246,7 +246,7 @@ def _cells_step(
 def check(job: Job, alone: bool) -> None:
     """Read the stage's inputs before any work."""
     if job.files.user_cells:
-        read_user_mask(job.files.user_cells, job.grid)
+        job.notices += [f"cells mask: {text}" for text in read_user_mask(job.files.user_cells, job.grid).notices]
 
 
 def steps(job: Job, workers: Workers, made: Mapping[str, str]) -> Iterator[Step]:

@@ -26,7 +26,8 @@ def file_fingerprint(path: Path | str) -> str:
 
     Sampled: the size, the first and the last 64 KiB, and 64 blocks of 64 KiB evenly spaced between. Any change of
     size or metadata, and a re-encoding, change it; a change of a few bytes between the blocks of a file above 4 MiB
-    may not. Of a MIRAX slide the sizes of the files in its companion folder count too. A file that cannot be read is an
+    may not. Of a MIRAX slide the sizes of the files in its companion folder count too, of a DICOM slide those of the
+    ``.dcm`` files beside it. A file that cannot be read is an
     `InputError`.
     """
     path = Path(path)
@@ -40,18 +41,19 @@ def file_fingerprint(path: Path | str) -> str:
             for offset in offsets:
                 file.seek(offset)
                 digest.update(file.read(BLOCK_BYTES))
+        parts: Iterable[Path] = ()
         if path.suffix.lower() == ".mrxs":
-            for part in sorted(path.with_suffix("").glob("*")):
-                digest.update(f"{part.name} {part.stat().st_size}".encode())
+            parts = path.with_suffix("").glob("*")
+        elif path.suffix.lower() == ".dcm":
+            parts = path.resolve().parent.glob("*.[dD][cC][mM]")
+        for part in sorted(parts):
+            digest.update(f"{part.name} {part.stat().st_size}".encode())
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}", "Check the path and its permissions.") from error
     return digest.hexdigest()
 
 
 Pixels = npt.NDArray[np.uint8]
-
-NO_SOURCE = "the slide's metadata"
-"""``pixel_size_source`` of a reader whose file states no pixel size."""
 
 DAMAGED = "The file is damaged or was not copied completely: copy or export it again."
 
@@ -68,9 +70,13 @@ class SlideReader(Protocol):
     levels
         Height and width in pixels of every pyramid level; level 0 is the full resolution.
     pixel_size_um
-        Side of a level-0 pixel in um as the file states it, None where it does not.
+        Side of a level-0 pixel in um as the file states it, None where it does not, or nothing that can be.
     pixel_size_source
-        The field of the file that ``pixel_size_um`` comes from, in words for a message.
+        The field of the file that ``pixel_size_um`` comes from, in words for a message; where that is None, why.
+    bounds
+        The part of level 0 that was scanned, where the file states one that is not all of it. Other tools crop to it.
+    notices
+        What a user should know of how the file is read.
     needs_decoding
         Whether the file has no random access at bounded memory: then ``decode_to`` a plain array first, and read that.
     decoding_bytes
@@ -81,6 +87,8 @@ class SlideReader(Protocol):
     levels: tuple[tuple[int, int], ...]
     pixel_size_um: float | None
     pixel_size_source: str
+    bounds: Region | None
+    notices: tuple[str, ...]
     needs_decoding: bool
     decoding_bytes: int
 
@@ -129,6 +137,24 @@ def on_white(rgba: Pixels) -> Pixels:
     weight = alpha.astype(np.uint16)
     blended = (rgba[..., :3] * weight + 255 * (255 - weight) + 127) // 255
     return blended.astype(np.uint8)
+
+
+def premultiplied_on_white(rgba: Pixels) -> Pixels:
+    """RGBA (y, x, 4), colours already multiplied by alpha, laid over white: (y, x, 3).
+
+    >>> premultiplied_on_white(np.array([[[10, 20, 30, 255], [5, 10, 15, 128], [0, 0, 0, 0]]], np.uint8)).tolist()
+    [[[10, 20, 30], [132, 137, 142], [255, 255, 255]]]
+    """
+    over: npt.NDArray[np.uint16] = rgba[..., :3].astype(np.uint16) + (255 - rgba[..., 3:].astype(np.uint16))
+    return over.clip(0, 255).astype(np.uint8)
+
+
+def all_transparent(path: Path, looked_at: str) -> InputError:
+    """The error of an image whose colours would not be seen: all of it would be white."""
+    return InputError(
+        f"{path} is transparent everywhere: alpha is 0 in {looked_at}, so nothing of its colours would be seen",
+        "Export it without alpha, or mark its fourth sample as no alpha (TIFF tag ExtraSamples 0).",
+    )
 
 
 def write_npy(npy: Path, shape_px: tuple[int, int], bands: Iterable[Pixels]) -> None:

@@ -16,9 +16,9 @@ from iscale.errors import InputError, StoreError
 from iscale.geometry import Region
 from iscale.slide.base import (
     DAMAGED,
-    NO_SOURCE,
     Pixels,
     SlideReader,
+    all_transparent,
     any_size,
     bands_of,
     check_free_memory,
@@ -26,10 +26,12 @@ from iscale.slide.base import (
     on_white,
     write_npy,
 )
+from iscale.slide.pixel_size import NO_SOURCE
 from iscale.words import by
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_BIT_DEPTH_AT = 24
+FLAT_SIGNATURES = (PNG_SIGNATURE, b"\xff\xd8\xff")
 
 BYTES_PER_PIXEL = 4
 """Pillow keeps RGB in four bytes."""
@@ -61,6 +63,8 @@ class FlatImage:
         self.decoding_bytes = h * w * per_pixel + (128 << 20)
         self.pixel_size_um: float | None = None
         self.pixel_size_source = NO_SOURCE
+        self.notices: tuple[str, ...] = ()
+        self.bounds: Region | None = None
 
     def read(self, level: int, region: Region) -> Pixels:
         """Not possible before `decode_to`; `DecodedImage` then reads what that wrote."""
@@ -99,6 +103,9 @@ class FlatImage:
             image.load()
         except DECODING_ERRORS as error:
             raise InputError(f"{self.path} cannot be decoded ({error})", DAMAGED) from error
+        has_alpha = image.mode in ("LA", "RGBA")
+        if has_alpha and not image.getbbox(alpha_only=True) and image.getbbox(alpha_only=False):
+            raise all_transparent(self.path, f"all {image.size[1]} x {image.size[0]} px")
 
 
 class DecodedImage:
@@ -115,6 +122,8 @@ class DecodedImage:
         self.levels = source.levels[:1]
         self.pixel_size_um = source.pixel_size_um
         self.pixel_size_source = source.pixel_size_source
+        self.notices = source.notices
+        self.bounds = source.bounds
         try:
             self._pixels: Pixels = np.load(npy, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:
@@ -178,7 +187,5 @@ def _looks_like(path: Path) -> str:
     """What the first bytes of a file are, for a message."""
     with path.open("rb") as file:
         head = file.read(64)
-    if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        return "it is a TIFF"
     printable = all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head)
     return f"it is text: {head[:24].decode('ascii')!r}" if printable else f"it begins with {head[:8].hex(' ')}"

@@ -281,6 +281,7 @@ def _attributes(slide: Path, grid: SlideGrid, slide_fingerprint: str, n_levels: 
         "raw_pixel_size_um": grid.raw_pixel_size_um,
         "pixel_size_um": grid.pixel_size_um,
         "content_shape_px": list(grid.content_shape_px),
+        **grid.bounds_parameter,
     }
 
 

@@ -34,6 +34,16 @@ UM_PER_UNIT = {
 SCREEN_DPI = (72.0, 96.0)
 """Resolutions that image editors write by default: about screens, not about slides."""
 
+NO_SOURCE = "the slide's metadata"
+"""``pixel_size_source`` of a reader whose file states no pixel size."""
+
+PRINT_DPI, PRINT_DPI_IN_INCH = 4_800.0, 12_000.0
+"""TIFF resolution tags up to the first, in any unit, and up to the second where they count in inch, are what printers,
+flatbed scanners and image editors write: 5.3 and 2.1 um. Microscopes are finer, and mostly count in cm."""
+
+Stated = tuple[float | None, str]
+"""A pixel size in um, None where none is known, and where it is stated, or why what is stated there is not taken."""
+
 REMEDY = "Give the side of a full-resolution pixel in um: --pixel-size-raw, or the file pixel-size-raw.txt."
 
 
@@ -54,45 +64,78 @@ def checked_pixel_size(value: str | float, source: str) -> float:
 
 
 def resolve_pixel_size(
-    metadata: tuple[float | None, str],
+    metadata: Stated,
     file: tuple[str | float | None, str] = (None, "pixel-size-raw.txt"),
     flag: tuple[str | float | None, str] = (None, "--pixel-size-raw"),
 ) -> tuple[float, str]:
     """The side of a full-resolution pixel in um, and where it was stated.
 
-    Each argument is the stated value, or None where nothing is stated, and the name of its source. All that is stated
-    must agree within 1 %; of values that agree the flag's is taken, then the file's, then the metadata's.
+    Each argument is the stated value, or None where nothing is stated, and the name of its source. What a person
+    states, by flag or file, wins over the metadata (`overruled` says so); flag and file must agree within 1 %, and the
+    flag's is taken.
 
     Raises
     ------
     InputError
-        A value is impossible, two contradict each other, or nothing is stated.
+        A value is impossible, flag and file contradict each other, or nothing is stated.
     """
-    stated = [
-        (checked_pixel_size(value, source), source) for value, source in (flag, file, metadata) if value is not None
-    ]
+    stated = [(checked_pixel_size(value, source), source) for value, source in (flag, file) if value is not None]
+    if not stated and metadata[0] is not None:
+        stated = [(checked_pixel_size(metadata[0], metadata[1]), metadata[1])]
     if not stated:
         raise InputError(f"the slide's pixel size is unknown: none in {metadata[1]}, {file[1]} or {flag[1]}", REMEDY)
     values = [value for value, _ in stated]
-    if max(values) > min(values) * (1 + CONTRADICTION):
-        listed = "; ".join(f"{value:g} um from {source}" for value, source in stated)
+    if _differ(*values):
+        listed = "; ".join(f"{value:g} um from {source}" for value, source in [*stated, metadata] if value is not None)
         raise InputError(
-            f"the slide's pixel size is stated with different values: {listed}",
-            "Correct or remove the wrong one; metadata that is wrong must be corrected in the slide file.",
+            f"the slide's pixel size is stated with different values: {listed}", "Correct or remove the wrong one."
         )
     return stated[0]
 
 
-def square(x_um: float, y_um: float, source: str) -> float:
-    """The side of pixels that are ``x_um`` wide and ``y_um`` high; refused where these differ by more than 2 %."""
-    if not (math.isfinite(x_um) and math.isfinite(y_um) and x_um > 0 and y_um > 0):
-        raise InputError(f"{source} states pixels of {x_um:g} x {y_um:g} um", "Correct the slide's metadata.")
+def overruled(metadata: Stated, taken: tuple[float, str]) -> str:
+    """What to warn of where the pixel size that is taken is not what the slide's metadata state; empty where it is.
+
+    >>> overruled((5.29, "a.tif (tags)"), (0.5, "--pixel-size-raw"))
+    '0.5 um from --pixel-size-raw is taken as the pixel size, against 5.29 um from a.tif (tags)'
+    """
+    value, source = metadata
+    if taken == metadata or source == NO_SOURCE or (value is not None and not _differ(value, taken[0])):
+        return ""
+    against = f"{value:g} um from {source}" if value is not None else source
+    return f"{taken[0]:g} um from {taken[1]} is taken as the pixel size, against {against}"
+
+
+def _differ(*values: float) -> bool:
+    return max(values) > min(values) * (1 + CONTRADICTION)
+
+
+def from_metadata(x_um: float, y_um: float, where: str, field: str) -> Stated:
+    """What a file states of its pixels, ``x_um`` wide and ``y_um`` high; no size where they cannot be those of a slide.
+
+    >>> from_metadata(0.5, 0.5, "a.svs", "MPP")
+    (0.5, 'a.svs (MPP)')
+    >>> from_metadata(0, 0, "a.svs", "MPP")
+    (None, 'a.svs (MPP: 0 x 0 um, which no slide has)')
+    """
+    if not (SMALLEST_UM <= x_um <= LARGEST_UM and SMALLEST_UM <= y_um <= LARGEST_UM):
+        return None, f"{where} ({field}: {x_um:g} x {y_um:g} um, which no slide has)"
     if max(x_um, y_um) > min(x_um, y_um) * (1 + ANISOTROPY):
-        raise InputError(
-            f"{source} states pixels that are not square: {x_um:g} um wide, {y_um:g} um high",
-            "Resample the slide to square pixels, or correct its metadata.",
-        )
-    return (x_um + y_um) / 2
+        return None, f"{where} ({field}: {x_um:g} um wide, {y_um:g} um high, which is not square)"
+    return (x_um + y_um) / 2, f"{where} ({field})"
+
+
+def from_tags(per_unit_x: float, per_unit_y: float, unit_um: float, where: str) -> Stated:
+    """What TIFF resolution tags state of the pixels; no size where they are those of print, or of a screen."""
+    field = "TIFF resolution tags"
+    sides = from_resolution(per_unit_x, per_unit_y, unit_um)
+    if sides is None:
+        return None, NO_SOURCE
+    finest = PRINT_DPI_IN_INCH if unit_um == UM_PER_UNIT["in"] else PRINT_DPI
+    dpi = UM_PER_UNIT["in"] / sides[0]
+    if dpi <= finest * (1 + CONTRADICTION):
+        return None, f"{where} ({field}: {dpi:g} dpi, {sides[0]:.4g} um, which is what printers and scanners write)"
+    return from_metadata(*sides, where, field)
 
 
 def from_resolution(per_unit_x: float, per_unit_y: float, unit_um: float) -> tuple[float, float] | None:

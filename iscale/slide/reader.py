@@ -5,32 +5,29 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import numpy as np
 import openslide
 from tifffile import TiffFile
 
 from iscale.errors import InputError, IscaleError
 from iscale.geometry import Region
-from iscale.slide.base import (
-    DAMAGED,
-    NO_SOURCE,
-    Pixels,
-    SlideReader,
-    bands_of,
-    check_region,
-    damaged,
-    on_white,
-    write_npy,
+from iscale.project.layout import IMAGE_SUFFIXES
+from iscale.slide.base import SlideReader
+from iscale.slide.dicom import DICOM_REMEDY, open_dicom
+from iscale.slide.flat_reader import FLAT_SIGNATURES, FlatImage
+from iscale.slide.openslide_reader import OpenSlideReader
+from iscale.slide.pixel_size import Stated
+from iscale.slide.tiff_image import (
+    TIFF_SIGNATURES,
+    check_complete,
+    chosen_of,
+    open_tiff,
+    slide_series,
+    stated_pixel_size,
 )
-from iscale.slide.flat_reader import FlatImage
-from iscale.slide.pixel_size import square
-from iscale.slide.tiff_reader import TiffReader, check_complete, open_tiff, stated_pixel_size
+from iscale.slide.tiff_reader import TiffReader
 
+SUFFIXES = IMAGE_SUFFIXES
 FLAT_SUFFIXES = (".jpg", ".jpeg", ".png")
-TIFF_SUFFIXES = (".tiff", ".tif", ".ome.tif", ".ome.tiff")
-SCANNER_SUFFIXES = (".svs", ".ndpi", ".scn", ".mrxs")
-SUFFIXES = (*TIFF_SUFFIXES, *SCANNER_SUFFIXES, *FLAT_SUFFIXES)
-"""Names of slide files that are read; upper case is accepted."""
 
 PLAIN_TIFF = "generic-tiff"
 """OpenSlide's name for tiled TIFFs of no known scanner. It opens more of them than it shows rightly: 16 bits are cut to
@@ -40,45 +37,50 @@ REMEDY = f"Give a slide as {', '.join(SUFFIXES)}."
 
 
 def open_slide(path: Path | str) -> SlideReader:
-    """A reader for a slide file.
+    """A reader for a slide file, by its content, whatever its suffix.
 
     JPEG and PNG go through Pillow (`needs_decoding`); scanners' formats through OpenSlide; other TIFFs through
-    OpenSlide where they are plain tiled 8-bit RGB, else through tifffile.
+    OpenSlide where they are plain tiled 8-bit RGB, else through tifffile, as do those that OpenSlide fails on.
 
     Raises
     ------
     InputError
-        The file is missing, empty, a folder, of a suffix or kind that is not read, cut off or damaged.
+        The file is missing, empty, a folder, of a kind that is not read, cut off or damaged.
     """
     path = Path(path)
-    _check_file(path)
-    if path.suffix.lower() in FLAT_SUFFIXES:
-        return FlatImage(path)
+    head = _checked_head(path)
     vendor = _vendor(path)
     if vendor == "dicom":
-        raise InputError(f"{path} is a DICOM slide, which is not supported", REMEDY)
-    if vendor in (None, PLAIN_TIFF):
-        return _open_tiff(path, vendor)
-    if path.suffix.lower() == ".svs":
-        with open_tiff(path) as tiff:
-            _check_all_complete(path, tiff)
-    return OpenSlideReader(path)
+        return open_dicom(path)
+    if path.suffix.lower() == ".mrxs" and vendor is None:
+        raise InputError(f"{path} is not a MIRAX slide, or its folder {path.stem} is missing", REMEDY)
+    if head.startswith(TIFF_SIGNATURES):
+        return _open_plain(path) if vendor in (None, PLAIN_TIFF) else _open_scanners(path, vendor)
+    if vendor is not None:
+        return OpenSlideReader(path)
+    if head.startswith(FLAT_SIGNATURES) or path.suffix.lower() in FLAT_SUFFIXES:
+        return FlatImage(path)
+    if path.suffix.lower() == ".dcm":
+        raise InputError(f"{path} is no DICOM slide", DICOM_REMEDY)
+    if path.suffix.lower() not in SUFFIXES:
+        raise InputError(f"{path} has the suffix {path.suffix!r}, and is no slide of a kind that is read", REMEDY)
+    return TiffReader(path)
 
 
-def _check_file(path: Path) -> None:
+def _checked_head(path: Path) -> bytes:
+    """The first bytes of a file, which must be one that can be read, and not empty."""
     if not path.exists():
         raise InputError(f"{path} does not exist", "Check the path and its spelling.")
     if path.is_dir():
         raise InputError(f"{path} is a folder, not a slide file", REMEDY)
-    if path.suffix.lower() not in SUFFIXES:
-        raise InputError(f"{path} has the suffix {path.suffix!r}, which is not that of a slide", REMEDY)
     try:
         with path.open("rb") as file:
-            empty = not file.read(1)
+            head = file.read(16)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}", "Check its permissions.") from error
-    if empty:
+    if not head:
         raise InputError(f"{path} is empty (0 bytes)", "Copy or export it again.")
+    return head
 
 
 def _vendor(path: Path) -> str | None:
@@ -89,90 +91,57 @@ def _vendor(path: Path) -> str | None:
     return vendor
 
 
-def _open_tiff(path: Path, vendor: str | None) -> SlideReader:
-    """A TIFF of no known scanner."""
-    if path.suffix.lower() == ".mrxs":
-        raise InputError(f"{path} is not a MIRAX slide, or its folder {path.stem} is missing", REMEDY)
+def _open_scanners(path: Path, vendor: str) -> SlideReader:
+    """A TIFF of a known scanner."""
+    if vendor == "aperio":
+        with open_tiff(path) as tiff:
+            _check_all_complete(path, tiff)
+    return _tried(path) or TiffReader(path)
+
+
+def _open_plain(path: Path) -> SlideReader:
+    """A TIFF of no known scanner; OpenSlide takes the first image of a file for the slide, and knows no channels."""
     with open_tiff(path) as tiff:
-        page = tiff.pages[0]
+        series = slide_series(tiff)
+        page = series.keyframe
         plain = (
-            vendor == PLAIN_TIFF
+            page.index == 0
             and not tiff.is_ome
+            and page.is_tiled
             and page.dtype == "uint8"
             and page.samplesperpixel == 3
             and page.planarconfig == 1
         )
         if plain:
             _check_all_complete(path, tiff)
-            return OpenSlideReader(path, stated_pixel_size(tiff, path))
-    return TiffReader(path)
+        size = stated_pixel_size(tiff, series, path)
+        notices = chosen_of(tiff, series)
+    reader = _tried(path, size) if plain else None
+    if reader is None:
+        return TiffReader(path)
+    reader.notices += notices
+    return reader
+
+
+def _tried(path: Path, pixel_size: Stated | None = None) -> OpenSlideReader | None:
+    """OpenSlide's reader of a TIFF, None where it cannot open the file or decode a tile in the middle: others may."""
+    try:
+        reader = OpenSlideReader(path, pixel_size)
+    except InputError:
+        return None
+    h, w = reader.levels[0]
+    try:
+        reader.probe(Region(h // 2, h // 2 + 1, w // 2, w // 2 + 1))
+    except openslide.OpenSlideError:
+        reader.close()
+        return None
+    return reader
 
 
 def _check_all_complete(path: Path, tiff: TiffFile) -> None:
     """Refuse a TIFF of which the slide or its pyramid was cut off; labels and thumbnails do not matter."""
-    for level in tiff.series[0].levels:
+    for level in slide_series(tiff).levels:
         check_complete(path, level.pages[0])
-
-
-TILE_PX = 1024
-"""OpenSlide is asked for tiles of this size on an absolute lattice: see `OpenSlideReader.read`."""
-
-
-class OpenSlideReader:
-    """A slide that OpenSlide reads; its size in um and the source of that, where they are not in ``mpp`` properties."""
-
-    needs_decoding = False
-    decoding_bytes = 16 * TILE_PX**2
-
-    def __init__(self, path: Path, pixel_size: tuple[float | None, str] | None = None) -> None:
-        self.path = path
-        try:
-            self._slide = openslide.OpenSlide(path)
-        except (openslide.OpenSlideError, OSError) as error:
-            raise InputError(f"{path} cannot be opened as a slide ({error})", DAMAGED) from error
-        self.levels: tuple[tuple[int, int], ...] = tuple((h, w) for w, h in self._slide.level_dimensions)
-        self.pixel_size_um, self.pixel_size_source = pixel_size or self._mpp()
-
-    def read(self, level: int, region: Region) -> Pixels:
-        """RGB pixels (y, x, 3) uint8 of a region of a level; what the slide does not cover is white.
-
-        OpenSlide takes positions in whole level-0 pixels. Where a level is not smaller by a whole number this shifts
-        what is read by part of a pixel, depending on where the reading starts; starting at the corners of fixed tiles
-        only, a pixel has one value whatever the region.
-        """
-        check_region(self.path, self.levels, level, region)
-        result = np.empty((*region.shape, 3), np.uint8)
-        h, w = self.levels[level]
-        for part in region.tiles(TILE_PX):
-            y, x = part.y0 // TILE_PX * TILE_PX, part.x0 // TILE_PX * TILE_PX
-            tile = part if level == 0 else Region(y, min(y + TILE_PX, h), x, min(x + TILE_PX, w))
-            result[part.within(region)] = self._read_tile(level, tile)[part.within(tile)]
-        return result
-
-    def decode_to(self, npy: Path) -> None:
-        """Write level 0 as an uncompressed (y, x, 3) uint8 ``.npy``."""
-        write_npy(npy, self.levels[0], (self.read(0, band) for band in bands_of(self.levels[0], TILE_PX)))
-
-    def close(self) -> None:
-        """Close the file."""
-        self._slide.close()
-
-    def _read_tile(self, level: int, tile: Region) -> Pixels:
-        downsample = self._slide.level_downsamples[level]
-        corner = round(tile.x0 * downsample), round(tile.y0 * downsample)
-        try:
-            image = self._slide.read_region(corner, level, (tile.shape[1], tile.shape[0]))
-        except openslide.OpenSlideError as error:
-            raise damaged(self.path, level, tile, error) from error
-        return on_white(np.asarray(image))
-
-    def _mpp(self) -> tuple[float | None, str]:
-        names = openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_MPP_Y
-        stated = [self._slide.properties.get(name) for name in names]
-        if None in stated:
-            return None, NO_SOURCE
-        source = f"{self.path.name} ({names[0]}, {names[1]})"
-        return square(float(stated[0]), float(stated[1]), source), source
 
 
 def main(slide: str, out: str) -> int:

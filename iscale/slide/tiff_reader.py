@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 import tifffile
@@ -17,20 +14,18 @@ import tifffile
 from iscale.errors import InputError
 from iscale.geometry import Region
 from iscale.slide.base import (
-    DAMAGED,
-    NO_SOURCE,
     Pixels,
+    all_transparent,
     bands_of,
     check_free_memory,
     check_region,
     damaged,
     on_white,
+    premultiplied_on_white,
     write_npy,
 )
-from iscale.slide.pixel_size import UM_PER_UNIT, checked_pixel_size, from_resolution, square
+from iscale.slide.tiff_image import check_complete, chosen_of, open_tiff, slide_series, stated_pixel_size
 from iscale.words import by
-
-logging.getLogger("tifffile").addHandler(logging.NullHandler())  # what it logs of broken files, our errors say
 
 LARGEST_SEGMENT_BYTES = 64 << 20
 """A TIFF whose tiles or strips decode to more is read only whole."""
@@ -40,8 +35,22 @@ WIDEST_STRIPS_PX = 16384
 
 EXPORT = "Export the slide as 8-bit RGB (brightfield), e.g. as a tiled pyramidal TIFF."
 
+CONVERT = "Convert it to a TIFF with tiles in JPEG, LZW or Deflate (vips tiffsave IN OUT.tif --tile --pyramid)."
+
+WITH_ALPHA = ((4, "RGB"), (4, "YCBCR"), (2, "MINISBLACK"), (2, "MINISWHITE"))
+
 INTERLEAVED = {"YXS", "YX", "YXC"}
 PLANAR = {"SYX", "CYX"}
+
+
+Alpha = Callable[[Pixels], Pixels]
+
+_ALPHA: dict[int, Alpha] = {1: premultiplied_on_white, 2: on_white}
+"""How to lay pixels over white, by the TIFF tag ExtraSamples; 0 is a sample of no known meaning."""
+
+ALPHA_PX = 16_000_000
+"""Alpha is looked at in all of a level up to so many pixels, else in windows spread over it."""
+WINDOWS, WINDOW_PX = 16, 64
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,12 @@ class _Level:
         return int(self.key.samplesperpixel) * len(self.pages)
 
     @property
+    def alpha(self) -> Alpha | None:
+        """What a sample beyond those of the colour is; None where it says nothing of transparency, or there is none."""
+        kinds = self.key.extrasamples
+        return _ALPHA.get(int(kinds[0])) if self.samples in (2, 4) and len(kinds) else None
+
+    @property
     def planes(self) -> int:
         """Separate planes of segments that a page holds (PlanarConfiguration 2)."""
         return int(self.key.shaped[0])
@@ -76,8 +91,8 @@ class _Level:
 class TiffReader:
     """A TIFF read segment by segment (tile or strip), so that a region costs the segments it touches.
 
-    Grey images become RGB. The file's first image of the largest size is the slide; SubIFDs are its pyramid. Refused is
-    what is cut short, or not 8-bit grey, RGB or RGBA.
+    Grey images become RGB. Which image of the file is the slide, `slide_series` says; SubIFDs are its pyramid. Refused
+    is what is cut short, or not 8-bit grey, RGB or RGBA.
     """
 
     def __init__(self, path: Path) -> None:
@@ -92,14 +107,16 @@ class TiffReader:
     def _describe(self) -> None:
         """Set the attributes from the file's directories."""
         path = self.path
-        series = max(self._tiff.series, key=lambda s: s.keyframe.imagelength * s.keyframe.imagewidth)
+        series = slide_series(self._tiff)
         _check_kind(path, series)
         self._levels = tuple(_level(level) for level in series.levels)
         self.levels: tuple[tuple[int, int], ...] = tuple(level.shape for level in self._levels)
         for level in self._levels:
             for page in level.pages:
                 check_complete(path, page)
-        self.pixel_size_um, self.pixel_size_source = stated_pixel_size(self._tiff, path)
+        self.pixel_size_um, self.pixel_size_source = stated_pixel_size(self._tiff, series, path)
+        self.bounds: Region | None = None
+        self.notices: tuple[str, ...] = chosen_of(self._tiff, series)
         first = self._levels[0]
         self._mapped = _memory_map(path, first)
         segment_bytes = math.prod(first.segment) * first.samples
@@ -107,21 +124,47 @@ class TiffReader:
         wide_strips = compressed and not first.key.is_tiled and first.shape[1] > WIDEST_STRIPS_PX
         large = segment_bytes > LARGEST_SEGMENT_BYTES and self._mapped is None
         self.needs_decoding = large or wide_strips
+        if first.alpha is None and first.samples in (2, 4):
+            self.notices += ("the sample beside the colours is not said to be alpha, and is left out",)
+        self._check_alpha()
         self.decoding_bytes = 3 * segment_bytes + 6 * math.prod(first.shape[1:]) * first.segment[0] + (64 << 20)
+
+    def _check_alpha(self) -> None:
+        """Refuse colours that are transparent everywhere, as far as the coarsest level can tell."""
+        if self._levels[-1].alpha is None or self.needs_decoding:
+            return
+        level, (h, w) = len(self.levels) - 1, self.levels[-1]
+        looked_at, regions = f"all {h} x {w} px", bands_of((h, w))
+        if h * w > ALPHA_PX:
+            rows, columns = (np.linspace(0, n - WINDOW_PX, WINDOWS).astype(int).tolist() for n in (h, w))
+            regions = (Region(y, y + WINDOW_PX, x, x + WINDOW_PX) for y in rows for x in columns)
+            looked_at = f"all {WINDOWS**2} windows of {WINDOW_PX} px that were looked at"
+        coloured = False
+        for region in regions:
+            channels = self._channels(level, region)
+            if channels[..., -1].any():
+                return
+            coloured |= bool(channels.any())
+        if coloured:
+            raise all_transparent(self.path, looked_at)
 
     def read(self, level: int, region: Region) -> Pixels:
         """RGB pixels (y, x, 3) uint8 of a region of a level, transparency on white."""
         check_region(self.path, self.levels, level, region)
-        source = self._levels[level]
+        return _to_rgb(self._channels(level, region), self._levels[level])
+
+    def _channels(self, level: int, region: Region) -> Pixels:
+        """Samples (y, x, c) of a region, as they are stored."""
         if level == 0 and self._mapped is not None:
-            return _to_rgb(np.array(self._mapped[region.slices]), source)
+            return np.array(self._mapped[region.slices])
+        source = self._levels[level]
         channels = np.full((*region.shape, source.samples), 255, np.uint8)
         try:
             for i, page in enumerate(source.pages):
                 self._fill(channels[..., i:] if len(source.pages) > 1 else channels, page, source, region)
         except Exception as error:  # codecs raise classes of their own
             raise damaged(self.path, level, region, error) from error
-        return _to_rgb(channels, source)
+        return channels
 
     def decode_to(self, npy: Path) -> None:
         """Write level 0 as an uncompressed (y, x, 3) uint8 ``.npy``, one row of segments after the other."""
@@ -164,81 +207,17 @@ class TiffReader:
         return pixels
 
 
-def open_tiff(path: Path) -> tifffile.TiffFile:
-    """The TIFF file, its directories parsed; refused where these are cut off."""
-    try:
-        tiff = tifffile.TiffFile(path)
-    except (tifffile.TiffFileError, OSError, ValueError) as error:
-        raise InputError(f"{path} is not a readable TIFF ({error})", DAMAGED) from error
-    try:
-        if not tiff.pages or not tiff.series:
-            raise ValueError("no image in it")
-    except Exception as error:  # corrupt directories raise whatever their bytes lead to
-        tiff.close()
-        raise InputError(f"{path} is not a readable TIFF ({error})", DAMAGED) from error
-    return tiff
-
-
-def check_complete(path: Path, page: Any) -> None:
-    """Refuse a page whose pixel data reach beyond the end of the file, with the bytes it should have and has."""
-    offsets, counts = np.asarray(page.dataoffsets, np.int64), np.asarray(page.databytecounts, np.int64)
-    if not len(offsets) or len(offsets) != len(counts):
-        raise InputError(f"{path}: an image in it has no pixel data", DAMAGED)
-    size = path.stat().st_size
-    end = int((offsets + counts).max())
-    if end > size:
-        missing = int(((offsets + counts) > size).sum())
-        raise InputError(
-            f"{path} is cut off: it has {size} bytes, its image data reach to byte {end} "
-            f"({missing} of {len(offsets)} tiles or strips are missing)",
-            DAMAGED,
-        )
-
-
-def stated_pixel_size(tiff: tifffile.TiffFile, path: Path) -> tuple[float | None, str]:
-    """Pixel size in um and its source, from OME metadata or else from the resolution tags of the first page."""
-    if tiff.ome_metadata and (stated := _ome_pixel_size(tiff.ome_metadata, path)):
-        return stated
-    tags = tiff.pages[0].tags
-    unit = {tifffile.RESUNIT.INCH: 25400.0, tifffile.RESUNIT.CENTIMETER: 1e4}.get(tags.valueof("ResolutionUnit", 2))
-    x, y = tags.valueof("XResolution"), tags.valueof("YResolution")
-    if unit is None or x is None or y is None or 0 in (x[1], y[1]):
-        return None, NO_SOURCE
-    sides = from_resolution(x[0] / x[1], y[0] / y[1], unit)
-    if sides is None:
-        return None, NO_SOURCE
-    source = f"{path.name} (TIFF resolution tags)"
-    return square(*sides, source), source
-
-
-def _ome_pixel_size(xml: str, path: Path) -> tuple[float, str] | None:
-    try:
-        root = ElementTree.fromstring(xml)
-    except ElementTree.ParseError:
-        return None
-    pixels = root.find(".//{*}Pixels")
-    if pixels is None or pixels.get("PhysicalSizeX") is None:
-        return None
-    source = f"{path.name} (OME PhysicalSizeX)"
-    sides = []
-    for axis in "XY":
-        unit = pixels.get(f"PhysicalSize{axis}Unit", "µm")
-        factor = UM_PER_UNIT.get(unit.strip() if unit.strip() in UM_PER_UNIT else unit.strip().lower())
-        if factor is None:  # "pixel" and "reference frame" are units without a length
-            return None
-        value = str(pixels.get(f"PhysicalSize{axis}") or pixels.get("PhysicalSizeX"))
-        sides.append(checked_pixel_size(f"{float(value) * factor}" if _is_number(value) else value, source))
-    return square(sides[0], sides[1], source), source
-
-
-def _is_number(text: str) -> bool:
-    return re.fullmatch(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*", text) is not None
-
-
 def _check_kind(path: Path, series: Any) -> None:
     """Refuse what is not an 8-bit brightfield image."""
     key = series.keyframe
     axes = series.get_axes(squeeze=True)
+    known = tifffile.TIFF.DECOMPRESSORS
+    for level in series.levels:
+        kind = level.keyframe.compression
+        if kind != tifffile.COMPRESSION.NONE and kind not in known:
+            name = getattr(kind, "name", None)
+            said = f"{name}, {int(kind)}" if name else f"compression {int(kind)}"
+            raise InputError(f"{path} is compressed in a way that is not read ({said})", CONVERT)
     if key.dtype != np.uint8:
         bits = key.bitspersample
         raise InputError(f"{path} has {bits} bits per channel ({key.dtype}), not 8", EXPORT)
@@ -250,7 +229,8 @@ def _check_kind(path: Path, series: Any) -> None:
     photometric = getattr(key.photometric, "name", str(key.photometric))
     if photometric not in ("RGB", "YCBCR", "MINISBLACK", "MINISWHITE", "CFA", "LINEAR_RAW"):
         raise InputError(f"{path} has colours of kind {photometric}", EXPORT)
-    if samples not in (1, 3) and not (samples == 4 and photometric == "RGB"):
+    in_one = int(key.samplesperpixel) == samples
+    if samples not in (1, 3) and not (in_one and (samples, photometric) in WITH_ALPHA):
         raise InputError(f"{path} has {samples} channels ({photometric}), not 1 (grey), 3 (RGB) or 4 (RGBA)", EXPORT)
 
 
@@ -284,8 +264,12 @@ def _segments(level: _Level, region: Region) -> Iterator[tuple[int, tuple[int, i
 
 def _to_rgb(channels: Pixels, level: _Level) -> Pixels:
     """Channels (y, x, c) as stored, as RGB."""
+    colours = 1 if channels.shape[2] < 3 else 3
+    values = channels[..., :colours]
     if level.key.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
-        channels = 255 - channels
-    if channels.shape[2] == 1:
-        return np.repeat(channels, 3, axis=2)
-    return on_white(channels) if channels.shape[2] == 4 else channels
+        values = 255 - values
+    if colours == 1:
+        values = np.repeat(values, 3, axis=2)
+    if level.alpha is None:
+        return np.ascontiguousarray(values)
+    return level.alpha(np.concatenate([values, channels[..., colours:]], axis=2))

@@ -355,7 +355,7 @@ def tissue_steps(
             )
 
     if user_mask:
-        parameters: dict[str, object] = {"user_mask": file_fingerprint(user_mask)}
+        parameters: dict[str, object] = {"user_mask": file_fingerprint(user_mask), **grid.bounds_parameter}
     else:
         parameters = {"version": VERSION}
         level = next((k for k, shape in enumerate(shapes) if prod(shape) <= OVERVIEW_PX), len(shapes) - 1)
@@ -396,7 +396,7 @@ def tissue_steps(
 def check(job: Job, alone: bool) -> None:
     """Read the stage's inputs before any work."""
     if job.files.user_mask:
-        read_user_mask(job.files.user_mask, job.grid)
+        job.notices += [f"tissue mask: {text}" for text in read_user_mask(job.files.user_mask, job.grid).notices]
 
 
 def steps(job: Job, workers: Workers, made: Mapping[str, str]) -> Iterator[Step]:

@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from iscale.arrays import block_share
 from iscale.errors import InputError
-from iscale.geometry import SUPERPIXEL_PX, Region, SlideGrid
+from iscale.geometry import STRAY, SUPERPIXEL_PX, Region, SlideGrid
 from iscale.slide.base import any_size
 
 Mask = npt.NDArray[np.bool_]
@@ -32,7 +32,9 @@ POLYGONS = "Export the annotations from QuPath: File, Export objects as GeoJSON.
 
 
 class UserMask(Protocol):
-    """Where the user says that tissue is."""
+    """Where the user says that tissue is; ``notices`` say what its positions are taken to count from."""
+
+    notices: tuple[str, ...]
 
     def superpixels(self, region: Region) -> Mask:
         """Which superpixels (y, x) of a region are tissue."""
@@ -58,33 +60,51 @@ def read_user_mask(path: Path | str, grid: SlideGrid) -> UserMask:
 
 
 class ImageMask:
-    """A mask image of any size that shows the whole slide; what is not 0 is tissue (and not transparent).
+    """A mask image of any size that shows the whole slide, or what of it was scanned; what is not 0 is tissue.
 
-    It is held at its own size, one byte a pixel: workers should open it once.
+    Nor is transparent. It is held at its own size, one byte a pixel: workers should open it once.
     """
 
     def __init__(self, path: Path, grid: SlideGrid) -> None:
-        self._grid = grid
         self._mask = _decode(path)
-        (h, w), (raw_h, raw_w) = self._mask.shape, grid.raw_shape_px
-        # One pixel of rounding is always granted: small masks of long slides cannot do better.
-        off = abs(w * raw_h - h * raw_w) / (h * raw_w)
-        if off > max(ASPECT, 1.0 / min(h, w)):
-            raise InputError(
-                f"{path} is {h} x {w} px (height x width, ratio {h / w:.3f}), the slide is {raw_h} x {raw_w} px "
-                f"(ratio {raw_h / raw_w:.3f})",
-                "Draw the mask over the whole slide, as it is stored: not cropped, turned or padded.",
-            )
+        self._part, self.notices = _shown(path, self._mask.shape, grid)
+        self._scale, self._content = grid.scale, grid.content_shape_px
         if not self._mask.any():
+            h, w = self._mask.shape
             raise InputError(f"{path} marks no tissue: all its {h} x {w} px are 0", "Mark tissue with values above 0.")
 
     def superpixels(self, region: Region) -> Mask:
         """Which superpixels (y, x) of a region are tissue: by the mask's pixel at their centre."""
-        h, w = self._grid.content_shape_px
-        rows, row_inside = _mask_index(region.y0, region.y1, h, self._mask.shape[0])
-        columns, column_inside = _mask_index(region.x0, region.x1, w, self._mask.shape[1])
+        (h, w), part, scale = self._content, self._part, self._scale
+        top, left, high, wide = (0.0, 0.0, float(h), float(w))
+        if part is not None:
+            top, left, high, wide = (n * scale for n in (part.y0, part.x0, *part.shape))
+        rows, row_inside = _mask_index(region.y0, region.y1, top, high, self._mask.shape[0])
+        columns, column_inside = _mask_index(region.x0, region.x1, left, wide, self._mask.shape[1])
         picked: Mask = self._mask[np.ix_(rows, columns)] & row_inside[:, None] & column_inside
         return picked
+
+
+def _shown(path: Path, shape: tuple[int, int], grid: SlideGrid) -> tuple[Region | None, tuple[str, ...]]:
+    """The part of the slide that an image of a shape shows, None for all of it, and what to tell of that."""
+    h, w = shape
+    frames = {None: grid.raw_shape_px} | ({grid.bounds_px: grid.bounds_px.shape} if grid.bounds_px else {})
+    off = {part: abs(w * raw_h - h * raw_w) / (h * raw_w) for part, (raw_h, raw_w) in frames.items()}
+    part = min(off, key=lambda one: (off[one], one is None))
+    # One pixel of rounding is always granted: small masks of long slides cannot do better.
+    if off[part] > max(ASPECT, 1.0 / min(h, w)):
+        raw_h, raw_w = grid.raw_shape_px
+        less = grid.bounds_px
+        scanned = f", the scanned part of it {less.shape[0]} x {less.shape[1]} px" if less else ""
+        raise InputError(
+            f"{path} is {h} x {w} px (height x width, ratio {h / w:.3f}), the slide is {raw_h} x {raw_w} px "
+            f"(ratio {raw_h / raw_w:.3f}){scanned}",
+            "Draw the mask over the whole slide, as it is stored: not cropped, turned or padded.",
+        )
+    if len(frames) == 1:
+        return None, ()
+    told = f"the scanned part of the slide ({part})" if part else "the whole slide"
+    return part, (f"{path.name} is laid over {told}, by its ratio of {h / w:.3f}",)
 
 
 @dataclass(frozen=True)
@@ -98,6 +118,7 @@ class _Polygon:
 class PolygonMask:
     """Polygons in full-resolution pixels of the slide, drawn for each region alone.
 
+    Where the slide states what of it was scanned, they may count from the corner of that: `SlideGrid.corner_of_others`.
     They come as GeoJSON: a FeatureCollection, a list of features, a feature or a geometry.
     """
 
@@ -106,6 +127,10 @@ class PolygonMask:
         raw = [rings for geometry in geometries_of(_load(path)) for rings in rings_of(path, geometry)]
         if not raw:
             raise InputError(f"{path} has no Polygon or MultiPolygon in it", POLYGONS)
+        low, high = (tuple(f([f(rings[0], 0) for rings in raw], 0).tolist()) for f in (np.min, np.max))
+        corner, told = grid.corner_of_others(path.name, low, high)
+        self.notices: tuple[str, ...] = (told,) if told else ()
+        raw = [[ring + corner for ring in rings] for rings in raw]
         _check_inside(path, raw, grid.raw_shape_px)
         self._polygons = [
             _Polygon(tuple(ring * scale for ring in rings), (*(rings[0].min(0) * scale), *(rings[0].max(0) * scale)))
@@ -146,10 +171,10 @@ def _decode(path: Path) -> Mask:
     return np.asarray((values != 0).any(-1))
 
 
-def _mask_index(start: int, stop: int, content_px: int, n: int) -> tuple[npt.NDArray[np.intp], Mask]:
-    """Index into a mask side of ``n`` for the centres of superpixels, and which centres lie on the slide."""
-    centre = (np.arange(start, stop) + 0.5) * SUPERPIXEL_PX / content_px
-    return np.minimum((centre * n).astype(np.intp), n - 1), centre < 1
+def _mask_index(start: int, stop: int, corner_px: float, side_px: float, n: int) -> tuple[npt.NDArray[np.intp], Mask]:
+    """Index into a mask side of ``n`` for the centres of superpixels, and which centres lie on what the mask shows."""
+    centre = ((np.arange(start, stop) + 0.5) * SUPERPIXEL_PX - corner_px) / side_px
+    return np.clip(np.floor(centre * n), 0, n - 1).astype(np.intp), (centre >= 0) & (centre < 1)
 
 
 def _load(path: Path) -> Any:
@@ -196,7 +221,7 @@ def _check_inside(path: Path, polygons: list[list[Ring]], raw_shape_px: tuple[in
     h, w = raw_shape_px
     low = np.min([rings[0].min(0) for rings in polygons], axis=0)
     high = np.max([rings[0].max(0) for rings in polygons], axis=0)
-    margin = 0.02 * max(h, w)
+    margin = STRAY * max(h, w)
     if (low < -margin).any() or high[0] > w + margin or high[1] > h + margin:
         limit = (w + margin, h + margin)
         outside = sum(bool((r[0].min(0) < -margin).any() or (r[0].max(0) > limit).any()) for r in polygons)

@@ -101,5 +101,6 @@ def open_prediction(run: Run, parts: Sequence[str] = ()) -> Prediction:
     genes = tuple(str(gene) for gene in run.expression["gene"].values)
     image = run.store.attributes("image")
     height, width = image["raw_shape_px"]
-    grid = SlideGrid((height, width), image["raw_pixel_size_um"], image["pixel_size_um"])
+    bounds = Region(*image["bounds"]) if "bounds" in image else None
+    grid = SlideGrid((height, width), image["raw_pixel_size_um"], image["pixel_size_um"], bounds)
     return Prediction(imputed_genes(run.store), genes, grid)

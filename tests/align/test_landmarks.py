@@ -11,6 +11,7 @@ import pytest
 
 from iscale.align.landmarks import find_landmarks, read_landmarks
 from iscale.errors import InputError
+from iscale.geometry import Region, SlideGrid
 
 CAPTURE = [[10.0, 20.0], [30.5, 40.0], [50.0, 65.0]]
 MOTHER = [[110.0, 120.0], [130.5, 140.0], [150.0, 165.0]]
@@ -141,6 +142,33 @@ def test_qupath_points_and_measurements_as_tsv(tmp_path: Path) -> None:
     several = write(tmp_path, "several.tsv", "\n".join([header, rows[0][:-1] + "5"]) + "\n")
     with pytest.raises(InputError, match="has a row for 5 points: their centroid is no landmark"):
         read_landmarks(capture, several, mother_um_per_px=0.25)
+
+
+@pytest.mark.parametrize("form", ["geojson", "tsv"])
+@pytest.mark.parametrize("reach", [0, 1000])
+def test_points_of_qupath_count_from_the_corner_of_what_was_scanned(tmp_path: Path, form: str, reach: float) -> None:
+    """Points that reach out of that count from the slide's."""
+    grid = SlideGrid((1000, 2000), 0.25, 0.5, Region(160, 672, 200, 968))
+    drawn = [[x + reach, y] for x, y in MOTHER]
+    if form == "geojson":
+        files = [
+            write(tmp_path, f"{name}.geojson", json.dumps([feature(n, at) for n, at in zip("abc", xy, strict=True)]))
+            for name, xy in (("c", CAPTURE), ("m", drawn))
+        ]
+    else:
+        rows = [f"{n}\t{x * 0.25}\t{y * 0.25}" for n, (x, y) in zip("abc", drawn, strict=True)]
+        named = zip("abc", CAPTURE, strict=True)
+        files = [
+            write(tmp_path, "c.csv", "".join(["name,x,y\n", *(f"{n},{x},{y}\n" for n, (x, y) in named)])),
+            write(tmp_path, "m.tsv", "\n".join(["Name\tCentroid X µm\tCentroid Y µm", *rows]) + "\n"),
+        ]
+    marks = read_landmarks(*files, mother_um_per_px=0.25, mother_grid=grid)
+    np.testing.assert_allclose(marks.mother_xy, np.add(drawn, [0, 0] if reach else [200, 160]))
+    np.testing.assert_array_equal(marks.capture_xy, CAPTURE)
+    assert ("the whole slide" if reach else "x 200, y 160") in marks.notices[0]
+    unbounded = read_landmarks(*files, mother_um_per_px=0.25, mother_grid=SlideGrid((1000, 2000), 0.25, 0.5))
+    np.testing.assert_allclose(unbounded.mother_xy, drawn)
+    assert unbounded.notices == ()
 
 
 def test_points_of_one_qupath_annotation_are_numbered_and_one_class_is_no_name(tmp_path: Path) -> None:

@@ -6,14 +6,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+from leica import write_scn
 from PIL import Image
 
 from iscale.errors import InputError
 from iscale.geometry import Region, SlideGrid
+from iscale.slide.reader import open_slide
 from iscale.slide.user_mask import read_user_mask
 
 GRID = SlideGrid((2000, 3000), 0.25, 0.5)
 WHOLE = Region(0, GRID.superpixel_shape[0], 0, GRID.superpixel_shape[1])
+
+
+SCANNED = Region(160, 672, 200, 968)
+CROPPED = SlideGrid((1000, 2000), 0.5, 0.5, SCANNED)
+UNCROPPED = SlideGrid((1000, 2000), 0.5, 0.5)
 
 
 def square(x: float, y: float, side: float) -> list[list[float]]:
@@ -145,3 +152,74 @@ def test_bad_mask_images_are_told(tmp_path: Path) -> None:
     (tmp_path / "mask.tif").touch()
     with pytest.raises(InputError, match=r"\.tif"):
         read_user_mask(tmp_path / "mask.tif", GRID)
+
+
+def rectangle(x0: float, y0: float, x1: float, y1: float) -> dict[str, Any]:
+    return feature("Polygon", [[[x0, y0], [x1, y0], [x1, y1], [x0, y1], [x0, y0]]])
+
+
+def superpixels(path: Path, grid: SlideGrid) -> np.ndarray:
+    return read_user_mask(path, grid).superpixels(Region(0, 64, 0, 128))
+
+
+def test_polygons_count_from_the_corner_of_what_was_scanned(tmp_path: Path) -> None:
+    moved = write(tmp_path, [rectangle(80 + 200, 40 + 160, 344 + 200, 280 + 160), rectangle(600, 456, 960, 664)])
+    expected = superpixels(moved, UNCROPPED)
+    path = write(tmp_path, [rectangle(80, 40, 344, 280), rectangle(400, 296, 760, 504)])
+    mask = read_user_mask(path, CROPPED)
+    assert np.array_equal(mask.superpixels(Region(0, 64, 0, 128)), expected)
+    assert expected.sum() > 400
+    (told,) = mask.notices
+    assert "tissue.geojson counts from the corner of the scanned part" in told
+    assert "x 200, y 160" in told
+    assert read_user_mask(path, UNCROPPED).notices == ()
+
+
+def test_polygons_that_reach_out_of_what_was_scanned_count_from_the_slides_corner(tmp_path: Path) -> None:
+    path = write(tmp_path, rectangle(280, 200, 1544, 440))
+    mask = read_user_mask(path, CROPPED)
+    assert np.array_equal(mask.superpixels(Region(0, 64, 0, 128)), superpixels(path, UNCROPPED))
+    assert "the corner of the whole slide" in mask.notices[0]
+
+
+def test_a_mask_image_of_the_scanned_part_is_laid_over_that(tmp_path: Path) -> None:
+    values = np.zeros((512, 768), np.uint8)
+    values[32:64, 48:480] = 255
+    for times in (1, 2, 4):
+        Image.fromarray(values[::times, ::times]).save(tmp_path / "mask-raw.png")
+        mask = read_user_mask(tmp_path / "mask-raw.png", CROPPED)
+        found = mask.superpixels(Region(0, 64, 0, 128))
+        rows, columns = np.nonzero(found)  # centres are at 16 i + 8; the part begins at y 160, x 200
+        assert (rows.min(), rows.max()) == (12, 13)
+        assert (columns.min(), columns.max()) == (15, 41)
+        assert found.sum() == 2 * 27
+        assert "is laid over the scanned part" in mask.notices[0]
+
+
+def test_a_mask_image_of_the_whole_slide_is_laid_over_that(tmp_path: Path) -> None:
+    values = np.zeros((100, 200), np.uint8)
+    values[10:20, 30:90] = 1
+    Image.fromarray(values).save(tmp_path / "mask-raw.png")
+    mask = read_user_mask(tmp_path / "mask-raw.png", CROPPED)
+    assert np.array_equal(mask.superpixels(Region(0, 64, 0, 128)), superpixels(tmp_path / "mask-raw.png", UNCROPPED))
+    assert "the whole slide" in mask.notices[0]
+    Image.fromarray(values[:, :90]).save(tmp_path / "mask-raw.png")
+    with pytest.raises(InputError, match="the scanned part of it 512 x 768 px"):
+        read_user_mask(tmp_path / "mask-raw.png", CROPPED)
+
+
+def test_a_leica_slide_states_what_was_scanned(tmp_path: Path) -> None:
+    """Drawn in QuPath around the one dark rectangle, a mask covers just that."""
+    scanned = np.full((512, 768, 3), 240, np.uint8)
+    scanned[48:208, 56:312] = (120, 60, 130)
+    write_scn(tmp_path / "s.scn", scanned, (200, 160), (1000, 2000))
+    reader = open_slide(tmp_path / "s.scn")
+    assert reader.levels[0] == (1000, 2000)
+    assert reader.pixel_size_um == pytest.approx(0.5)
+    assert reader.bounds == SCANNED
+    dark = reader.read(0, Region(0, 1000, 0, 2000)).astype(int).sum(axis=2) < 500
+    reader.close()
+    grid = SlideGrid(reader.levels[0], 0.5, 0.5, reader.bounds)
+    found = superpixels(write(tmp_path, rectangle(56, 48, 312, 208)), grid)[:62, :125]
+    assert np.array_equal(found, dark[:992].reshape(62, 16, 125, 16).mean((1, 3)) > 0.5)
+    assert found.sum() == 10 * 16

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -65,6 +65,12 @@ def slide_frame(units: Units, grid: SlideGrid) -> Frame:
     """Positions on the slide itself."""
     factor = per_unit(units, grid)
     return Frame(np.diag([factor, factor, 1.0]), NAMES[units], units)
+
+
+def moved(frame: Frame, corner: tuple[float, float]) -> Frame:
+    """The frame of positions that count from a corner (x, y), itself counted in the frame."""
+    shift = np.array([[1.0, 0.0, corner[0]], [0.0, 1.0, corner[1]], [0.0, 0.0, 1.0]])
+    return replace(frame, matrix=frame.matrix @ shift)
 
 
 def capture_frame(run: Run, name: str, units: Units, grid: SlideGrid) -> Frame:

@@ -93,6 +93,16 @@ def _class_of(text: str) -> str:
     return within.lower() if len(within) == len(text) - len("PathObject") else ""
 
 
+def span_of(path: Path) -> tuple[tuple[float, float], tuple[float, float]]:
+    """The lowest and the highest x, y of the areas' points, the file read once through; infinite where it has none."""
+    low, high = np.full(2, np.inf), np.full(2, -np.inf)
+    for feature in features(path):
+        for geometry in geometries_of(feature):
+            for rings in rings_of(path, geometry, least=1):
+                low, high = np.minimum(low, rings[0].min(0)), np.maximum(high, rings[0].max(0))
+    return (float(low[0]), float(low[1])), (float(high[0]), float(high[1]))
+
+
 class _Held:
     """Areas until a block is full.
 

@@ -15,7 +15,7 @@ from iscale.captures.readers.files import find_optional
 from iscale.errors import InputError
 from iscale.export.areas import geojson, labels, tables
 from iscale.export.areas.areas import AREAS_AT_ONCE, Areas, Block, simple_rings
-from iscale.export.areas.frame import NAMES, UNITS, Frame, Units, capture_frame, slide_frame
+from iscale.export.areas.frame import NAMES, UNITS, Frame, Units, capture_frame, moved, slide_frame
 from iscale.export.areas.polygons import PolygonAreas
 from iscale.export.areas.sums import Maps
 from iscale.geometry import Region, SlideGrid
@@ -103,6 +103,10 @@ def open_areas(options: AreaOptions, run: Run, maps: Maps, scratch: Path) -> Ope
         raise InputError(f"{path} has outlines: --radius-um can change nothing.", "It is for tables of spots.")
     frame = _frame(options, kind, run, grid)
     notices: list[str] = []
+    if kind == "polygons" and frame.of_slide and frame.units == "px" and grid.bounds_px is not None:
+        corner, told = grid.corner_of_others(path.name, *geojson.span_of(path))
+        frame = moved(frame, corner)
+        notices.append(f"{told}.")
     if kind == "spots":
         if options.radius_um is not None and not 0 < options.radius_um < float("inf"):
             raise InputError(f"--radius-um {options.radius_um:g} is no radius.", "Give um above 0.")

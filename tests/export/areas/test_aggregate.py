@@ -327,3 +327,26 @@ def test_scanpy_reads_what_is_written(run: Run, tmp_path: Path) -> None:
     backed = ad.read_h5ad(tmp_path / "found.h5ad", backed="r")
     np.testing.assert_array_equal(backed[3:5].to_memory().X, ad.read_h5ad(tmp_path / "found.h5ad").X[3:5])
     backed.file.close()
+
+
+@pytest.mark.parametrize("within", [True, False])
+def test_polygons_count_from_the_corner_of_what_was_scanned(
+    maps: NDArray[np.float32], tmp_path: Path, within: bool
+) -> None:
+    """Where the slide states that; polygons that reach out of it count from the slide's own corner."""
+    bounded = write_run(tmp_path / "run", maps)
+    high, wide = (len(maps[0]) - 30) * S, (len(maps[0, 0]) - 20) * S
+    bounded.store.set_attributes("image", bounds=[10 * S, 10 * S + high, 8 * S, 8 * S + wide])
+    dx, dy = (8, 10) if within else (0, 0)
+    last = (100 if within else 150) * S
+    boxes = [box(60 * S, 50 * S, 63 * S, 52 * S), box(last, 40 * S, last + S / 2, 41 * S)]
+    said = str(tmp_path / "said.h5ad")
+    text = aggregate_run(
+        bounded.store.folder,
+        str(write_geojson(tmp_path / "a.geojson", [feature([ring]) for ring in boxes])),
+        out=Path(said),
+    )
+    found = ad.read_h5ad(said)
+    np.testing.assert_allclose(found.X[0], maps[:, 50 + dy : 52 + dy, 60 + dx : 63 + dx].sum(axis=(1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(found.obsm["spatial_px"][0], [(61.5 + dx) * S, (51 + dy) * S])
+    assert ("the scanned part of the slide (x 256, y 320" if within else "the corner of the whole slide") in text
