@@ -167,7 +167,7 @@ OWN = (
         "iscale.regions.annotate",
         needs=("predict", "cluster"),
         fills={"annotation": ("predict",)},  # its tables depend on clusters, its maps do not
-        notices=("markers.csv",),
+        notices=("markers.csv", "markers.tsv"),
         results=True,
     ),
     Stage(

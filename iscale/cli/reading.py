@@ -41,8 +41,11 @@ def aggregate(
         ),
     ],
     genes: Genes = None,
+    to: Annotated[
+        Optional[str], typer.Option(help="h5ad, csv, or geojson (for QuPath). Default: by the name of --out, or h5ad.")
+    ] = None,
     out: Annotated[
-        Optional[Path], typer.Option(help="The .h5ad to write. Default: iSCALE_output/aggregate/NAME.h5ad.")
+        Optional[Path], typer.Option(help="The file to write. Default: iSCALE_output/aggregate/NAME.h5ad.")
     ] = None,
     units: Annotated[
         Optional[str], typer.Option(help="Of positions: px, um or analysis-px. Default: by format.")
@@ -54,7 +57,7 @@ def aggregate(
     ] = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Sum expression over cells, spots or bins: AnnData, one row each."""
+    """Sum expression over cells, spots or bins: AnnData, CSV or GeoJSON, one row each."""
     from iscale.engine.watchers import for_terminal
     from iscale.export.areas.aggregate import aggregate_run
 
@@ -63,6 +66,7 @@ def aggregate(
             run,
             over,
             genes=genes,
+            to=to,
             out=out,
             overwrite=overwrite,
             units=units,

@@ -67,7 +67,11 @@ TABLE_PARTS = ("tissue", "clusters", "clusters/refined", "annotation", "embeddin
 KINDS = {
     "h5ad": Kind("h5ad", f"{FOLDER}/bins-{{bin}}um.h5ad", (".h5ad",), bins=True, parts=TABLE_PARTS),
     "spatialdata": Kind(
-        "spatialdata", f"{FOLDER}/spatialdata-{{bin}}um.zarr", (".zarr",), bins=True, parts=TABLE_PARTS
+        "spatialdata",
+        f"{FOLDER}/spatialdata-{{bin}}um.zarr",
+        (".zarr",),
+        bins=True,
+        parts=(*TABLE_PARTS, "captures"),
     ),
     "ome-zarr": Kind("ome_zarr", f"{FOLDER}/genes.ome.zarr", (".zarr",), channels=True),
     "ome-tiff": Kind("ome_tiff", f"{FOLDER}/genes.ome.tif", (".ome.tif", ".ome.tiff"), channels=True),

@@ -1,7 +1,8 @@
-"""A SpatialData store: the image, clusters and labels as rasters, bins by genes as a table of a raster of bins.
+"""A SpatialData store: the image, clusters and labels as rasters, bins by genes as a table of a raster of bins, and
+captures as shapes.
 
-Written as spatialdata 0.7 writes it (container 0.2, rasters 0.3, tables 0.2, all Zarr v3), without that package: it and
-ours ask for different versions of dask.
+Written as spatialdata 0.7 writes it (container 0.2, rasters and shapes 0.3, tables 0.2, all Zarr v3), without that
+package: it and ours ask for different versions of dask.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import zarr
 from iscale.export.h5ad import about, write_anndata
 from iscale.export.request import Request, tiles
 from iscale.export.rows import Column, Piece, Table, obs_columns, obsm_columns
+from iscale.export.shapes import write_captures
 from iscale.geometry import SUPERPIXEL_PX
 from iscale.store.anndata_file import Zarr
 from iscale.store.layout import MASK_SHARD_SUPERPIXELS, SHARD_SUPERPIXELS
@@ -46,6 +48,9 @@ def write(request: Request) -> str:
     root = zarr.open_group(request.part, mode="w", zarr_format=3)
     linked = _write_image(request, root.create_group("images").create_group("he"))
     names = _write_labels(request, root.create_group("labels"), table)
+    shapes = write_captures(
+        request, root.create_group("shapes"), request.part / "shapes", {"he", TABLE, *names}, SYSTEMS
+    )
     root.create_group("tables")
     group = root.create_group(f"tables/{TABLE}")
     keys = {"region": BINS, "region_key": REGION_KEY, "instance_key": INSTANCE_KEY}
@@ -54,8 +59,9 @@ def write(request: Request) -> str:
     write_anndata(Zarr(group), request, table, obs, obsm_columns(request), uns)
     group.attrs.update({"spatialdata-encoding-type": "ngff:regions_table", "version": "0.2", **keys})
     root.attrs.update({"spatialdata_attrs": {"version": "0.2"}})
+    elements = [*(f"labels/{name}" for name in names), *(f"shapes/{name}" for name in shapes)]
     return (
-        f"images/he ({linked}), labels/{', labels/'.join(names)}, tables/{TABLE}: {plural(table.rows, 'bin')} of "
+        f"images/he ({linked}), {', '.join(elements)}, tables/{TABLE}: {plural(table.rows, 'bin')} of "
         f"{request.bin_um:g} um with tissue x {plural(len(request.genes), 'gene')}."
     )
 

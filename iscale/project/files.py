@@ -103,7 +103,7 @@ class ProjectFiles:
     pixel_size_raw
         Pixel size of ``he-raw.*`` in um.
     markers, gene_names, user_mask
-        ``markers.csv``, ``gene-names.txt``, and ``mask-raw.png`` or ``mask*.geojson``.
+        ``markers.csv`` (or ``.tsv``), ``gene-names.txt``, and ``mask-raw.png`` or ``mask*.geojson``.
     user_cells
         ``cells-raw.png`` or ``cells*.geojson``: where the user says that nuclei are.
     """
@@ -148,7 +148,7 @@ def find_project(
         radius_raw=optional_file(mother / "radius-raw.txt"),
         radius=optional_file(mother / "radius.txt"),
         pixel_size_raw=optional_file(mother / "pixel-size-raw.txt"),
-        markers=optional_file(mother / "markers.csv"),
+        markers=_markers(mother),
         gene_names=optional_file(mother / "gene-names.txt"),
         user_mask=_drawn(root, mother, "mask", "tissue masks"),
         user_cells=_drawn(root, mother, "cells", "masks of cells"),
@@ -164,6 +164,17 @@ def find_captures(path: str | PathLike[str], names: Sequence[str] | None = None)
     known = _known_captures(root)
     check_capture_names(root, names or ())
     return tuple(_capture(known[name]) for name in (sorted(known) if names is None else dict.fromkeys(names)))
+
+
+def _markers(mother: Path) -> Path | None:
+    """The table of marker genes, ``markers.csv`` or ``markers.tsv``; refused where both are there."""
+    found = with_suffix(mother, "markers", (".csv", ".tsv"))
+    if len(found) > 1:
+        raise InputError(
+            f"{mother} holds {len(found)} tables of marker genes: {', '.join(path.name for path in found)}.",
+            "Keep one of them.",
+        )
+    return optional_file(found[0]) if found else None
 
 
 def _choose_captures(root: Path, names: Sequence[str] | None) -> tuple[tuple[CaptureFiles, ...], tuple[str, ...]]:

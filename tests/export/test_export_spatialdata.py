@@ -10,12 +10,19 @@ from types import SimpleNamespace
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
+import shapely
 import zarr
+from scipy import sparse
 from whole_runs import GENES, binned, write_whole_run
 
+from iscale import on_mother
+from iscale.captures.spots import Capture
+from iscale.captures.stage import write_capture
 from iscale.export import spatialdata
 from iscale.export.command import export_run
+from iscale.geometry import SlideGrid
 from iscale.results import Run
 
 READ = """
@@ -35,6 +42,10 @@ for level, node in data["he"].children.items():
 _, joined = join_spatialelement_table(data, spatial_element_names=["bins"], table_name="expression", how="left")
 found |= {"x": table.X, "instances": np.asarray(get_element_instances(data["bins"])), "joined": joined.X}
 found |= {name: table.obs[name].to_numpy() for name in ("bin_id", "array_row", "array_col")}
+for name, spots in data.shapes.items():
+    placed = sd.transform(spots, to_coordinate_system="px")
+    found[f"shapes/{name}"] = np.column_stack([spots.geometry.x, spots.geometry.y, spots.radius, placed.geometry.x])
+    found[f"names/{name}"] = spots.index.to_numpy().astype(str)
 np.savez(out, **found)
 matrices = {
     f"{name} {system}": get_transformation(data[name], to_coordinate_system=system)
@@ -48,7 +59,42 @@ print(json.dumps({"matrices": matrices, "x": list(map(float, extent["x"])), "ver
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return write_whole_run(tmp_path_factory.mktemp("spatialdata") / "iSCALE_output")
+    run = write_whole_run(tmp_path_factory.mktemp("spatialdata") / "iSCALE_output")
+    run.store.make_group("captures", {})
+    for name in CAPTURES:
+        write_capture(run.store, capture_called(name), SlideGrid((160 * 16, 192 * 16), 0.5, 0.5))
+    return run
+
+
+CAPTURES = {"D1": "D1", "Bins": "capture_Bins"}
+"""Captures, and what their shapes are called: a raster is called bins already."""
+
+TURNED = np.array([[0.0, -2.0, 2400.0], [2.0, 0.0, 300.0], [0.0, 0.0, 1.0]])
+OWN = np.array([[100.0, 40.0], [200.0, 350.0], [625.5, 411.25]])
+
+
+def capture_called(name: str) -> Capture:
+    """Three spots of 30 um about their middles, turned onto the slide."""
+    at = OWN @ TURNED[:2, :2].T + TURNED[:2, 2]
+    counts = sparse.csr_matrix(np.ones((3, 1), np.float32))
+    spots = tuple(f"{name}-{i}" for i in range(3))
+    return Capture(name, spots, ("KRT8",), counts, at, 30.0, transform=TURNED, source_xy_px=OWN)
+
+
+def test_captures_are_circles_in_um_on_the_slide(run: Run, tmp_path: Path) -> None:
+    said = export_run(run.store.folder, "spatialdata", out=tmp_path / "sd.zarr", genes="KRT8", bin_um=32)
+    assert "shapes/capture_Bins, shapes/D1" in said
+    for capture, name in CAPTURES.items():
+        table = pd.read_parquet(tmp_path / "sd.zarr" / "shapes" / name / "shapes.parquet")
+        assert table.index.tolist() == [f"{capture}-{i}" for i in range(3)]
+        points = shapely.from_wkb(table["geometry"].to_numpy())
+        expected = on_mother(run.captures[capture])
+        np.testing.assert_allclose(expected, (OWN @ TURNED[:2, :2].T + TURNED[:2, 2]) * 0.5)
+        np.testing.assert_array_equal(shapely.get_coordinates(points), expected)
+        assert table["radius"].tolist() == [30.0] * 3
+        about = zarr.open_group(tmp_path / "sd.zarr", path=f"shapes/{name}", mode="r").attrs.asdict()
+        scales = {t["output"]["name"]: t["scale"] for t in about["coordinateTransformations"]}
+        assert scales == {"global": [1.0, 1.0], "um": [1.0, 1.0], "px": [2.0, 2.0]}
 
 
 @pytest.fixture
@@ -133,6 +179,10 @@ def test_spatialdata_reads_it(run: Run, tmp_path: Path, python: str, bin_um: int
         np.testing.assert_allclose(read["joined"], expected, rtol=1e-6)
         assert (read["labels/bins"][i, j] == read["bin_id"]).all()
         assert set(read["instances"]) - {0} == set(read["bin_id"])
+        for capture, name in CAPTURES.items():
+            xy = (OWN @ TURNED[:2, :2].T + TURNED[:2, 2]) * 0.5
+            np.testing.assert_allclose(read[f"shapes/{name}"], np.column_stack([xy, [30.0] * 3, xy[:, 0] / 0.5]))
+            assert read[f"names/{name}"].tolist() == [f"{capture}-{i}" for i in range(3)]
         np.testing.assert_array_equal(read["labels/cluster_4"], run.clusters.values[0])
         levels = [run.image[level]["image"].values for level in run.image.children]
         for k, level in enumerate(levels):

@@ -10,6 +10,7 @@ import pytest
 
 from iscale.errors import InputError
 from iscale.project.files import find_project, read_gene_names, read_number
+from iscale.regions.marker_table import named_markers
 
 
 def write(path: Path, text: str = "x") -> Path:
@@ -119,3 +120,16 @@ print([module for module in ("torch", "sklearn") if module in sys.modules])
 """
     found = subprocess.check_output([sys.executable, "-c", code, str(tiny_project)], text=True)
     assert found.split("\n")[:2] == ["[]", "[]"]
+
+
+def test_marker_genes_may_be_separated_by_commas_or_tabs(bare_project: Path) -> None:
+    mother = bare_project / "MotherImage"
+    assert find_project(bare_project).markers is None
+    (mother / "markers.tsv").write_text("gene\tlabel\nG0\tleft\nG1\tright\n")
+    assert find_project(bare_project).markers == mother / "markers.tsv"
+    assert named_markers(mother / "markers.tsv") == ("G0", "G1")
+    (mother / "markers.csv").write_text("gene,label\nG0,left\n")
+    with pytest.raises(InputError, match=r"2 tables of marker genes: markers\.csv, markers\.tsv"):
+        find_project(bare_project)
+    (mother / "markers.tsv").unlink()
+    assert find_project(bare_project).markers == mother / "markers.csv"

@@ -1,4 +1,4 @@
-"""``iscale aggregate RUN --over PATH``: expression summed over cells, spots or bins, written as AnnData."""
+"""``iscale aggregate RUN --over PATH``: expression summed over cells, spots or bins: AnnData, CSV or GeoJSON."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from iscale.export.areas.frame import Inside
 from iscale.export.areas.geojson import IDS
 from iscale.export.areas.open import AreaOptions, Kind, Opened, open_areas
 from iscale.export.areas.sums import LAYERS, ExcessCover, FoundFacts, Maps, found_columns, open_maps, sum_over
+from iscale.export.areas.text import write_csv, write_geojson
 from iscale.export.areas.writer import TableWriter
 from iscale.model.genes import choose_genes
 from iscale.project.layout import file_name
@@ -30,7 +31,9 @@ from iscale.results import Run, open_run
 from iscale.words import plural
 
 FOLDER = "aggregate"
-SUFFIX = ".h5ad"
+H5AD, GEOJSON, CSV = "h5ad", "geojson", "csv"
+FORMATS = (H5AD, GEOJSON, CSV)
+"""What can be written, each with its name as suffix."""
 
 BOUND = (
     "layers['uncertainty'] adds the spreads of the superpixels up, as if all erred together: the spread of a sum is at "
@@ -43,6 +46,7 @@ def aggregate_run(
     over: str,
     *,
     genes: str | Sequence[str] | None = None,
+    to: str | None = None,
     out: Path | None = None,
     overwrite: bool = False,
     units: str | None = None,
@@ -51,7 +55,7 @@ def aggregate_run(
     uncertainty: bool = True,
     watcher: Watcher | None = None,
 ) -> str:
-    """Sum a run's expression over areas, and write one row for each, in the order of their file, as AnnData.
+    """Sum a run's expression over areas, and write one row for each, in the order of their file.
 
     A superpixel's expected counts are taken to lie evenly on it: an area gets the share that it covers. Where areas
     overlap, each gets its own.
@@ -64,8 +68,11 @@ def aggregate_run(
         A file of areas, a Xenium folder, or ``bins:`` and a side in um: see `iscale.export.areas.open`.
     genes
         As for `iscale.model.genes.choose_genes`: any that the run can tell; those of ``run.expression`` where None.
+    to
+        ``h5ad``: AnnData; ``csv``: a table; ``geojson``: objects with their outlines in full-resolution pixels of the
+        slide and their sums as measurements, for QuPath. What ``out`` ends in where None, else ``h5ad``.
     out
-        The ``.h5ad`` to write; ``aggregate/<name of the file>.h5ad`` of the run's output where None.
+        The file to write; ``aggregate/<name of the file>.<to>`` of the run's output where None.
     overwrite
         Whether one that is there is replaced.
     units
@@ -75,7 +82,7 @@ def aggregate_run(
     radius_um
         Of spots.
     uncertainty
-        Whether the layer ``uncertainty`` is written, where the run has it.
+        Whether the layer ``uncertainty`` is written, where the run has it; CSV and GeoJSON have none.
     watcher
         Who is told of progress.
 
@@ -96,13 +103,16 @@ def aggregate_run(
     maps = open_maps(opened)
     names = choose_genes(genes, maps.source)
     options = AreaOptions(over, units, capture, radius_um)
-    target = _target(opened, over, out, overwrite)
-    matrices = tuple(LAYERS) if uncertainty and maps.has_uncertainty else ("X",)
+    target, kind = _target(opened, over, out, to, overwrite)
+    matrices = tuple(LAYERS) if uncertainty and maps.has_uncertainty and kind == H5AD else ("X",)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(target) as part, TemporaryDirectory(prefix=".aggregate-", dir=target.parent) as scratch:
             areas = open_areas(options, opened, maps, Path(scratch))
-            text = _write(part, areas, maps, names, matrices, Path(scratch), watcher or Silence(), options)
+            _check_outlines(kind, areas, over)
+            table = part if kind == H5AD else Path(scratch) / "table.h5ad"
+            text = _write(table, areas, maps, names, matrices, Path(scratch), watcher or Silence(), options)
+            text += _as_text(kind, table, areas, maps, part)
     except OSError as error:
         raise StoreError(
             f"{target}: cannot be written ({error.strerror or error}).", "Make room, or choose another file with --out."
@@ -112,14 +122,43 @@ def aggregate_run(
     return f"{text}\nWritten: {target}"
 
 
-def _target(run: Run, over: str, out: Path | None, overwrite: bool) -> Path:
+def _target(run: Run, over: str, out: Path | None, to: str | None, overwrite: bool) -> tuple[Path, str]:
+    """The file to write, and in which format."""
+    told = "" if out is None else Path(out).suffix.removeprefix(".")
+    kind = to or (told if told in FORMATS else H5AD)
+    if kind not in FORMATS:
+        raise InputError(f"--to {kind}: there is no such format.", f"Choose one of {', '.join(FORMATS)}.")
     name = over.replace(":", "-") if over.startswith("bins:") else Path(over).name.split(".")[0]
-    target = run.store.folder / FOLDER / f"{file_name(name) or 'areas'}{SUFFIX}" if out is None else Path(out)
-    if target.suffix != SUFFIX:
-        raise InputError(f"{target} does not end in {SUFFIX}.", f"What is written is AnnData: name it NAME{SUFFIX}.")
+    target = run.store.folder / FOLDER / f"{file_name(name) or 'areas'}.{kind}" if out is None else Path(out)
+    if target.suffix != f".{kind}":
+        raise InputError(
+            f"{target} does not end in .{kind}.",
+            f"Name it NAME.{kind}, or choose another format with --to: {', '.join(FORMATS)}.",
+        )
     if target.is_dir() or (target.exists() and not overwrite):
         raise InputError(f"{target} is there already.", "Choose another with --out, or replace it with --overwrite.")
-    return target
+    if target.exists() and Path(over).exists() and target.samefile(over):
+        raise InputError(f"{target} is the file of the areas.", "Choose another with --out.")
+    return target, kind
+
+
+def _check_outlines(kind: str, opened: Opened, over: str) -> None:
+    if kind == GEOJSON and opened.outlines is None:
+        raise InputError(
+            f"{over} is an image of labels: it has no outlines to write as GeoJSON.",
+            "Write a table, --to csv or h5ad, or give the cells as polygons.",
+        )
+
+
+def _as_text(kind: str, table: Path, opened: Opened, maps: Maps, target: Path) -> str:
+    """Write the table in a format of text; what is to be said of it."""
+    if kind == CSV:
+        write_csv(table, target)
+    if kind == GEOJSON and opened.outlines is not None:
+        left_out = write_geojson(table, opened.outlines(), opened.frame, maps.grid, target)
+        if left_out:
+            return f"\nNot written, as they enclose nothing: {plural(left_out, 'area')}."
+    return ""
 
 
 def _write(

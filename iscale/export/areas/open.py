@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -76,11 +77,15 @@ class AreaOptions:
 
 @dataclass(frozen=True)
 class Opened:
-    """Areas, the frame that their positions were taken to be in, and what they were read as."""
+    """Areas, the frame that their positions were taken to be in, and what they were read as.
+
+    ``outlines`` reads them again, in the frame; of labels there are none.
+    """
 
     areas: Areas
     frame: Frame
     kind: Kind
+    outlines: Callable[[], Iterator[Block]] | None = None
 
 
 def open_areas(options: AreaOptions, run: Run, maps: Maps, scratch: Path) -> Opened:
@@ -89,11 +94,11 @@ def open_areas(options: AreaOptions, run: Run, maps: Maps, scratch: Path) -> Ope
     if options.over.startswith(BINS):
         _no_frame(options, "bins", "They lie on the slide, in um.")
         side = _bin_side(options.over, grid)
-        blocks = _square_bins(side, grid, maps.on_tissue)
+        outlines: Callable[[], Iterator[Block]] = partial(_square_bins, side, grid, maps.on_tissue)
         frame = slide_frame("um", grid)
         what = f"square bins of {side:g} um that touch tissue"
-        areas = PolygonAreas(what, options.over, blocks, frame, grid.superpixel_shape, scratch)
-        return Opened(areas, frame, "bins")
+        areas = PolygonAreas(what, options.over, outlines(), frame, grid.superpixel_shape, scratch)
+        return Opened(areas, frame, "bins", outlines)
     path = _file(Path(options.over).expanduser())
     kind = kind_of(path)
     if kind == "labels":
@@ -111,12 +116,14 @@ def open_areas(options: AreaOptions, run: Run, maps: Maps, scratch: Path) -> Ope
         if options.radius_um is not None and not 0 < options.radius_um < float("inf"):
             raise InputError(f"--radius-um {options.radius_um:g} is no radius.", "Give um above 0.")
         radius = None if options.radius_um is None else options.radius_um / (frame.scale * grid.superpixel_um)
-        blocks = tables.read_spots(path, radius)
+        outlines = partial(tables.read_spots, path, radius)
+    elif kind == "polygons":
+        outlines = partial(geojson.read_geojson, path, notices)
     else:
-        blocks = geojson.read_geojson(path, notices) if kind == "polygons" else TABLES[kind](path)
+        outlines = partial(TABLES[kind], path)
     what = f"{kind} of {path.name}, in {frame.said}"
-    areas = PolygonAreas(what, str(path), blocks, frame, grid.superpixel_shape, scratch, notices)
-    return Opened(areas, frame, kind)
+    areas = PolygonAreas(what, str(path), outlines(), frame, grid.superpixel_shape, scratch, notices)
+    return Opened(areas, frame, kind, outlines)
 
 
 def kind_of(path: Path) -> Kind:

@@ -150,7 +150,17 @@ def test_a_target_that_is_there_stays(run: Run, tmp_path: Path) -> None:
     aggregate_run(run.store.folder, str(path), out=out, overwrite=True)
     assert out.stat().st_size > 1000
     with pytest.raises(InputError, match="does not end in"):
-        aggregate_run(run.store.folder, str(path), out=tmp_path / "found.csv")
+        aggregate_run(run.store.folder, str(path), out=tmp_path / "found.txt")
+    with pytest.raises(InputError, match=r"does not end in \.geojson"):
+        aggregate_run(run.store.folder, str(path), to="geojson", out=tmp_path / "found.csv")
+    with pytest.raises(InputError, match="--to xlsx: there is no such format"):
+        aggregate_run(run.store.folder, str(path), to="xlsx")
+    with pytest.raises(InputError, match="is the file of the areas"):
+        aggregate_run(run.store.folder, str(path), out=path, overwrite=True)
+    np.save(tmp_path / "labels.npy", np.ones((144, 160), int))
+    with pytest.raises(InputError, match="it has no outlines to write as GeoJSON"):
+        aggregate_run(run.store.folder, str(tmp_path / "labels.npy"), to="geojson", out=tmp_path / "no.geojson")
+    assert not (tmp_path / "no.geojson").exists()
 
 
 def test_a_target_that_cannot_be_finished_leaves_the_old_one(
