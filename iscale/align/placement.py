@@ -66,9 +66,9 @@ def by_matrix(path: Path) -> Transform:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = [[float(cell) for cell in row] for row in csv.reader(file) if row]
-    except (ValueError, UnicodeDecodeError) as error:
+    except ValueError:  # also where it is no text
         raise InputError(
-            f"{path} holds no matrix: {error}.", "Give 3 rows of 3 numbers, separated by commas."
+            f"{path} holds no matrix: not all of it are numbers.", "Give 3 rows of 3 numbers, separated by commas."
         ) from None
     return Transform(np.linalg.inv(checked_matrix(rows, str(path))).astype(np.float64), "given")
 

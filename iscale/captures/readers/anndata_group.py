@@ -38,9 +38,10 @@ Checked = Callable[[Values, Values, Values], NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class AnnDataTable:
-    """What is read of an AnnData: spots (its index, their ids, are unique strings), genes, (spot, gene) float32 counts.
+    """What is read of an AnnData: spots (its index are their ids, strings), genes, (spot, gene) float32 counts.
 
-    Counts are whole numbers, 0 or more; notices say where they are from, and what was left out.
+    Ids are unique once `check_unique` has passed them. Counts are whole numbers, 0 or more; notices say where they are
+    from, and what was left out.
     """
 
     obs: pd.DataFrame
@@ -83,16 +84,10 @@ def anndata_errors(source: str, root: Any = None) -> Iterator[None]:
 def read_table(group: Any, source: str) -> AnnDataTable:
     """Read spots, genes and raw counts of an AnnData's root, ``h5py.Group`` or ``zarr.Group``; ``source`` names it.
 
-    An InputError where there are no raw counts, ids are given twice, or sizes do not fit.
+    An InputError where there are no raw counts, or sizes do not fit.
     """
     obs = read_frame(group, "obs")
     obs.index = pd.Index([str(name) for name in obs.index], dtype=object)
-    twice = [name for name, times in Counter(obs.index).items() if times > 1]
-    if twice:
-        raise InputError(
-            f"{source}: {len(twice)} names of obs are given more than once: {', '.join(twice[:3])}.",
-            "Make them unique (adata.obs_names_make_unique()) and write it again.",
-        )
     place, counts, notice = _raw_counts(group, source)
     var = read_frame(group, place.replace("X", "var") if place.startswith("raw") else "var")
     if counts.shape != (len(obs), len(var)):
@@ -105,6 +100,17 @@ def read_table(group: Any, source: str) -> AnnDataTable:
     counts, var, left_out = _only_genes(counts, var, source)
     symbols, ids = genes_of(var)
     return AnnDataTable(obs, symbols, ids, counts, (notice, *left_out))
+
+
+def check_unique(table: AnnDataTable, source: str) -> None:
+    """Refuse spots of one name: what is known of one would be taken for the other's."""
+    twice = [name for name, times in Counter(table.obs.index).items() if times > 1]
+    if twice:
+        raise InputError(
+            f"{source}: {len(twice)} names of obs are given more than once: {', '.join(twice[:3])}.",
+            "Make them unique (adata.obs_names_make_unique()) and write it again; sections that were joined, by a "
+            "column library_id too.",
+        )
 
 
 def rows_of(table: AnnDataTable, rows: NDArray[np.intp], what: str) -> AnnDataTable:

@@ -184,8 +184,12 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_bytes().decode("utf-8-sig"))
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}.", "Check the file.") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not valid JSON: {error}.", remedy) from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path} is not valid JSON: line {error.lineno}, column {error.colno}.", remedy) from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not valid JSON: it is no text in UTF-8.", remedy) from None
+    except (ValueError, RecursionError):
+        raise InputError(f"{path} is not valid JSON: it has a value that cannot be read.", remedy) from None
     if not isinstance(value, dict):
         raise InputError(f"{path} holds a JSON {type(value).__name__}, not an object with names.", remedy)
     return value

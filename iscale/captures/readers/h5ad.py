@@ -16,7 +16,7 @@ from anndata.io import read_elem
 from numpy.typing import NDArray
 
 from iscale.captures.measured import Measured
-from iscale.captures.readers.anndata_group import AnnDataTable, anndata_errors, read_table, rows_of
+from iscale.captures.readers.anndata_group import AnnDataTable, anndata_errors, check_unique, read_table, rows_of
 from iscale.captures.readers.lattice import Lattice, visium_lattice
 from iscale.captures.readers.old_anndata import obsm_keys, read_obsm
 from iscale.captures.readers.own_image import IMAGE_SETTING, PIXEL_SIZE_SETTING, OwnImage, find_image, open_image
@@ -55,6 +55,7 @@ def read(
         rows = take_section(table.obs, found.xy, libraries, section, source)
         if rows is not None:
             table, found = rows_of(table, rows, f"section {section}"), replace(found, xy=found.xy[rows])
+        check_unique(table, source)
         factors = _scalefactors(file, section if section in libraries else libraries[0]) if libraries else {}
     stated_um = factors.get("microns_per_pixel")
     beside, notices = _image_beside(file_path), found.notices

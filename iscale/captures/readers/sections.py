@@ -24,7 +24,7 @@ BARCODE = re.compile(r"(.*?)([ACGTN]{14,}|s_\d{3}um_\d+_\d+|[a-p]{8})(-.*|_.*|)"
 REPEATED = 0.01
 """Share of barcodes that two sections of one kind of array have in common at least."""
 
-AMONG = 0.25
+AMONG = 0.35
 """Share of spots whose nearest is of another section, where sections lie over each other."""
 
 MOST_ASKED = 20_000

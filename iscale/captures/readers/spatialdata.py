@@ -17,7 +17,7 @@ import zarr
 from numpy.typing import NDArray
 
 from iscale.captures.measured import Measured
-from iscale.captures.readers.anndata_group import AnnDataTable, anndata_errors, read_table, rows_of
+from iscale.captures.readers.anndata_group import AnnDataTable, anndata_errors, check_unique, read_table, rows_of
 from iscale.captures.readers.blocks import parquet_errors
 from iscale.captures.readers.files import check_inside, find_file
 from iscale.captures.readers.h5ad import UNIT_SETTING, assemble, by_extent, positions_of, visium_of
@@ -173,10 +173,12 @@ def read(
     with anndata_errors(source, group):
         every = read_table(group, source)
         attributes = dict(group.attrs)
-        found, region = _region(every, attributes, section, source)
+        rows, region = _region(every.obs, attributes, section, source)
+        found = every if rows is None else rows_of(every, rows, f"section {section}")
+        check_unique(found, source)
         placed = _placed_by_elements(store, region, found, attributes, source)
         if placed is None:
-            placed = _placed_by_table(group, every.obs, found.obs, source, unit, pixel_size_um)
+            placed = _placed_by_table(group, every.obs, rows, source, unit, pixel_size_um)
     notices = (*placed.notices, f"Images of a SpatialData store are not read ({IMAGE_SETTING}).")
     return assemble(
         "spatialdata", found, placed.xy, placed.factors, image=None, um_per_px=placed.um_per_px, notices=notices
@@ -212,37 +214,36 @@ def _table_name(store: Path, table: str | None) -> str:
 
 
 def _region(
-    table: AnnDataTable, attributes: Mapping[str, Any], section: str | None, source: str
-) -> tuple[AnnDataTable, str | None]:
-    """The one element that the table annotates, or that is asked for of several; the table's rows of it."""
+    obs: pd.DataFrame, attributes: Mapping[str, Any], section: str | None, source: str
+) -> tuple[NDArray[np.intp] | None, str | None]:
+    """The one element that the table annotates, or that is asked for of several; then also the table's rows of it."""
     region = attributes.get("region")
     regions = list(region) if isinstance(region, list | tuple | np.ndarray) else [] if region is None else [region]
     key = attributes.get("region_key")
-    if key in table.obs.columns:
-        regions = sorted({str(name) for name in table.obs[key]})
+    if key in obs.columns:
+        regions = sorted({str(name) for name in obs[key]})
     regions = [str(name) for name in regions]
     if len(regions) < 2:
-        return table, next(iter(regions), None)
+        return None, next(iter(regions), None)
     if section not in regions:
         if section is None:
             raise several(source, regions, "regions that it annotates")
         there = ", ".join(regions)
         raise InputError(f"{source} has no section {section!r}: {there}.", f"Name one of these ({SECTION_SETTING}).")
-    rows = np.flatnonzero(table.obs[key].astype(str) == section)
-    return rows_of(table, rows, f"section {section}"), section
+    return np.flatnonzero(obs[key].astype(str) == section), section
 
 
 def _placed_by_table(
     group: zarr.Group,
     every: pd.DataFrame,
-    obs: pd.DataFrame,
+    rows: NDArray[np.intp] | None,
     source: str,
     unit: str | None,
     pixel_size_um: float | None,
 ) -> Placed:
-    """Positions of some of every row that the table itself holds; an InputError where nothing says their unit."""
+    """Positions of these of every row that the table itself holds; an InputError where nothing says their unit."""
     found = positions_of(group, every, source, unit)
-    xy = found.xy[every.index.get_indexer(obs.index)]
+    obs, xy = (every, found.xy) if rows is None else (every.iloc[rows], found.xy[rows])
     take_section(obs, xy, (), None, source)
     if found.in_um:
         size = pixel_size_um or 1.0

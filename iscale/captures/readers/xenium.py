@@ -238,8 +238,8 @@ def _aligned_image(folder: Path) -> tuple[Path | None, NDArray[np.float64], tupl
         return None, np.eye(3), chosen
     try:
         values = [[float(cell) for cell in line.split(",")] for line in lines(path)]
-    except ValueError as error:
-        raise InputError(f"{path} is no matrix: {error}.", ALIGNMENT_REMEDY) from None
+    except ValueError:
+        raise InputError(f"{path} is no matrix: not all of it are numbers.", ALIGNMENT_REMEDY) from None
     matrix = checked_matrix(values, str(path), remedy=ALIGNMENT_REMEDY)
     from_morphology = np.asarray(np.linalg.inv(matrix), np.float64)
     before = path.name.removesuffix("imagealignment.csv")

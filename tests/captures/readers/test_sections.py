@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ BOTH = np.concatenate([XY, XY + 30])
 
 
 def written(path: Path, names: list[str], xy: Any = BOTH, uns: Any = None, **obs: Any) -> Path:
-    adata = ad.AnnData(sparse.csr_matrix(COUNTS), obs=pd.DataFrame(obs, index=names))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of names that are given twice
+        adata = ad.AnnData(sparse.csr_matrix(COUNTS), obs=pd.DataFrame(obs, index=names))
     adata.obsm["spatial"] = xy
     adata.uns["spatial"] = uns or {}
     adata.var_names = ["A", "B", "C"]
@@ -71,6 +74,20 @@ def test_two_sections_are_refused_and_either_is_read_by_its_name(tmp_path: Path,
         assert found.um_per_px == ((0.5, 0.25)[at] if "uns" in more else None)
     with pytest.raises(InputError, match=f"has no section 'C1': {first}, {second}"):
         read_measured(path, section="C1")
+
+
+def test_sections_whose_barcodes_are_the_same_are_told_by_their_column(tmp_path: Path) -> None:
+    path = written(tmp_path / "joined.h5ad", [f"{b}-1" for b in BARCODES] * 2, library_id=HALVES)
+    with pytest.raises(InputError, match="holds 2 sections"):
+        read_measured(path)
+    found = read_measured(path, section="B1")
+    assert found.spot_ids == [f"{b}-1" for b in BARCODES]
+    np.testing.assert_array_equal(found.xy_px, BOTH[N:])
+    np.testing.assert_array_equal(found.counts.toarray(), COUNTS[N:])
+    path = written(tmp_path / "nameless.h5ad", [f"{b}-1" for b in BARCODES] * 2)
+    with pytest.raises(InputError, match="40 names of obs are given more than once") as caught:
+        read_measured(path)
+    assert "by a column library_id" in caught.value.remedy
 
 
 ONE: dict[str, tuple[list[str], Any, dict[str, Any]]] = {
