@@ -72,7 +72,8 @@ def _checked_head(path: Path) -> bytes:
     if not path.exists():
         raise InputError(f"{path} does not exist", "Check the path and its spelling.")
     if path.is_dir():
-        raise InputError(f"{path} is a folder, not a slide file", REMEDY)
+        of_dicom = any(path.glob("*.[dD][cC][mM]"))
+        raise InputError(f"{path} is a folder, not a slide file", DICOM_REMEDY if of_dicom else REMEDY)
     try:
         with path.open("rb") as file:
             head = file.read(16)

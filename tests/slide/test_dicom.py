@@ -68,6 +68,9 @@ def test_dicom_that_openslide_does_not_read_is_refused_by_name(data_dir: Path, t
         with pytest.raises(InputError, match=rf"{path.name} is a DICOM file that OpenSlide does not read") as caught:
             open_slide(path)
         assert "series" in caught.value.remedy
+    with pytest.raises(InputError, match="is a folder") as caught:
+        open_slide(data_dir / "real/dicom")
+    assert "one of its .dcm files" in caught.value.remedy
     (tmp_path / "no.dcm").write_text("no DICOM at all")
     with pytest.raises(InputError, match="no DICOM slide"):
         open_slide(tmp_path / "no.dcm")
