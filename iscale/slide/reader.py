@@ -95,7 +95,11 @@ def _vendor(path: Path) -> str | None:
 def _open_scanners(path: Path, vendor: str) -> SlideReader:
     """A TIFF of a known scanner."""
     if vendor == "aperio":
-        with open_tiff(path) as tiff:
+        try:
+            tiff = open_tiff(path)
+        except InputError:  # OpenSlide may know better
+            return OpenSlideReader(path)
+        with tiff:
             _check_all_complete(path, tiff)
     return _tried(path) or TiffReader(path)
 
