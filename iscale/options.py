@@ -129,6 +129,9 @@ class Options(BaseModel):
     pixel_size_raw: float | None = Field(
         None, description="um per pixel of the mother image, if its file does not say."
     )
+    any_stain: bool = Field(
+        False, description="Take the mother image also where it is fluorescence, or shows no stain, by its colours."
+    )
     pixel_size: float = Field(0.5, ge=0.05, le=20, description="um per pixel at which the analysis is done.")
     n_genes: int = Field(1000, ge=1, description="Genes to impute: those of highest variance over the spots.")
     materialize: Literal["none", "top", "all"] = Field(
@@ -411,10 +414,12 @@ def recall_options(project: Path, flags: dict[str, Any], *, restart: bool = Fals
 def _flag(name: str, value: Any) -> str:
     """An option as it is written on a command line.
 
-    >>> _flag("n_clusters", (6, 10)), _flag("captures", None)
-    ('--n-clusters 6 10', 'all captures')
+    >>> _flag("n_clusters", (6, 10)), _flag("captures", None), _flag("any_stain", True)
+    ('--n-clusters 6 10', 'all captures', '--any-stain')
     """
     if value is None:
         return "all captures" if name == "captures" else f"no --{name.replace('_', '-')}"
+    if isinstance(value, bool):
+        return f"--{'' if value else 'no-'}{name.replace('_', '-')}"
     values = value if isinstance(value, tuple) else (value,)
     return f"--{name.replace('_', '-')} {shlex.join(map(str, values))}"

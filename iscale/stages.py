@@ -96,7 +96,7 @@ OWN = (
         "Rescale the mother image into an OME-Zarr pyramid.",
         "iscale.slide.ingest",
         fills={"image": ()},
-        options=("pixel_size_raw", "pixel_size"),
+        options=("pixel_size_raw", "pixel_size", "any_stain"),
         family="image",
         notices=("mother image",),
     ),

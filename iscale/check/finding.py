@@ -15,6 +15,7 @@ Severity = Literal["error", "warning"]
 SEVERITY: dict[str, Severity] = {
     "input": "error",
     "no-tissue": "error",
+    "no-stain": "error",
     "not-aligned": "warning",
     "cannot-align": "error",
     "spots-outside-image": "error",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,6 +27,7 @@ from iscale.plan.job import Job
 from iscale.project.files import CaptureFiles, find_captures, read_gene_names
 from iscale.project.layout import ALIGNED_FOLDERS, CAPTURES_FOLDER, UNALIGNED_FOLDERS
 from iscale.regions.marker_table import named_markers
+from iscale.slide.colour import why_not_stained
 from iscale.slide.overview import read_overview
 from iscale.slide.user_mask import read_user_mask
 from iscale.words import plural
@@ -36,6 +37,11 @@ LEAST_TISSUE = 0.002
 """With less of the image tissue than this there is nothing to hold spots against."""
 
 STATED_REMEDY = "If the metadata are right, remove --pixel-size-raw, pixel-size-raw.txt or the line in iscale.toml."
+
+STAIN_REMEDY = (
+    "Give the H&E image of the section. If this one is meant, say --any-stain; the tissue mask and the features are "
+    "made for stains in transmitted light, so give a mask of your own, and look at the results."
+)
 
 T = TypeVar("T")
 
@@ -98,20 +104,16 @@ def _check(check: _Check, options: Options, job: Job | None) -> None:
     if gone:  # all else is told as it would be without a GPU
         options = options.model_copy(update={"device": "cpu"})
     image = Job(check.root, options, with_captures=False, readings=job.readings if job else None)
-    tissue = check.tried(_mother, image)
+    mother = check.tried(_mother, image)
     if not check.root.is_dir():
         return
     captures = _captures(check, options)
-    if tissue is None:
+    if mother is None:
         return
-    said = [text.removeprefix("mother image: ") for text in image.notices]
-    doubts = [text.removeprefix("Warning: ") for text in said if text.startswith("Warning: ")]
-    facts = [text for text in said if not text.startswith("Warning: ")] or [str(image.grid)]
-    check.facts["mother image"] = "; ".join([*facts, f"{tissue.mask.mean():.0%} tissue"])
-    check.findings += [Finding("pixel-size-stated", f"{doubt}.", STATED_REMEDY) for doubt in doubts]
-    if tissue.mask.mean() < LEAST_TISSUE:
-        message = f"The mother image shows no tissue: {tissue.mask.mean():.2%} of {image.files.mother_image.name}."
-        check.findings.append(Finding("no-tissue", message, "Check that it is the image that was stained, and whole."))
+    tissue, doubt = mother
+    _image(check, image, tissue, doubt)
+    if doubt and not options.any_stain:  # what is taken for tissue then is none
+        tissue = replace(tissue, mask=np.zeros_like(tissue.mask))
     if image.files.user_mask and (mask := check.tried(read_user_mask, image.files.user_mask, image.grid)):
         check.facts["tissue mask"] = "; ".join([image.files.user_mask.name, *mask.notices])
     samples = []
@@ -132,6 +134,25 @@ def _check(check: _Check, options: Options, job: Job | None) -> None:
         _resources(check, job or Job(check.root, options, readings=image.readings), share)
 
 
+def _image(check: _Check, image: Job, tissue: Tissue, doubt: str) -> None:
+    """What is said of the mother image: its size, its tissue, and why it is no stained tissue, if so."""
+    name, share = image.files.mother_image.name, tissue.mask.mean()
+    said = [text.removeprefix("mother image: ") for text in image.notices]
+    facts = [text for text in said if not text.startswith("Warning: ")] or [str(image.grid)]
+    check.facts["mother image"] = "; ".join([*facts, f"{share:.0%} tissue"])
+    for text in said:
+        if text.startswith("Warning: "):
+            check.findings.append(Finding("pixel-size-stated", f"{text.removeprefix('Warning: ')}.", STATED_REMEDY))
+    if doubt and image.options.any_stain:
+        check.facts["stain"] = f"taken as it is, by --any-stain: {doubt}"
+    elif doubt:
+        message = f"The mother image, {name}, is no H&E by its colours: {doubt}."
+        check.findings.append(Finding("no-stain", message, STAIN_REMEDY))
+    elif share < LEAST_TISSUE:
+        message = f"The mother image shows no tissue: {share:.2%} of {name}."
+        check.findings.append(Finding("no-tissue", message, "Check that it is the image that was stained, and whole."))
+
+
 def _unaligned(files: CaptureFiles, sample: Sample, root: Path) -> Finding:
     """A capture that nothing places yet, and whether there is something to place it by."""
     what = "It is not aligned: there is neither transform.json nor locs.* that places it on the mother image"
@@ -143,10 +164,12 @@ def _unaligned(files: CaptureFiles, sample: Sample, root: Path) -> Finding:
     return Finding("cannot-align", f"{what}, and neither an image of its own nor landmarks.", remedy, files.name)
 
 
-def _mother(image: Job) -> Tissue:
+def _mother(image: Job) -> tuple[Tissue, str]:
+    """The tissue of the mother image, and why it is no stained tissue, if so."""
     grid = image.grid
     overview = read_overview(image.files.mother_image, OVERVIEW_PX, grid.raw_pixel_size_um)
-    return Tissue.of(overview, grid.raw_shape_px)
+    tissue = Tissue.of(overview, grid.raw_shape_px)
+    return tissue, why_not_stained(overview.rgb, tissue.mask)
 
 
 def _captures(check: _Check, options: Options) -> list[CaptureFiles]:

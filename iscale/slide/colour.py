@@ -23,6 +23,12 @@ FILL = 250.0
 INK_DENSITY = 0.25
 """Ink is looked for where a channel is denser than this: fainter colours have no reliable hue."""
 
+DIM = 80
+"""In transmitted light glass, and much of the tissue, is brighter than this in all channels."""
+
+COLOURLESS = 0.04
+"""Channels differ in density by less than this where nothing is stained; by 0.1 in the faintest stain that was seen."""
+
 _TRIMS = 4
 _SAMPLES = 40_000
 _FEWEST = 200
@@ -110,6 +116,39 @@ def ink(relative: Array, texture: Array) -> Mask:
     for kind in (blue_ink, red_ink, black_ink):
         found |= ndimage.binary_propagation(kind & even, mask=kind)
     return found
+
+
+def why_not_stained(rgb: npt.NDArray[np.uint8], tissue: Mask) -> str:
+    """Why an overview (y, x, 3) is no stained tissue in transmitted light; empty where it is, or shows nothing.
+
+    Fluorescence is dark where nothing is. Of a stain the densities of red, green and blue differ on the ``tissue``
+    (y, x); noise does not count, as means over a few pixels are taken.
+    """
+    brightest, darkest = rgb.max(-1), rgb.min(-1)
+    seen = np.asarray((brightest >= 255 - FILL) & (darkest <= FILL))
+    if seen.sum() < _FEWEST:
+        return ""
+    dim = np.asarray(brightest < DIM)
+    typical, glass = float(np.median(brightest[seen])), float(np.percentile(darkest[seen], 99))
+    if typical < DIM or glass < DIM or (dim.mean() > 0.5 and dim[seen].mean() > 0.15):
+        return (
+            f"it is dark, as fluorescence is: at the median the brightest channel is {typical:.0f} of 255, in 99 % of "
+            f"it the darkest is at most {glass:.0f}, and {dim.mean():.0%} are below {DIM} in all channels"
+        )
+    if tissue.sum() < _FEWEST:
+        return ""
+    od = density(rgb)
+    field = fit_glass(od, seen & ~ndimage.binary_dilation(tissue, iterations=2))
+    h, w = tissue.shape
+    relative = od - field.density((np.arange(h) + 0.5) / h, (np.arange(w) + 0.5) / w)
+    mean = np.stack([ndimage.uniform_filter(relative[..., channel], 5) for channel in range(3)], axis=-1)
+    spread = float(np.percentile((mean.max(-1) - mean.min(-1))[tissue], 98))
+    if spread < COLOURLESS:
+        return (
+            f"its tissue has no stain: red, green and blue differ in optical density by less than {spread:.3f}; stains "
+            f"make it {COLOURLESS:g} and more"
+        )
+    return ""
 
 
 def _terms(u: npt.NDArray[np.float64], v: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -44,10 +45,17 @@ def open_dicom(path: Path) -> OpenSlideReader:
         raise InputError(
             f"{path} is a DICOM file that OpenSlide does not read as a slide ({reason})", DICOM_REMEDY
         ) from error
-    header = [reader.property(f"dicom.{name}") for name in ("PhotometricInterpretation", "TransferSyntaxUID")]
-    if header[0] != "RGB" or header[1] not in JPEG_SYNTAXES or not holds_ycbcr(_first_frame(at)):
+    header, syntax = (reader.property(f"dicom.{name}") for name in ("PhotometricInterpretation", "TransferSyntaxUID"))
+    held = held_by(_first_frame(at)) if syntax in JPEG_SYNTAXES else None
+    if header is None or held is None or header.startswith("YBR" if held == "YCbCr" else "RGB"):
         return reader
     reader.close()
+    if held == "RGB":
+        raise InputError(
+            f"{path}: its header says {header}, its JPEG frames say that they hold RGB; OpenSlide, which believes the "
+            "header, would give wrong colours",
+            "Correct the header (PhotometricInterpretation), or convert the slide to a tiled TIFF.",
+        )
     reader = YcbcrReader(path, at=at)
     reader.notices += ("its header says RGB, its JPEG frames hold YCbCr: these are believed",)
     return reader
@@ -67,21 +75,24 @@ def ycbcr_to_rgb(ycbcr: Pixels) -> Pixels:
     return np.stack([red, green, blue], axis=-1).clip(0, 255).astype(np.uint8)
 
 
-def holds_ycbcr(jpeg: bytes) -> bool:
-    """Whether a JPEG's own markers say that it holds YCbCr: JFIF, Adobe's transform, or chroma at lower resolution."""
+def held_by(jpeg: bytes) -> Literal["YCbCr", "RGB"] | None:
+    """What a JPEG holds by its own markers: JFIF, Adobe's transform, names of channels, chroma at lower resolution.
+
+    None where these do not say, or it is no JPEG of three channels.
+    """
     at, says_jfif, sampled = 2, False, False
     while at + 4 <= len(jpeg) and jpeg[at] == 0xFF and jpeg[at + 1] != SCAN:
         marker, size = jpeg[at + 1], int.from_bytes(jpeg[at + 2 : at + 4], "big")
         data = jpeg[at + 4 : at + 2 + size]
         if marker == APP14 and data.startswith(b"Adobe") and len(data) >= 12:
-            return data[11] == 1
+            return "RGB" if data[11] == 0 else "YCbCr"
         says_jfif |= marker == APP0 and data.startswith(b"JFIF")
         if marker in FRAMES and len(data) >= 15 and data[5] == 3:
             if bytes(data[6:15:3]) == b"RGB":
-                return False
+                return "RGB"
             sampled = len(set(data[7:15:3])) > 1
         at += 2 + size
-    return says_jfif or sampled
+    return "YCbCr" if says_jfif or sampled else None
 
 
 def _first_frame(path: Path) -> bytes:

@@ -72,7 +72,8 @@ def _checked_head(path: Path) -> bytes:
     if not path.exists():
         raise InputError(f"{path} does not exist", "Check the path and its spelling.")
     if path.is_dir():
-        raise InputError(f"{path} is a folder, not a slide file", REMEDY)
+        of_dicom = any(path.glob("*.[dD][cC][mM]"))
+        raise InputError(f"{path} is a folder, not a slide file", DICOM_REMEDY if of_dicom else REMEDY)
     try:
         with path.open("rb") as file:
             head = file.read(16)
@@ -94,7 +95,11 @@ def _vendor(path: Path) -> str | None:
 def _open_scanners(path: Path, vendor: str) -> SlideReader:
     """A TIFF of a known scanner."""
     if vendor == "aperio":
-        with open_tiff(path) as tiff:
+        try:
+            tiff = open_tiff(path)
+        except InputError:  # OpenSlide may know better
+            return OpenSlideReader(path)
+        with tiff:
             _check_all_complete(path, tiff)
     return _tried(path) or TiffReader(path)
 

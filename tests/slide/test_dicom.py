@@ -10,7 +10,7 @@ from PIL import Image
 
 from iscale.errors import InputError
 from iscale.geometry import Region
-from iscale.slide.dicom import holds_ycbcr, ycbcr_to_rgb
+from iscale.slide.dicom import held_by, ycbcr_to_rgb
 from iscale.slide.reader import open_slide
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (64, 80, 3), dtype=np.uint8)
@@ -20,11 +20,11 @@ def test_what_a_jpeg_holds_is_told_by_its_markers() -> None:
     for options in ({}, {"subsampling": "4:4:4"}, {"subsampling": "4:2:0"}):
         file = io.BytesIO()
         Image.fromarray(COLOURS).save(file, "JPEG", **options)
-        assert holds_ycbcr(file.getvalue()), options
+        assert held_by(file.getvalue()) == "YCbCr", options
     as_rgb = imagecodecs.jpeg8_encode(COLOURS, colorspace="RGB", outcolorspace="RGB")
-    assert not holds_ycbcr(as_rgb)
-    assert not holds_ycbcr(b"")
-    assert not holds_ycbcr(b"\xff\xd8\xff")
+    assert held_by(as_rgb) == "RGB"
+    assert held_by(b"") is None
+    assert held_by(b"\xff\xd8\xff") is None
 
 
 def test_colours_are_those_that_libjpeg_makes() -> None:
@@ -61,6 +61,36 @@ def test_a_dicom_slide_has_the_pixels_of_the_slide_that_it_was_made_of(data_dir:
     original.close()
 
 
+SAYS_RGB = b"\x28\x00\x04\x00CS\x04\x00RGB "
+SAYS_YBR = b"\x28\x00\x04\x00CS\x0c\x00YBR_FULL_422"
+ADOBE_RGB = b"\xff\xee\x00\x0eAdobe\x00d\x00\x00\x00\x00\x00"
+
+
+@pytest.mark.real
+def test_a_dicom_slide_is_read_alike_where_its_header_is_right(data_dir: Path, tmp_path: Path) -> None:
+    data = (data_dir / "real/dicom/level-3-frames-0-1.dcm").read_bytes()
+    assert data.count(SAYS_RGB) == 1
+    pixels = []
+    for name, header in (("wrong", SAYS_RGB), ("right", SAYS_YBR)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "s.dcm").write_bytes(data.replace(SAYS_RGB, header))
+        reader = open_slide(tmp_path / name / "s.dcm")
+        pixels.append(reader.read(0, Region(0, 370, 0, 277)))
+        assert len(reader.notices) == (name == "wrong")
+        reader.close()
+    assert np.array_equal(*pixels)
+    assert pixels[0].std() > 10
+
+
+@pytest.mark.real
+def test_a_dicom_slide_whose_header_would_make_wrong_colours_is_refused(data_dir: Path, tmp_path: Path) -> None:
+    data = (data_dir / "real/dicom/level-3-frames-0-1.dcm").read_bytes().replace(SAYS_RGB, SAYS_YBR)
+    start = data.index(b"\xff\xd8\xff\xe0")
+    (tmp_path / "s.dcm").write_bytes(data[: start + 2] + ADOBE_RGB + data[start + 20 :])  # in the place of JFIF's
+    with pytest.raises(InputError, match=r"header says YBR_FULL_422, its JPEG frames say that they hold RGB"):
+        open_slide(tmp_path / "s.dcm")
+
+
 @pytest.mark.real
 def test_dicom_that_openslide_does_not_read_is_refused_by_name(data_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "renamed.tif").write_bytes((data_dir / "slides/small_wsi.dcm").read_bytes())
@@ -68,6 +98,9 @@ def test_dicom_that_openslide_does_not_read_is_refused_by_name(data_dir: Path, t
         with pytest.raises(InputError, match=rf"{path.name} is a DICOM file that OpenSlide does not read") as caught:
             open_slide(path)
         assert "series" in caught.value.remedy
+    with pytest.raises(InputError, match="is a folder") as caught:
+        open_slide(data_dir / "real/dicom")
+    assert "one of its .dcm files" in caught.value.remedy
     (tmp_path / "no.dcm").write_text("no DICOM at all")
     with pytest.raises(InputError, match="no DICOM slide"):
         open_slide(tmp_path / "no.dcm")

@@ -303,6 +303,7 @@ def test_strips_too_large_or_too_wide_ask_for_decoding(tmp_path: Path) -> None:
         ("slides/cmu-1-small-region.svs", (2967, 2220), 0.499, OpenSlideReader),
         ("slides/tcga-cr-7395-jp2k.svs", (3567, 4443), None, OpenSlideReader),
         ("slides/he.ome.tif", (1484, 1380), 0.50008, TiffReader),
+        ("real/ndpi/test3-DAPI-2-_387_.ndpi", (4864, 3968), 0.228175, OpenSlideReader),
         ("st_mob/MOB1.jpg", (1905, 1905), None, FlatImage),
         ("visium/spatial/tissue_hires_image.png", (1998, 2000), None, FlatImage),
     ],

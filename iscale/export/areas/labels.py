@@ -105,13 +105,19 @@ class Image2D:
         return None
 
 
-def pixel_in_superpixels(shape: tuple[int, int], grid: SlideGrid, source: str) -> tuple[float, str]:
-    """Side of a label pixel in superpixels, and what its grid is: a frame of the slide, or a whole factor coarser.
+def pixel_in_superpixels(
+    shape: tuple[int, int], grid: SlideGrid, source: str
+) -> tuple[float, tuple[float, float], str]:
+    """Side of a label pixel and the labels' corner (y, x), in superpixels, and what their grid is.
+
+    That is a frame of the slide, or of the part of it that was scanned, or a whole factor coarser.
 
     >>> pixel_in_superpixels((250, 500), SlideGrid((1000, 2000), 0.25, 0.5), "labels.tif")
-    (0.125, 'pixels of the slide at full resolution, 4 x 4 to a label pixel')
+    (0.125, (0.0, 0.0), 'pixels of the slide at full resolution, 4 x 4 to a label pixel')
     """
-    frames = {
+    part = grid.bounds_px
+    scanned = f"pixels of the scanned part of the slide, which begins at x {part.x0}, y {part.y0}," if part else ""
+    frames = ({scanned: (part.shape, grid.scale)} if part else {}) | {
         "pixels of the slide at full resolution": (grid.raw_shape_px, grid.scale),
         "pixels of the analysis image": (grid.content_shape_px, 1.0),
         "pixels of the padded analysis image": (grid.shape_px, 1.0),
@@ -122,7 +128,9 @@ def pixel_in_superpixels(shape: tuple[int, int], grid: SlideGrid, source: str) -
             n in (size // factor, -(-size // factor)) for n, size in zip(shape, whole, strict=True)
         ):
             frame = name if factor == 1 else f"{name}, {factor} x {factor} to a label pixel"
-            return factor * scale / SUPERPIXEL_PX, frame
+            corner = (part.y0, part.x0) if part and name == scanned else (0, 0)
+            y, x = (n * grid.scale / SUPERPIXEL_PX for n in corner)
+            return factor * scale / SUPERPIXEL_PX, (y, x), frame
     sizes = "; ".join(f"{name} {h:,} x {w:,}" for name, ((h, w), _) in frames.items())
     raise InputError(
         f"{source} is {shape[0]:,} x {shape[1]:,} px (height x width); the slide's frames are: {sizes}.",
@@ -139,10 +147,10 @@ class _Pixels:
     share: NDArray[np.float64]
 
 
-def _overlapping(start: int, stop: int, side: float, n: int) -> _Pixels:
+def _overlapping(start: int, stop: int, side: float, n: int, corner: float) -> _Pixels:
     """Pairs of pixels, numbered from the first, and superpixels ``start:stop``, numbered from there, of one axis."""
-    first, last = _window(start, stop, side, n)
-    edges = np.arange(first, last + 1) * side
+    first, last = _window(start, stop, side, n, corner)
+    edges = corner + np.arange(first, last + 1) * side
     low = np.floor(edges[:-1] + ROUNDING).astype(np.int64)
     high = np.ceil(edges[1:] - ROUNDING).astype(np.int64)
     pixel = np.repeat(np.arange(last - first), high - low)
@@ -153,10 +161,11 @@ def _overlapping(start: int, stop: int, side: float, n: int) -> _Pixels:
     return _Pixels(pixel[kept], cell[kept] - start, share[kept])
 
 
-def _window(start: int, stop: int, side: float, n: int) -> tuple[int, int]:
-    """Pixels that overlap superpixels ``start:stop``."""
-    first, last = int(np.floor(start / side + ROUNDING)), int(np.ceil(stop / side - ROUNDING))
-    return min(first, n), min(last, n)
+def _window(start: int, stop: int, side: float, n: int, corner: float) -> tuple[int, int]:
+    """Pixels that overlap superpixels ``start:stop``, the first pixel being at a corner."""
+    first = int(np.floor((start - corner) / side + ROUNDING))
+    last = int(np.ceil((stop - corner) / side - ROUNDING))
+    return min(max(first, 0), n), min(max(last, 0), n)
 
 
 class LabelAreas:
@@ -167,7 +176,7 @@ class LabelAreas:
 
     def __init__(self, path: Path, image: Image2D, grid: SlideGrid) -> None:
         self._path, self._image, self._grid = path, image, grid
-        self._side, frame = pixel_in_superpixels(image.shape, grid, str(path))
+        self._side, self._corner, frame = pixel_in_superpixels(image.shape, grid, str(path))
         self.what, self.notices = f"labels of {path.name}: {frame}", list[str]()
         self._labels = np.zeros(0, np.int64)
         self._there: list[Region] = []
@@ -210,15 +219,14 @@ class LabelAreas:
     def _pairs(self, shard: Region) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]] | None:
         """Labels and superpixels that overlap, and the share of the superpixel; None where there is no label."""
         height, width = self._image.shape
-        rows, columns = _window(shard.y0, shard.y1, self._side, height), _window(shard.x0, shard.x1, self._side, width)
+        axes = ((shard.y0, shard.y1, height, self._corner[0]), (shard.x0, shard.x1, width, self._corner[1]))
+        rows, columns = (_window(a, b, self._side, n, corner) for a, b, n, corner in axes)
         if rows[0] >= rows[1] or columns[0] >= columns[1]:
             return None
         labels = self._image.read(Region(*rows, *columns))
         if not labels.any():
             return None
-        down, across = (
-            _overlapping(a, b, self._side, n) for a, b, n in ((shard.y0, shard.y1, height), (shard.x0, shard.x1, width))
-        )
+        down, across = (_overlapping(a, b, self._side, n, corner) for a, b, n, corner in axes)
         found = [
             _row_pairs(labels[down.pixel[of]][:, across.pixel], across, down.share[of], cell, shard.shape[1])
             for cell in np.unique(down.cell)

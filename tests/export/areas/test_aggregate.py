@@ -350,3 +350,19 @@ def test_polygons_count_from_the_corner_of_what_was_scanned(
     np.testing.assert_allclose(found.X[0], maps[:, 50 + dy : 52 + dy, 60 + dx : 63 + dx].sum(axis=(1, 2)), rtol=1e-6)
     np.testing.assert_allclose(found.obsm["spatial_px"][0], [(61.5 + dx) * S, (51 + dy) * S])
     assert ("the scanned part of the slide (x 256, y 320" if within else "the corner of the whole slide") in text
+
+
+@pytest.mark.parametrize("times", [1, 4])
+def test_labels_of_the_scanned_part_lie_there(maps: NDArray[np.float32], tmp_path: Path, times: int) -> None:
+    bounded = write_run(tmp_path / "run", maps)
+    high, wide = 100 * S, 120 * S
+    bounded.store.set_attributes("image", bounds=[10 * S + 8, 10 * S + 8 + high, 8 * S, 8 * S + wide])
+    labels = np.zeros((high // times, wide // times), np.int32)
+    labels[50 * S // times : 52 * S // times, 60 * S // times : 63 * S // times] = 7
+    labels[0, 0] = 9
+    np.save(tmp_path / "labels.npy", labels)
+    found = aggregated(bounded, tmp_path / "labels.npy", tmp_path)
+    weights = np.array([0.75, 1, 0.25])[:, None]
+    np.testing.assert_allclose(found.X[0], (maps[:, 60:63, 68:71] * weights).sum(axis=(1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(found.obsm["spatial_px"][0], [69.5 * S, 61 * S + 8])
+    assert "the scanned part of the slide, which begins at x 256, y 328" in found.uns["iscale"]["over"]
