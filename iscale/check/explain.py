@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -15,7 +15,9 @@ from scipy.stats import rankdata
 from iscale.align.structure import stain_of
 from iscale.arrays import block_mean, block_share
 from iscale.check.sample import Pitch
+from iscale.geometry import Region
 from iscale.slide.overview import Overview
+from iscale.slide.user_mask import UserMask
 
 Points = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -38,6 +40,9 @@ RED = 0
 MOSTLY_ON = 0.8
 """Counts are compared with the stain where this share of the spots lies on tissue: off it both are just low."""
 
+ROWS_AT_ONCE = 256
+"""Of superpixels of a user's mask."""
+
 FEWEST = 16
 """A rank correlation of fewer spots tells nothing."""
 
@@ -59,6 +64,20 @@ class Tissue:
         """The tissue of an overview of an image of ``shape_px``."""
         stain = stain_of(overview)
         return cls(stain.mask, stain.density[..., RED], overview.full_per_px, shape_px)
+
+    def drawn_as(self, mask: UserMask, scale: float, shape: tuple[int, int]) -> Tissue:
+        """The same, tissue where the user says that it is.
+
+        ``shape`` is superpixels (y, x) of the slide, of which ``scale`` make a full-resolution pixel.
+        """
+        centres = ((np.arange(n) + 0.5) * self.full_per_px * scale for n in self.mask.shape)
+        rows, columns = (np.minimum(at.astype(np.int64), n - 1) for at, n in zip(centres, shape, strict=True))
+        drawn = np.zeros_like(self.mask)
+        for y0 in range(0, shape[0], ROWS_AT_ONCE):
+            strip = Region(y0, min(y0 + ROWS_AT_ONCE, shape[0]), 0, shape[1])
+            here = (rows >= strip.y0) & (rows < strip.y1)
+            drawn[here] = mask.superpixels(strip)[np.ix_(rows[here] - y0, columns)]
+        return replace(self, mask=drawn)
 
     def sample(self, values: NDArray[np.floating] | Mask, xy: Points, side: int = 1) -> NDArray[np.float64]:
         """Values at positions (spot, 2) in full-resolution pixels; NaN beside the image.

@@ -21,6 +21,7 @@ from iscale.check.placing import check_radius, own_placement, placement_of
 from iscale.check.positions import Verdict, findings, judge, own_pixel_size
 from iscale.check.sample import Sample, read_sample
 from iscale.errors import IscaleError
+from iscale.geometry import SUPERPIXEL_PX
 from iscale.model.discs import disc_offsets
 from iscale.options import Options, recall_options
 from iscale.plan.job import Job
@@ -111,11 +112,13 @@ def _check(check: _Check, options: Options, job: Job | None) -> None:
     if mother is None:
         return
     tissue, doubt = mother
-    _image(check, image, tissue, doubt)
-    if doubt and not options.any_stain:  # what is taken for tissue then is none
+    drawn = image.files.user_mask
+    if drawn is not None and (mask := check.tried(read_user_mask, drawn, image.grid)) is not None:
+        check.facts["tissue mask"] = "; ".join([drawn.name, *mask.notices])
+        tissue = tissue.drawn_as(mask, image.grid.scale / SUPERPIXEL_PX, image.grid.superpixel_shape)
+    elif doubt and not options.any_stain:  # what is taken for tissue then is none
         tissue = replace(tissue, mask=np.zeros_like(tissue.mask))
-    if image.files.user_mask and (mask := check.tried(read_user_mask, image.files.user_mask, image.grid)):
-        check.facts["tissue mask"] = "; ".join([image.files.user_mask.name, *mask.notices])
+    _image(check, image, tissue, doubt)
     samples = []
     for files in captures:
         known = image.files, image.grid, options, check.root, image.readings
@@ -150,7 +153,10 @@ def _image(check: _Check, image: Job, tissue: Tissue, doubt: str) -> None:
         check.findings.append(Finding("no-stain", message, STAIN_REMEDY))
     elif share < LEAST_TISSUE:
         message = f"The mother image shows no tissue: {share:.2%} of {name}."
-        check.findings.append(Finding("no-tissue", message, "Check that it is the image that was stained, and whole."))
+        remedy = (
+            "Check that it is the image that was stained, and whole; of grey ones, draw the tissue as mask-raw.png."
+        )
+        check.findings.append(Finding("no-tissue", message, remedy))
 
 
 def _unaligned(files: CaptureFiles, sample: Sample, root: Path) -> Finding:

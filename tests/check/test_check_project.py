@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -395,3 +396,19 @@ def test_an_output_folder_that_cannot_be_made_is_told(project: Path) -> None:
     codes, report = checked(project, out="/proc/nowhere/out")
     assert codes == {"out-not-writable"}
     assert "/proc is not writable" in report.text()
+
+
+def test_tissue_that_the_user_has_drawn_is_tissue_of_grey_slides_too(project: Path) -> None:
+    mother = project / MOTHER
+    with any_size(), Image.open(mother / "he-raw.jpg") as image:
+        grey, size = image.convert("L"), image.size
+    (mother / "he-raw.jpg").unlink()
+    grey.convert("RGB").save(mother / "he-raw.jpg")
+    codes, _ = checked(project)
+    assert codes == {"no-tissue"}
+    small = np.asarray(grey.reduce(8)) < 190
+    Image.fromarray(small.astype(np.uint8) * 255).resize(size, Image.Resampling.NEAREST).save(mother / "mask-raw.png")
+    codes, report = checked(project)
+    assert codes == set(), report.text()
+    share = float(re.search(r"([0-9]+)% tissue", report.facts["mother image"])[1]) / 100  # type: ignore[index]
+    assert share == pytest.approx(float(small.mean()), abs=0.02)
