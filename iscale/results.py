@@ -19,11 +19,12 @@ from iscale.engine.plan import format_bytes
 from iscale.errors import InputError
 from iscale.model.genes import LazyGenes, open_source
 from iscale.project.files import find_captures
+from iscale.project.layout import CAPTURES_FOLDER
 from iscale.stages import Stage, groups, stages
 from iscale.store.layout import GENES_PER_CHUNK, SHARD_SUPERPIXELS
 from iscale.store.place import is_url, store_url
 from iscale.store.remedies import command_for, making
-from iscale.store.run_store import EVALUATION, RunStore, report_of
+from iscale.store.run_store import EVALUATION, OUTPUT_FOLDER, RunStore, report_of
 from iscale.transform import read_transform
 from iscale.words import by, in_words, plural
 
@@ -57,8 +58,10 @@ def describe(store: RunStore) -> str:
 
 def of_former_transforms(store: RunStore) -> list[str]:
     """What is to be said where the transform of a capture is another one by now than that of the run."""
-    project = Path(str(report_of(store).get("project") or ""))
-    if not store.has("captures") or not project.is_absolute():
+    own = store.folder.parent  # a project that was moved or copied is where its output is
+    beside = store.folder.name == OUTPUT_FOLDER and (own / CAPTURES_FOLDER).is_dir()
+    project = own if beside else Path(str(report_of(store).get("project") or ""))
+    if not store.has("captures") or not (beside or project.is_absolute()):
         return []
     found = []
     with contextlib.suppress(InputError, OSError):  # a project that is gone, or is being changed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 from pathlib import Path
 
@@ -33,8 +34,6 @@ def placed(run: Path, name: str, matrix: list[list[float]]) -> None:
 
 
 def test_results_of_a_former_transform_are_told(tiny_run: Path) -> None:
-    report = tiny_run / "iSCALE_output" / "report.json"
-    report.write_text(json.dumps(json.loads(report.read_text()) | {"project": str(tiny_run)}))
     for name in ("D1", "D2"):
         placed(tiny_run, name, MATRIX)
         write_transform(tiny_run, name, MATRIX)
@@ -51,7 +50,13 @@ def test_results_of_a_former_transform_are_told(tiny_run: Path) -> None:
     assert line.endswith("what the run holds is of the former one. Run the project again.")
 
 
-def test_a_project_that_is_elsewhere_by_now_is_no_matter(tiny_run: Path) -> None:
-    report = tiny_run / "iSCALE_output" / "report.json"
-    report.write_text(json.dumps(json.loads(report.read_text()) | {"project": "/nowhere/at/all"}))
-    assert "FORMER TRANSFORM" not in open_run(tiny_run).describe()
+def test_the_project_of_an_output_that_lies_elsewhere_is_looked_at(tiny_run: Path, tmp_path: Path) -> None:
+    placed(tiny_run, "D1", MATRIX)
+    write_transform(tiny_run, "D1", [[*MATRIX[0][:2], 101.0], *MATRIX[1:]])
+    out = Path(shutil.move(tiny_run / "iSCALE_output", tmp_path / "elsewhere"))
+    report = json.loads((out / "report.json").read_text())
+    (out / "report.json").write_text(json.dumps(report | {"project": str(tiny_run)}))
+    with pytest.warns(UserWarning, match=r"capture D1: .*transform\.json was replaced since"):
+        open_run(out)
+    (out / "report.json").write_text(json.dumps(report | {"project": "/nowhere/at/all"}))
+    assert "FORMER TRANSFORM" not in open_run(out).describe()
