@@ -131,9 +131,7 @@ def find_project(
     file is missing, empty or ambiguous, or a named capture is not there.
     """
     root = Path(path).expanduser()
-    if not root.is_dir():
-        what = "is a file, not a folder" if root.exists() else "does not exist"
-        raise InputError(f"The project folder {root} {what}.", LAYOUT_HINT)
+    _refuse_no_folder(root)
     mother = root / MOTHER_FOLDER
     if not mother.is_dir():
         raise InputError(f"{root} has no folder {MOTHER_FOLDER} (there is: {_contents(root)}).", LAYOUT_HINT)
@@ -228,8 +226,15 @@ class _Folders:
         return placed or self.measured is None
 
 
+def _refuse_no_folder(root: Path) -> None:
+    if not root.is_dir():
+        what = "is a file, not a folder" if root.exists() else "does not exist"
+        raise InputError(f"The project folder {root} {what}.", LAYOUT_HINT)
+
+
 def _known_captures(root: Path) -> dict[str, _Folders]:
     """Folders of all captures of a project, by name."""
+    _refuse_no_folder(root)
     aligned, parent = _capture_folders(root, ALIGNED_FOLDERS)
     measured, _ = _capture_folders(root, UNALIGNED_FOLDERS)
     if not aligned and not measured:

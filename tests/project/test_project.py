@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from iscale.errors import InputError
-from iscale.project.files import find_project, read_gene_names, read_number
+from iscale.project.files import find_captures, find_project, read_gene_names, read_number
 from iscale.regions.marker_table import named_markers
 
 
@@ -65,6 +65,8 @@ def test_mask_is_found_in_both_places_but_only_once(project: Path) -> None:
 def test_bad_folders_have_one_clear_message(project: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
         find_project(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="does not exist"):
+        find_captures(tmp_path / "nowhere")
     with pytest.raises(InputError, match="is a file, not a folder"):
         find_project(project / "MotherImage/he-raw.svs")
     with pytest.raises(InputError, match="no folder MotherImage"):
