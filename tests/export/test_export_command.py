@@ -168,7 +168,7 @@ def test_stopping_leaves_nothing_and_keeps_what_was_there(
     export_run(run.store.folder, "h5ad", out=tmp_path / "bins.h5ad")
     before = (tmp_path / "bins.h5ad").read_bytes()
 
-    def stopped(*_: object) -> None:
+    def stopped(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(h5ad, "write_anndata", stopped)
