@@ -108,7 +108,9 @@ class OpenSlideReader:
         except (KeyError, ValueError):
             return None
         height, width = self.levels[0]
-        inside = Region(0, height, 0, width).common(Region(y, y + h, x, x + w)) if y >= 0 and x >= 0 else None
+        if min(y, x) < 0 or min(h, w) <= 0:
+            return None
+        inside = Region(0, height, 0, width).common(Region(y, y + h, x, x + w))
         return inside if inside and inside.shape != (height, width) else None
 
     def _mpp(self) -> Stated:

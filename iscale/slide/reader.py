@@ -124,6 +124,7 @@ def _open_plain(path: Path) -> SlideReader:
     reader = _tried(path, size) if plain else None
     if reader is None:
         return TiffReader(path)
+    reader.bounds = None  # OpenSlide's are of the tiles that are not left out, to which other tools do not crop
     reader.notices += notices
     return reader
 

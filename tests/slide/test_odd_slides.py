@@ -259,3 +259,19 @@ def test_a_png_is_read_whatever_its_suffix(tmp_path: Path, name: str) -> None:
     reader = open_slide(tmp_path / name)
     reader.decode_to(tmp_path / "s.npy")
     assert np.array_equal(np.load(tmp_path / "s.npy"), IMAGE)
+
+
+@pytest.mark.parametrize("written", [0, 1])
+def test_a_tiff_that_leaves_tiles_out_is_white_there_and_has_no_bounds(tmp_path: Path, written: int) -> None:
+    data = np.full((600, 900, 3), 90, np.uint8)
+    tifffile.imwrite(tmp_path / "s.tif", data, tile=(128, 128), photometric="rgb", compression="zlib", metadata=None)
+    with tifffile.TiffFile(tmp_path / "s.tif", mode="r+b") as tiff:
+        for name in ("TileOffsets", "TileByteCounts"):
+            tag = tiff.pages[0].tags[name]
+            tag.overwrite([value if written and i == 9 else 0 for i, value in enumerate(tag.value)])
+    reader = open_slide(tmp_path / "s.tif")
+    assert reader.bounds is None
+    expected = np.full((600, 900, 3), 255, np.uint8)
+    if written:
+        expected[128:256, 128:256] = 90
+    assert np.array_equal(reader.read(0, WHOLE), expected)
