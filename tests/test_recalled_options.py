@@ -118,6 +118,7 @@ def test_what_is_held_out_to_evaluate_a_run_is_not_how_it_is_made(tiny_project: 
     assert sorted(path.name for path in (out / "evaluation").iterdir()) == ["trust-capture.tsv", "trust-spots.tsv"]
 
 
+@pytest.mark.full
 def test_a_run_that_holds_out_otherwise_is_made_so(tiny_run: Path) -> None:
     run(tiny_run, stage="report", n_plots=3, hold_out="region")
     run(tiny_run, stage="evaluate", hold_out="spots")
@@ -139,7 +140,7 @@ iscale.run(sys.argv[1], stage="predict", watcher=Killer(), n_genes=5, n_clusters
 """
 
 
-@pytest.mark.parametrize("step", ["image/0", "features"])
+@pytest.mark.parametrize("step", ["image/0", pytest.param("features", marks=pytest.mark.full)])
 def test_a_killed_run_is_remembered_and_said_to_be_stopped(tiny_project: Path, step: str) -> None:
     done = subprocess.run([sys.executable, "-c", KILLED, str(tiny_project), step], check=False, capture_output=True)
     assert done.returncode == -signal.SIGKILL, done.stderr

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -65,8 +65,8 @@ class Tissue:
         stain = stain_of(overview)
         return cls(stain.mask, stain.density[..., RED], overview.full_per_px, shape_px)
 
-    def drawn_as(self, mask: UserMask, scale: float, shape: tuple[int, int]) -> Tissue:
-        """The same, tissue where the user says that it is.
+    def drawn(self, mask: UserMask, scale: float, shape: tuple[int, int]) -> Mask:
+        """Where on the overview (y, x) the user says that tissue is.
 
         ``shape`` is superpixels (y, x) of the slide, of which ``scale`` make a full-resolution pixel.
         """
@@ -77,7 +77,7 @@ class Tissue:
             strip = Region(y0, min(y0 + ROWS_AT_ONCE, shape[0]), 0, shape[1])
             here = (rows >= strip.y0) & (rows < strip.y1)
             drawn[here] = mask.superpixels(strip)[np.ix_(rows[here] - y0, columns)]
-        return replace(self, mask=drawn)
+        return drawn
 
     def sample(self, values: NDArray[np.floating] | Mask, xy: Points, side: int = 1) -> NDArray[np.float64]:
         """Values at positions (spot, 2) in full-resolution pixels; NaN beside the image.

@@ -112,10 +112,12 @@ def _check(check: _Check, options: Options, job: Job | None) -> None:
     if mother is None:
         return
     tissue, doubt = mother
-    drawn = image.files.user_mask
+    share, drawn = float(tissue.mask.mean()), image.files.user_mask
     if drawn is not None and (mask := check.tried(read_user_mask, drawn, image.grid)) is not None:
-        check.facts["tissue mask"] = "; ".join([drawn.name, *mask.notices])
-        tissue = tissue.drawn_as(mask, image.grid.scale / SUPERPIXEL_PX, image.grid.superpixel_shape)
+        within = tissue.drawn(mask, image.grid.scale / SUPERPIXEL_PX, image.grid.superpixel_shape)
+        share = float(within.mean())
+        check.facts["tissue mask"] = "; ".join([f"{drawn.name}: {share:.0%} of the slide", *mask.notices])
+        tissue = replace(tissue, mask=tissue.mask | within)  # a mask of a part is no reason to doubt places beside it
     elif doubt and not options.any_stain:  # what is taken for tissue then is none
         tissue = replace(tissue, mask=np.zeros_like(tissue.mask))
     _image(check, image, tissue, doubt)
@@ -133,8 +135,7 @@ def _check(check: _Check, options: Options, job: Job | None) -> None:
         check.facts["memory, disk, time"] = "told when all captures are aligned"
     elif captures and not check.failed:
         # A run asks for findings alone: its driving process measures no rate, for which it would import torch.
-        share = None if job else float(tissue.mask.mean())
-        _resources(check, job or Job(check.root, options, readings=image.readings), share)
+        _resources(check, job or Job(check.root, options, readings=image.readings), None if job else share)
 
 
 def _image(check: _Check, image: Job, tissue: Tissue, doubt: str) -> None:

@@ -410,5 +410,5 @@ def test_tissue_that_the_user_has_drawn_is_tissue_of_grey_slides_too(project: Pa
     Image.fromarray(small.astype(np.uint8) * 255).resize(size, Image.Resampling.NEAREST).save(mother / "mask-raw.png")
     codes, report = checked(project)
     assert codes == set(), report.text()
-    share = float(re.search(r"([0-9]+)% tissue", report.facts["mother image"])[1]) / 100  # type: ignore[index]
+    share = float(re.search(r"([0-9]+)% of the slide", report.facts["tissue mask"])[1]) / 100  # type: ignore[index]
     assert share == pytest.approx(float(small.mean()), abs=0.02)

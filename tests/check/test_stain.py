@@ -61,7 +61,12 @@ NOT_STAINED = {
 }
 
 
-@pytest.mark.parametrize("name", NOT_STAINED)
+MORE = ("blue, dim", "blue, saturated", "green and red", "grey")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.full] if name in MORE else []) for name in NOT_STAINED]
+)
 def test_what_is_not_stained_is_one_error_that_a_flag_overrides(tiny_project: Path, name: str) -> None:
     paint, said = NOT_STAINED[name]
     Image.fromarray(paint(tiny_project)).save(tiny_project / "MotherImage/he-raw.png")

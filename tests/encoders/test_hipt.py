@@ -133,6 +133,7 @@ def test_a_region_gives_what_the_whole_gives(
     assert apart(part.vectors, whole.vectors[part.places.within(whole.places)]) < 1e-5
 
 
+@pytest.mark.full
 def test_parts_of_a_region_give_the_published_features(features: Golden, encoder: HiptEncoder) -> None:
     """What a superpixel gets of patches, in two regions that overlap; its context is of the whole: see above."""
     image = np.moveaxis(features["image"], -1, 0).astype(np.uint8)

@@ -60,6 +60,7 @@ def test_a_region_that_kills_three_workers_is_given_up_and_the_others_are_done(
     all_once(tmp_path, again="2-4", times=4)
 
 
+@pytest.mark.full
 def test_a_region_that_takes_too_much_memory_is_given_up_and_that_is_said(both: LocalDriver, tmp_path: Path) -> None:
     (tmp_path / "grow-0-0").write_text("99")
     with pytest.raises(RegionsFailedError, match=r"y 0:2, x 0:2: 3 workers .*: 3 took more than the 629 MB"):

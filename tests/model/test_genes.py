@@ -120,6 +120,7 @@ def test_the_published_recipe_keeps_no_factors(tiny_original: Path, tmp_path: Pa
             iscale.run(tmp_path / "P", stage="predict", recipe="published", materialize=wanted)
 
 
+@pytest.mark.full
 def test_plots_clusters_and_the_report_do_without_written_maps(tiny_original: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny_original, tmp_path / "P")
     out = iscale.run(tmp_path / "P", n_genes=5, n_plots=2, n_clusters=(3,), materialize="none", hold_out="none")

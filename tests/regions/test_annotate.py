@@ -267,6 +267,7 @@ def test_what_is_done_is_not_done_again_and_other_clusters_leave_labels_alone(
     assert np.array_equal(read(store, "confidence"), read(store, "score")[0], equal_nan=True)
 
 
+@pytest.mark.full
 def test_markers_need_not_be_among_the_imputed_genes(tiny_original: Path, tmp_path: Path) -> None:
     found = {}
     for what in ("top", "all"):
