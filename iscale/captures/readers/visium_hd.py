@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -34,9 +31,8 @@ from iscale.captures.readers.space_ranger import (
 )
 from iscale.captures.readers.tenx_matrix import only_genes, read_h5
 from iscale.errors import InputError
+from iscale.slide.geojson import features
 
-TEXT_AT_ONCE = 4 << 20
-LONGEST = 64 << 20
 CELL_ID = re.compile(r"(?:cell_?id_)?0*(\d+)(?:-\d+)?")
 REMEDY = "Give it as Space Ranger wrote it, or bin_um to read the bins."
 
@@ -133,7 +129,9 @@ def read_outlines(path: Path) -> tuple[list[str], NDArray[np.float64], NDArray[n
     """Numbers of cells, (cell, 2) centroids and (cell,) areas of their polygons, in full-resolution pixels."""
     ids: list[str] = []
     places: list[tuple[float, float, float]] = []
-    for feature in _features(path):
+    for feature in features(path, REMEDY):
+        if not isinstance(feature, dict):
+            raise InputError(f"{path} has a feature that is none.", REMEDY)
         properties = feature.get("properties") or {}
         name = properties.get("cell_id", feature.get("id"))
         try:
@@ -153,32 +151,3 @@ def read_outlines(path: Path) -> tuple[list[str], NDArray[np.float64], NDArray[n
         raise InputError(f"{path} holds no cells.", REMEDY)
     values = np.array(places)
     return ids, values[:, :2], values[:, 2]
-
-
-def _features(path: Path) -> Iterator[dict[str, Any]]:
-    """Features of a collection, one after the other: a million cells are a gigabyte of text."""
-    decode = json.JSONDecoder().raw_decode
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            text = file.read(TEXT_AT_ONCE)
-            start = re.search(r'"features"\s*:\s*\[', text)
-            if start is None:
-                raise InputError(f"{path} is no GeoJSON with features.", REMEDY)
-            at = start.end()
-            while True:
-                at = re.compile(r"[\s,]*").match(text, at).end()  # type: ignore[union-attr]
-                if text[at : at + 1] == "]":
-                    return
-                try:
-                    value, at = decode(text, at)
-                except ValueError:
-                    more = file.read(TEXT_AT_ONCE)
-                    if not more or len(text) - at > LONGEST:
-                        raise InputError(f"{path} is damaged or cut off.", REMEDY) from None
-                    text, at = text[at:] + more, 0
-                    continue
-                if not isinstance(value, dict):
-                    raise InputError(f"{path} has a feature that is none.", REMEDY)
-                yield value
-    except (OSError, UnicodeDecodeError, RecursionError):
-        raise InputError(f"{path} cannot be read as text.", "Copy it again.") from None

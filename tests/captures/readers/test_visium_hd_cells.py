@@ -13,9 +13,9 @@ from PIL import Image
 from space_ranger_folders import write_counts
 
 from iscale.captures.platforms import detect_platform, read_capture, read_measured, told
-from iscale.captures.readers import visium_hd
 from iscale.captures.readers.visium_hd import default_bin_um, read_outlines
 from iscale.errors import InputError
+from iscale.slide import geojson
 
 N = 9
 CENTRES = np.array([(100.0 + 50 * (i % 3), 80.0 + 60 * (i // 3)) for i in range(N)])
@@ -109,7 +109,7 @@ def test_numbers_of_cells_are_written_in_several_ways(tmp_path: Path, number: An
 
 def test_outlines_of_any_length_are_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write_cells(tmp_path / "segmented_outputs")
-    monkeypatch.setattr(visium_hd, "TEXT_AT_ONCE", 70)
+    monkeypatch.setattr(geojson, "TEXT_AT_ONCE", 70)
     ids, xy, area = read_outlines(root / "cell_segmentations.geojson")
     assert ids == [str(i + 1) for i in range(N)][::-1]
     np.testing.assert_allclose(xy, CENTRES[::-1])
@@ -117,8 +117,11 @@ def test_outlines_of_any_length_are_streamed(tmp_path: Path, monkeypatch: pytest
 
 
 BAD = {
-    "cut off": ('{"type": "FeatureCollection", "features": [{"type": "Fea', "is damaged or cut off"),
-    "no features": ('{"type": "FeatureCollection"}', "no GeoJSON with features"),
+    "cut off": (
+        '{"type": "FeatureCollection", "features": [{"type": "Fea',
+        "is not JSON: what begins at character 43 is no value",
+    ),
+    "no features": ('{"type": "FeatureCollection"}', r"cell 1 \(None\) has no polygon"),
     "none": ('{"features": []}', "holds no cells"),
     "a number": ('{"features": [3]}', "has a feature that is none"),
     "no polygon": ('{"features": [{"properties": {"cell_id": 1}}]}', r"cell 1 \(1\) has no polygon"),

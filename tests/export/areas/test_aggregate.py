@@ -111,7 +111,7 @@ def test_the_result_does_not_depend_on_what_is_worked_on_together(
     monkeypatch.setattr(sums, "BUFFER_BYTES", 8)
     monkeypatch.setattr(sums, "FEWEST_ROWS", 60)
     monkeypatch.setattr("iscale.export.areas.geojson.AREAS_AT_ONCE", 13)
-    monkeypatch.setattr("iscale.export.areas.geojson.TEXT_AT_ONCE", 100)
+    monkeypatch.setattr("iscale.slide.geojson.TEXT_AT_ONCE", 100)
     monkeypatch.setattr("iscale.export.areas.writer.CHUNK", 50)
     small = aggregated(run, path, tmp_path)
     np.testing.assert_array_equal(small.X, usual.X)
